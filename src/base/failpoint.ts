@@ -1,0 +1,48 @@
+/**
+ * A named place where a test may kill the process: `IMPRINT_FAILPOINT=name` or `name:3` (at the third passing) ends it by
+ * SIGKILL, as a power cut would. Without that variable a failpoint costs one comparison. The durability tests read the list
+ * of names from here, so that every one of them is tried.
+ */
+export const failpoints = [
+  'blob:written',
+  'blob:synced',
+  'blob:renamed',
+  'blob:published',
+  'blob:deleted',
+  'pack:put',
+  'pack:indexed',
+  'chunks:claimed',
+  'manifest:pages-put',
+  'manifest:committed',
+  'collector:marked',
+  'collector:swept',
+  'collector:repacked',
+  'collector:pack-deleted',
+  'catalog:committed',
+  'catalog:durable',
+  'journal:put',
+  'journal:compacted',
+  'catalog:migrating',
+  'catalog:migrated',
+  'upload:saving',
+  'upload:ingested',
+  'upload:active',
+  'import:started',
+  'import:ingested',
+  'import:active',
+  'delete:recorded',
+  'delete:dropped',
+  'stage:ingested',
+  'session:chunk-put',
+  'session:committed',
+] as const
+export type Failpoint = (typeof failpoints)[number]
+
+const [wanted, nth = '1'] = (process.env.IMPRINT_FAILPOINT ?? '').split(/:(?=\d+$)/)
+let left = Number(nth)
+
+export function failpoint(name: Failpoint): void {
+  if (wanted !== name) return
+  left -= 1
+  if (left <= 0) process.kill(process.pid, 'SIGKILL')
+}

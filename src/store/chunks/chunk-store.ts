@@ -1,0 +1,172 @@
+import type { BlockSource } from '../../disk/block/block-source.ts'
+
+/**
+ * The store of bytes: stream → manifest + chunks, manifest → BlockSource. `docs/store-format.md` is the format.
+ * A manifest is named by the SHA-256 of its root, in lower-case hex; that digest vouches for every byte below it.
+ */
+export interface ChunkStore {
+  /** Bytes of a chunk: a constant of the store, recorded in it when it was made. */
+  readonly chunkBytes: number
+
+  /**
+   * Cuts `body` into chunks, stores those that are new, and makes the manifest. Reads `body` once, never holds more than a
+   * fixed number of buffers. When it resolves, chunks and manifest are durable, and held by the returned lease.
+   * @throws ServiceError `too-large` beyond `maxBytes`; `no-space`; `cancelled`; errors of `body` pass through. What was
+   *   stored by then stays unreferenced, for the collector.
+   */
+  ingest(body: AsyncIterable<Uint8Array>, options: IngestOptions): Promise<Ingested>
+
+  /** The same for a disk: asks for its extents and reads only data. */
+  ingestDisk(disk: BlockSource, options: IngestOptions): Promise<Ingested>
+
+  /** Chunks sent by a client that knows which ones are lacking. */
+  beginUpload(options: { readonly owner: string }): Promise<ChunkUpload>
+  /** Takes up an upload begun earlier, also before a restart. @throws ServiceError `not-found` */
+  resumeUpload(id: string): Promise<ChunkUpload>
+
+  /** Random access. Every byte was verified by its chunk's digest. @throws ServiceError `not-found`; reads throw `corrupt` */
+  open(manifest: string): Promise<BlockSource>
+
+  /** `[offset, offset + length)` front to back with read-ahead, verified; buffers of at most 1 MiB. For HTTP bodies. */
+  stream(manifest: string, offset: number, length: number, signal?: AbortSignal): AsyncIterable<Uint8Array>
+
+  /** md5 and sha512 of the whole file, computed on the worker threads. */
+  digest(
+    manifest: string,
+    algorithms: readonly StreamDigest[],
+    signal?: AbortSignal,
+  ): Promise<Readonly<Record<StreamDigest, string>>>
+
+  sizes(manifest: string): Promise<ManifestSizes>
+
+  /** Says that no record names this manifest any more. Its chunks go with the next collection. */
+  drop(manifest: string): Promise<void>
+
+  /**
+   * Removes what no live manifest and no lease holds; rewrites packs that are mostly garbage.
+   * @param live manifests that records name; asked for after the marking has begun
+   */
+  collect(live: () => AsyncIterable<string>, options?: JobOptions): Promise<CollectReport>
+
+  /** Reads and verifies packs, index and the given manifests. Yields each fault with the manifests that it touches. */
+  check(live: () => AsyncIterable<string>, options?: JobOptions & { readonly readData?: boolean }): AsyncIterable<StoreFault>
+
+  /** Makes the index again from the packs' footers and the live manifests. */
+  rebuild(live: () => AsyncIterable<string>, options?: JobOptions): Promise<{ readonly packs: number; readonly chunks: number }>
+
+  stats(): Promise<StoreStats>
+  close(): Promise<void>
+}
+
+export type StreamDigest = 'md5' | 'sha256' | 'sha512'
+
+export interface IngestOptions {
+  /** Project id: whose bytes these are. Answers to "which chunks do you lack?" come from what the asker's project holds. */
+  readonly owner: string
+  /** Digests of the whole stream to compute in passing. */
+  readonly digests?: readonly StreamDigest[]
+  /** Checked while reading, so that an endless body ends in an error and not in a full store. */
+  readonly maxBytes?: number
+  readonly signal?: AbortSignal
+  /** Called now and then with bytes taken so far. */
+  readonly onProgress?: (bytes: number) => void
+}
+
+export interface Ingested extends ManifestSizes {
+  readonly manifest: string
+  readonly digests: Readonly<Partial<Record<StreamDigest, string>>>
+  /** Compressed bytes that this ingest added to the store. */
+  readonly newBytes: number
+  /** Keeps the chunks from the collector until a record names the manifest. */
+  readonly lease: Lease
+}
+
+export interface Lease {
+  /** After the record is committed. From now on the record alone keeps the chunks. */
+  release(): Promise<void>
+  /** The record will not come: as `release`, and the manifest is dropped. */
+  abandon(): Promise<void>
+}
+
+export interface ManifestSizes {
+  /** Bytes of the file, holes included. */
+  readonly fileBytes: number
+  /** Bytes that are not zero chunks. */
+  readonly allocatedBytes: number
+  /** Compressed bytes of the distinct chunks of this manifest. */
+  readonly storedBytes: number
+  /** The part of `storedBytes` that no other manifest uses: what deleting this one frees. */
+  readonly exclusiveBytes: number
+}
+
+/** A resumable upload by chunks. Durable: it can be taken up after a restart by its id until it is committed or abandoned. */
+export interface ChunkUpload {
+  readonly id: string
+  readonly owner: string
+  /**
+   * Which of these chunks must be sent. Knows only what the owner's project holds and what this upload has sent.
+   * @param digests n × 32 bytes
+   * @returns n bytes, 1 = lacking
+   */
+  lacks(digests: Uint8Array): Promise<Uint8Array>
+  /** Verifies and stores chunks. @throws ServiceError `invalid-request` where the bytes do not match the digest */
+  put(chunks: readonly UploadedChunk[]): Promise<void>
+  /**
+   * Makes the manifest. `digests` yields, in order, one 32-byte digest for each chunk of the file, or `null` for zeros.
+   * @throws ServiceError `conflict` naming the first chunk that was never sent
+   */
+  commit(fileBytes: number, digests: AsyncIterable<Uint8Array | null>): Promise<Ingested>
+  abandon(): Promise<void>
+}
+
+export interface UploadedChunk {
+  readonly digest: Uint8Array
+  readonly codec: 'plain' | 'zstd'
+  readonly bytes: Uint8Array
+}
+
+export interface JobOptions {
+  readonly signal?: AbortSignal
+  readonly onProgress?: (progress: { readonly phase: string; readonly done: number; readonly total: number }) => void
+}
+
+export interface CollectReport {
+  readonly chunksRemoved: number
+  readonly bytesFreed: number
+  readonly packsRemoved: number
+  readonly packsRewritten: number
+  readonly liveManifests: number
+}
+
+export interface StoreFault {
+  readonly kind: 'missing-blob' | 'damaged-chunk' | 'damaged-footer' | 'missing-chunk' | 'index-mismatch' | 'missing-manifest'
+  /** One sentence: what is wrong and where. */
+  readonly message: string
+  readonly blob?: string
+  readonly digest?: string
+  /** Live manifests that cannot be read whole because of it. */
+  readonly manifests: readonly string[]
+}
+
+export interface StoreStats {
+  readonly chunkBytes: number
+  readonly chunks: number
+  readonly packs: number
+  readonly manifests: number
+  /** Compressed bytes of all chunks, and the bytes that they stand for. */
+  readonly storedBytes: number
+  readonly chunkDataBytes: number
+  /** Counters since the start, for metrics. */
+  readonly counters: {
+    readonly chunksNew: number
+    readonly chunksKnown: number
+    readonly chunksZero: number
+    readonly bytesIngested: number
+    readonly bytesRead: number
+    readonly cacheHits: number
+    readonly cacheMisses: number
+    readonly queueDepth: number
+    readonly collections: number
+    readonly bytesFreed: number
+  }
+}

@@ -1,0 +1,54 @@
+/** The layers of ARCHITECTURE.md as a test: each folder lists all that its production code may import. */
+import assert from 'node:assert/strict'
+import { readdirSync, readFileSync } from 'node:fs'
+import { dirname, join, relative, resolve } from 'node:path'
+import { test } from 'node:test'
+
+const mayImport: Record<string, readonly string[]> = {
+  base: [],
+  'disk/block': ['base'],
+  'disk/filters': ['base', 'disk/block'],
+  'disk/formats': ['base', 'disk/block'],
+  'disk/guest': ['base', 'disk/block', 'disk/filters'],
+  'store/blobs': ['base'],
+  'store/chunks': ['base', 'disk/block', 'store/blobs'],
+  'store/catalog': ['base', 'store/blobs'],
+  identity: ['base', 'store/catalog'],
+  images: ['base', 'disk/block', 'disk/filters', 'disk/formats', 'disk/guest', 'store/catalog', 'store/chunks'],
+  'serve/http': ['base', 'disk/block', 'identity', 'images', 'store/catalog', 'store/chunks'],
+  'cli/client': ['base'],
+  cli: ['base', 'disk/block', 'disk/filters', 'disk/formats', 'cli/client'],
+}
+/** Folders whose subfolders implement one interface and must not know each other. */
+const families = ['disk/formats', 'store/blobs', 'store/catalog', 'store/chunks/index', 'serve/http']
+/** Of these, nobody but main.ts may name a member: everyone else takes the interface. */
+const ports = ['store/blobs', 'store/catalog']
+
+const src = resolve(import.meta.dirname, '../src')
+const layers = Object.keys(mayImport).sort((a, b) => b.length - a.length)
+const layerOf = (path: string) => layers.find((layer) => path.startsWith(`${layer}/`))
+/** `store/blobs/fs/x.ts` → `store/blobs/fs`; undefined for a file at the family's root. */
+const memberOf = (path: string, among: readonly string[]) => {
+  const family = among.find((name) => path.startsWith(`${name}/`))
+  const [member, ...rest] = family ? path.slice(family.length + 1).split('/') : []
+  return rest.length > 0 ? `${family}/${member}` : undefined
+}
+
+const files = readdirSync(src, { recursive: true, encoding: 'utf8' }).filter(
+  (name) => name.endsWith('.ts') && !/\.(test|suite)\.ts$/.test(name) && name !== 'main.ts',
+)
+
+for (const file of files) {
+  test(`imports of ${file}`, () => {
+    const from = layerOf(file)
+    assert.ok(from, `${file} lies in no layer: give its folder a row`)
+    for (const [, target] of readFileSync(join(src, file), 'utf8').matchAll(/\b(?:from|import)\s*\(?\s*['"](\.[^'"]+)['"]/g)) {
+      const path = relative(src, resolve(src, dirname(file), target!))
+      const to = layerOf(path)
+      assert.ok(to && (to === from || mayImport[from]!.includes(to)), `${from} may not import ${path}`)
+      const [mine, theirs] = [memberOf(file, families), memberOf(path, families)]
+      assert.ok(!mine || !theirs || mine === theirs, `${mine} and ${theirs} are strangers`)
+      assert.ok(!memberOf(path, ports) || mine === theirs, `only main.ts may name the adapter ${path}`)
+    }
+  })
+}
