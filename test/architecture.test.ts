@@ -6,6 +6,7 @@ import { test } from 'node:test'
 
 const mayImport: Record<string, readonly string[]> = {
   base: [],
+  settings: ['base'],
   'disk/block': ['base'],
   'disk/filters': ['base', 'disk/block'],
   'disk/formats': ['base', 'disk/block'],
@@ -15,9 +16,9 @@ const mayImport: Record<string, readonly string[]> = {
   'store/catalog': ['base', 'store/blobs'],
   identity: ['base', 'store/catalog'],
   images: ['base', 'disk/block', 'disk/filters', 'disk/formats', 'disk/guest', 'store/catalog', 'store/chunks'],
-  'serve/http': ['base', 'disk/block', 'identity', 'images', 'store/catalog', 'store/chunks'],
+  'serve/http': ['base', 'settings', 'disk/block', 'identity', 'images', 'store/catalog', 'store/chunks'],
   'cli/client': ['base'],
-  cli: ['base', 'disk/block', 'disk/filters', 'disk/formats', 'cli/client'],
+  cli: ['base', 'settings', 'disk/block', 'disk/filters', 'disk/formats', 'cli/client'],
 }
 /** Folders whose subfolders implement one interface and must not know each other. */
 const families = ['disk/formats', 'store/blobs', 'store/catalog', 'store/chunks/index', 'serve/http']

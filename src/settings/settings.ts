@@ -1,0 +1,184 @@
+import { readFileSync } from 'node:fs'
+import { ServiceError } from '../base/errors.ts'
+import { formatBytes, GiB, MiB, TiB } from '../base/units.ts'
+
+/**
+ * Every setting of the service, in the order in which `imprint serve --help` shows them. A value comes from the settings file,
+ * then the environment, then a flag; the last one given wins. The key is the name in the file, `IMPRINT_…` the one in the
+ * environment, `--…` the flag.
+ */
+interface Setting<T> {
+  readonly summary: string
+  readonly default: T
+  readonly parse: (text: string) => T
+  readonly show?: (value: T) => string
+  /** Not a flag: the command line is visible to everyone on the machine. */
+  readonly secret?: true
+}
+const setting = <T>(s: Setting<T>): Setting<T> => s
+
+export const settingsTable = {
+  listen: setting({
+    summary: 'address and port to answer on; loopback unless told otherwise',
+    default: '127.0.0.1:9797',
+    parse: hostAndPort,
+  }),
+  data: setting({ summary: 'folder for the store and the database', default: './data', parse: text }),
+  adminPassword: setting({
+    summary: 'password of the first administrator; read on the first start only, made up when absent',
+    default: '',
+    parse: text,
+    secret: true,
+  }),
+  publicUrl: setting({
+    summary: 'address that clients use, where it is not the one they ask (behind a proxy, say)',
+    default: '',
+    parse: url,
+  }),
+  tlsCertificate: setting({
+    summary: 'PEM file of the certificate chain; with tlsKey the service speaks HTTPS',
+    default: '',
+    parse: text,
+  }),
+  tlsKey: setting({ summary: 'PEM file of its private key', default: '', parse: text }),
+  region: setting({ summary: 'region name in the service catalog', default: 'RegionOne', parse: text }),
+  logLevel: setting({
+    summary: 'least level that is logged: trace, debug, info, warn, error',
+    default: 'info',
+    parse: oneOf('trace', 'debug', 'info', 'warn', 'error'),
+  }),
+  drainSeconds: setting({ summary: 'how long a stop waits for transfers to finish', default: 300, parse: count(0, 86_400) }),
+  tokenHours: setting({ summary: 'how long a token is good for', default: 24, parse: count(1, 8760) }),
+  memory: setting({
+    summary: 'memory for buffers and caches of the store',
+    default: 128 * MiB,
+    parse: bytes(32 * MiB, 64 * GiB),
+    show: formatBytes,
+  }),
+  workers: setting({ summary: 'worker threads; 0 = one for each processor', default: 0, parse: count(0, 256) }),
+  maxImageBytes: setting({ summary: 'largest image', default: TiB, parse: bytes(MiB, 8192 * TiB), show: formatBytes }),
+  quotaImages: setting({ summary: 'private images of a project; -1 = no limit', default: 50, parse: count(-1, 2 ** 31) }),
+  quotaBytes: setting({ summary: 'bytes of all images of a project; -1 = no limit', default: -1, parse: bytes(-1, 2 ** 53 - 1) }),
+  quotaUploads: setting({
+    summary: 'images of a project that receive bytes at once; -1 = no limit',
+    default: 100,
+    parse: count(-1, 2 ** 31),
+  }),
+  quotaStaged: setting({ summary: 'staged bytes of a project; -1 = no limit', default: -1, parse: bytes(-1, 2 ** 53 - 1) }),
+  importHosts: setting({
+    summary: 'hosts that imports may fetch from although they are not public, comma-separated',
+    default: [] as string[],
+    parse: list,
+  }),
+  importNetworks: setting({ summary: 'networks likewise, as CIDR', default: [] as string[], parse: list }),
+  importPorts: setting({ summary: 'ports that imports may use', default: ['80', '443'], parse: list }),
+  propertyProtections: setting({ summary: 'file of property protection rules', default: '', parse: text }),
+  collectHours: setting({
+    summary: 'hours between collections of what nothing uses; 0 = only by command',
+    default: 6,
+    parse: count(0, 8760),
+  }),
+} as const
+
+type Table = typeof settingsTable
+export type SettingName = keyof Table
+export type Settings = {
+  readonly [Name in SettingName]: Table[Name]['default'] extends readonly string[]
+    ? readonly string[]
+    : Table[Name]['default'] extends number
+      ? number
+      : string
+}
+
+export const environmentName = (name: string): string =>
+  `IMPRINT_${name.replace(/[A-Z]/g, (letter) => `_${letter}`).toUpperCase()}`
+export const flagName = (name: string): string => `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`
+
+/**
+ * @param flags values by setting name, as the command line gave them
+ * @param file the settings file, JSON; absent: `IMPRINT_CONFIG`, or none
+ * @throws ServiceError `invalid-request` naming the setting, where it came from, and what it takes
+ */
+export function readSettings(
+  flags: Readonly<Partial<Record<SettingName, string>>>,
+  environment: Readonly<Record<string, string | undefined>>,
+  file = environment.IMPRINT_CONFIG,
+): Settings {
+  const fromFile = file ? readFile(file) : {}
+  for (const key of Object.keys(fromFile)) {
+    if (!Object.hasOwn(settingsTable, key)) {
+      throw new ServiceError(
+        'invalid-request',
+        `the settings file names an unknown setting "${key}"; imprint serve --help lists them all`,
+      )
+    }
+  }
+  const readOne = (name: SettingName): unknown => {
+    const { default: byDefault, parse } = settingsTable[name] as Setting<unknown>
+    const given = [
+      [flags[name], flagName(name)],
+      [environment[environmentName(name)], environmentName(name)],
+      [fromFile[name], `"${name}" in the settings file`],
+    ].find(([value]) => value !== undefined && value !== '')
+    if (!given) return byDefault
+    try {
+      return parse(String(given[0]))
+    } catch (error) {
+      throw new ServiceError('invalid-request', `${given[1]}: ${(error as Error).message}`)
+    }
+  }
+  return Object.fromEntries((Object.keys(settingsTable) as SettingName[]).map((name) => [name, readOne(name)])) as Settings
+}
+
+function readFile(path: string): Record<string, unknown> {
+  try {
+    const parsed: unknown = JSON.parse(readFileSync(path, 'utf8'))
+    if (typeof parsed !== 'object' || parsed === null || Array.isArray(parsed)) throw new Error('it must hold one JSON object')
+    return parsed as Record<string, unknown>
+  } catch (cause) {
+    throw new ServiceError('invalid-request', `cannot read the settings file ${path}: ${(cause as Error).message}`, {}, { cause })
+  }
+}
+
+function text(value: string): string {
+  return value
+}
+function list(value: string): string[] {
+  return value
+    .split(',')
+    .map((part) => part.trim())
+    .filter(Boolean)
+}
+function url(value: string): string {
+  if (!/^https?:$/.test(new URL(value).protocol)) throw new Error('takes an http or https address')
+  return value.replace(/\/+$/, '')
+}
+function hostAndPort(value: string): string {
+  const match = /^(\[[0-9a-fA-F:.]+\]|[^:]+):(\d{1,5})$/.exec(value)
+  if (!match || Number(match[2]) > 65_535) throw new Error('takes host:port, as 127.0.0.1:9797 or [::1]:9797')
+  return value
+}
+function oneOf(...words: readonly string[]): (value: string) => string {
+  return (value) => {
+    if (!words.includes(value)) throw new Error(`takes one of ${words.join(', ')}`)
+    return value
+  }
+}
+function count(least: number, most: number): (value: string) => number {
+  return (value) => {
+    const number = Number(value)
+    if (!Number.isSafeInteger(number) || number < least || number > most)
+      throw new Error(`takes a whole number from ${least} to ${most}`)
+    return number
+  }
+}
+function bytes(least: number, most: number): (value: string) => number {
+  const units: Record<string, number> = { '': 1, K: 2 ** 10, M: 2 ** 20, G: 2 ** 30, T: 2 ** 40, P: 2 ** 50 }
+  return (value) => {
+    const match = /^(-?\d+(?:\.\d+)?)\s*([KMGTP]?)(?:i?B)?$/i.exec(value)
+    const number = match ? Math.floor(Number(match[1]) * units[match[2]!.toUpperCase()]!) : Number.NaN
+    if (!(number >= least && number <= most))
+      throw new Error(`takes bytes, as 512M or 20G, from ${formatBytes(least)} to ${formatBytes(most)}`)
+    return number
+  }
+}
