@@ -1,0 +1,49 @@
+/**
+ * npm test [--unit | --e2e] [FILE…]: installs what the tests need, runs them, and ends with the line
+ * `N passed, N failed, N skipped`. Unit tests run side by side; tests that start services and peers one file at a time.
+ */
+import { globSync } from 'node:fs'
+import { cpus } from 'node:os'
+import { relative, resolve } from 'node:path'
+import { run } from 'node:test'
+import { parseArgs } from 'node:util'
+import { installPackages } from '../test/peers/packages.ts'
+import { report } from './test-report.ts'
+
+const root = resolve(import.meta.dirname, '..')
+process.chdir(root)
+const { values: only, positionals: named } = parseArgs({
+  options: { unit: { type: 'boolean' }, e2e: { type: 'boolean' } },
+  allowPositionals: true,
+})
+
+/** Start whole services and peers, take most of the machine and most of the time. */
+const heavy = ['test/e2e', 'test/differential', 'test/durability', 'test/hostile', 'bench']
+const isHeavy = (file: string) => heavy.some((folder) => file.startsWith(`${folder}/`))
+const FILE_TIMEOUT_MS = 25 * 60_000 // a hung peer must not hold up the rest for ever
+
+const files = named.length
+  ? named.map((name) => relative(root, resolve(process.env.INIT_CWD ?? root, name)))
+  : globSync('{src,test,scripts,bench}/**/*.test.ts').sort()
+const phases = [
+  { title: 'Unit tests', files: only.e2e ? [] : files.filter((file) => !isHeavy(file)), concurrency: cpus().length },
+  { title: 'With real clients and peers', files: only.unit ? [] : files.filter(isHeavy), concurrency: 1 },
+]
+
+await installPackages(['test'], console.log)
+const counts = { passed: 0, failed: 0, skipped: 0 }
+const skips: string[] = []
+for (const phase of phases.filter((each) => each.files.length > 0)) {
+  if (phase.concurrency === 1 || phase.files.some((file) => file.includes('formats')))
+    await installPackages(['test'], console.log)
+  console.log(`\n${phase.title}: ${phase.files.length} files`)
+  const events = run({ files: phase.files, concurrency: phase.concurrency, timeout: FILE_TIMEOUT_MS, cwd: root })
+  const seen = await report(events, console.log)
+  counts.passed += seen.passed
+  counts.failed += seen.failed
+  counts.skipped += seen.skips.length
+  skips.push(...seen.skips)
+}
+if (skips.length > 0) console.log(`\nSkipped:\n${skips.map((skip) => `  ${skip}`).join('\n')}`)
+console.log(`\n${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped`)
+process.exitCode = counts.failed > 0 || counts.passed === 0 ? 1 : 0

@@ -1,0 +1,91 @@
+/** Debian packages that tests and benchmarks use, each with what needs it: the one list. The service itself needs none of them. */
+import { execFile, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { existsSync } from 'node:fs'
+import { writeFile } from 'node:fs/promises'
+import { promisify } from 'node:util'
+
+type Purpose = 'test' | 'bench'
+interface DebianPackage {
+  readonly name: string
+  readonly for: Purpose
+  readonly neededBy: string
+}
+
+export const packages: readonly DebianPackage[] = [
+  { name: 'qemu-utils', for: 'test', neededBy: 'disk formats against qemu-img, and images for the sessions' },
+  { name: 'python3-openstackclient', for: 'test', neededBy: 'the session of `openstack image …`' },
+  { name: 'python3-glanceclient', for: 'test', neededBy: 'the session of `glance …`' },
+  { name: 'python3-openstacksdk', for: 'test', neededBy: 'the walk through openstacksdk' },
+  { name: 'tempest', for: 'test', neededBy: 'tempest.api.image' },
+  { name: 'glance-tempest-plugin', for: 'test', neededBy: 'the RBAC tests of glance-tempest-plugin' },
+  { name: 'python3-subunit', for: 'test', neededBy: 'reading what tempest reports' },
+  { name: 'keystone', for: 'test', neededBy: 'the differential test' },
+  { name: 'glance-api', for: 'test', neededBy: 'the differential test' },
+  { name: 'uwsgi-core', for: 'test', neededBy: 'the differential test: Debian runs both services in it' },
+  { name: 'uwsgi-plugin-python3', for: 'test', neededBy: 'the differential test' },
+  { name: 'sqlite3', for: 'test', neededBy: 'the differential test: databases of both services' },
+  { name: 'wrk', for: 'bench', neededBy: 'requests a second' },
+  { name: 'mariadb-server', for: 'bench', neededBy: 'Glance as it is run in production' },
+  { name: 'python3-pymysql', for: 'bench', neededBy: 'the same' },
+  { name: 'memcached', for: 'bench', neededBy: "Glance's token cache" },
+  { name: 'python3-memcache', for: 'bench', neededBy: 'the same' },
+  { name: 'restic', for: 'bench', neededBy: 'stored bytes and ingest' },
+  { name: 'borgbackup', for: 'bench', neededBy: 'stored bytes' },
+]
+
+const run = promisify(execFile)
+
+/** Names of those that are not installed; all where this is not a Debian. */
+export async function missingPackages(purposes: readonly Purpose[]): Promise<readonly string[]> {
+  const wanted = packages.filter((each) => purposes.includes(each.for)).map((each) => each.name)
+  // biome-ignore lint/suspicious/noTemplateCurlyInString: dpkg's own placeholders
+  const query = ['-W', '-f=${Package} ${db:Status-Abbrev}\n', ...wanted]
+  const { stdout } = await run('dpkg-query', query).catch((error: { stdout?: string }) => ({ stdout: error.stdout ?? '' }))
+  const installed = new Set(stdout.split('\n').flatMap((line) => (/ ii\s*$/.test(line) ? [line.split(' ')[0]] : [])))
+  return wanted.filter((name) => !installed.has(name))
+}
+
+/**
+ * Installs what is missing, where this is Debian and we are root. Tests whose tool is still absent afterwards say so in a skip.
+ * @returns what is still missing, and why
+ */
+export async function installPackages(purposes: readonly Purpose[], say: (line: string) => void): Promise<readonly string[]> {
+  const missing = await missingPackages(purposes)
+  if (missing.length === 0) return []
+  if (!existsSync('/usr/bin/apt-get') || process.getuid?.() !== 0) {
+    say(`Not installed, and only root on Debian can: ${missing.join(' ')}. The tests that need them are skipped.`)
+    return missing
+  }
+  say(`apt-get install ${missing.join(' ')}`)
+  await keepServicesFromStarting()
+  const failed = await aptGet(['update'], 3)
+  if (failed) say(`apt-get update: ${failed}`)
+  const problem = await aptGet(
+    ['install', '-y', '--no-install-recommends', '-o', 'Dpkg::Options::=--force-confold', ...missing],
+    2,
+  )
+  if (problem) say(`apt-get install: ${problem}`)
+  return missingPackages(purposes)
+}
+
+/** Debian starts a service when it installs one; its policy hook says no. One that is there already is left as it is. */
+async function keepServicesFromStarting() {
+  await writeFile('/usr/sbin/policy-rc.d', '#!/bin/sh\nexit 101\n', { mode: 0o755, flag: 'wx' }).catch(() => {})
+}
+
+/** @returns the last lines of what it said where it failed */
+async function aptGet(args: readonly string[], attempts: number): Promise<string | null> {
+  let output = ''
+  for (let attempt = 1; attempt <= attempts; attempt++) {
+    const child = spawn('apt-get', ['-q', '-o', 'DPkg::Lock::Timeout=600', '-o', 'Acquire::Retries=3', ...args], {
+      env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    })
+    output = ''
+    for (const stream of [child.stdout, child.stderr]) stream.on('data', (text) => (output = (output + text).slice(-4000)))
+    const [code] = await once(child, 'close')
+    if (code === 0) return null
+  }
+  return output.trim().split('\n').slice(-5).join(' / ')
+}
