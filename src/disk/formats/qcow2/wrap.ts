@@ -1,0 +1,268 @@
+import { ServiceError } from '../../../base/errors.ts'
+import { KiB } from '../../../base/units.ts'
+import type { BlockSource, Extent } from '../../block/block-source.ts'
+import { merged } from '../../block/run-merger.ts'
+import { ClusterRuns } from './cluster-runs.ts'
+import { header, headerV3, MAGIC, MAX_L1_BYTES } from './header.ts'
+
+/**
+ * The layout of the files that we write, in clusters of 64 KiB, version 3, 16-bit refcounts:
+ *
+ *   header │ refcount table │ refcount blocks │ L1 table │ L2 tables, by L1 index │ data clusters, by their place on the disk
+ *
+ * A cluster of the disk is in the file when an extent of kind `data` touches it. All tables are arithmetic over the runs of
+ * such clusters, so a file of any size costs no more memory than its list of runs. docs/formats/qcow2.md has the bytes.
+ */
+const CLUSTER_BITS = 16 // the chunk size of the store: data clusters of the file are chunks of the disk
+const CLUSTER_BYTES = 64 * KiB
+const L2_ENTRIES = CLUSTER_BYTES / 8
+const L1_ENTRIES_PER_CLUSTER = CLUSTER_BYTES / 8
+const REFCOUNTS_PER_BLOCK = CLUSTER_BYTES / 2
+const REFCOUNT_ORDER = 4 // 16 bits
+const HEADER_BYTES = 112
+const SECTOR_BYTES = 512
+/** 24 bytes each. A disk in more pieces gets its small gaps filled with stored zeros. */
+const MAX_RUNS = 1_000_000
+/** Reads of the disk at a time for one read of the file. */
+const MAX_READS = 8
+const HIGH = 2 ** 32
+const COPIED_HIGH = 0x80000000 // bit 63 of an entry: the refcount is exactly one
+
+/** Where everything is, in clusters of the file. */
+interface Layout {
+  readonly virtualBytes: number
+  readonly runs: ClusterRuns
+  readonly l1Entries: number
+  readonly refcountTableStart: number
+  readonly refcountTableClusters: number
+  readonly refcountBlocksStart: number
+  readonly refcountBlocks: number
+  readonly l1Start: number
+  readonly l2Start: number
+  readonly dataStart: number
+  readonly clusters: number
+}
+
+/**
+ * The qcow2 file that would hold `disk`. Asks for all extents once, then answers any range.
+ * @throws ServiceError `too-large` for a disk of more than 2 PiB
+ */
+export async function wrapDisk(disk: BlockSource): Promise<BlockSource> {
+  const layout = await planned(disk)
+  const { dataStart, clusters } = layout
+  const dataOffset = dataStart * CLUSTER_BYTES
+  const size = clusters * CLUSTER_BYTES
+
+  return {
+    size,
+    async read(offset, length) {
+      if (offset >= dataOffset) return readData(disk, layout, offset, length)
+      const answer = new Uint8Array(length)
+      const tablesEnd = Math.min(offset + length, dataOffset)
+      writeTables(answer.subarray(0, tablesEnd - offset), offset, layout)
+      if (offset + length > dataOffset) {
+        answer.set(await readData(disk, layout, dataOffset, offset + length - dataOffset), dataOffset - offset)
+      }
+      return answer
+    },
+    extents: (offset, length) => merged(extentsOf(disk, layout, offset, length)),
+    close: () => disk.close(),
+  }
+}
+
+async function planned(disk: BlockSource): Promise<Layout> {
+  const virtualBytes = Math.ceil(disk.size / SECTOR_BYTES) * SECTOR_BYTES
+  const guestClusters = Math.ceil(virtualBytes / CLUSTER_BYTES)
+  const l1Entries = Math.ceil(guestClusters / L2_ENTRIES)
+  if (l1Entries * 8 > MAX_L1_BYTES) {
+    throw new ServiceError('too-large', `a disk of ${disk.size} bytes does not fit a qcow2 file: 2 PiB is the limit`, {
+      diskBytes: disk.size,
+    })
+  }
+  const runs = new ClusterRuns(guestClusters, MAX_RUNS, L2_ENTRIES)
+  for await (const { kind, offset, length } of disk.extents(0, disk.size)) {
+    if (kind === 'data') runs.add(Math.floor(offset / CLUSTER_BYTES), Math.ceil((offset + length) / CLUSTER_BYTES))
+  }
+  runs.seal()
+
+  const l1Clusters = Math.ceil(l1Entries / L1_ENTRIES_PER_CLUSTER)
+  const others = 1 + l1Clusters + runs.tables + runs.clusters
+  let refcountBlocks = 0
+  let refcountTableClusters = 0
+  for (let settled = false; !settled; ) {
+    const clusters = others + refcountBlocks + refcountTableClusters
+    const blocksNeeded = Math.ceil(clusters / REFCOUNTS_PER_BLOCK)
+    const tableNeeded = Math.ceil((blocksNeeded * 8) / CLUSTER_BYTES)
+    settled = blocksNeeded === refcountBlocks && tableNeeded === refcountTableClusters
+    refcountBlocks = blocksNeeded // grows only, and each step adds less than it covers
+    refcountTableClusters = tableNeeded
+  }
+  const refcountTableStart = 1
+  const refcountBlocksStart = refcountTableStart + refcountTableClusters
+  const l1Start = refcountBlocksStart + refcountBlocks
+  const l2Start = l1Start + l1Clusters
+  const dataStart = l2Start + runs.tables
+  return {
+    virtualBytes,
+    runs,
+    l1Entries,
+    refcountTableStart,
+    refcountTableClusters,
+    refcountBlocksStart,
+    refcountBlocks,
+    l1Start,
+    l2Start,
+    dataStart,
+    clusters: dataStart + runs.clusters,
+  }
+}
+
+/** Fills `answer`, which is zero and stands for the file from `offset` on, with what the tables have there. */
+function writeTables(answer: Uint8Array, offset: number, layout: Layout): void {
+  const end = offset + answer.length
+  for (let at = offset; at < end; ) {
+    const cluster = Math.floor(at / CLUSTER_BYTES)
+    const stop = Math.min(end, (cluster + 1) * CLUSTER_BYTES)
+    const inCluster = at - cluster * CLUSTER_BYTES
+    writeCluster(answer.subarray(at - offset, stop - offset), cluster, inCluster, layout)
+    at = stop
+  }
+}
+
+/** `part` stands for the bytes from `start` on of one cluster before the data. */
+function writeCluster(part: Uint8Array, cluster: number, start: number, layout: Layout): void {
+  const { refcountTableStart, refcountBlocksStart, refcountBlocks, l1Start, l2Start, dataStart, clusters, runs } = layout
+  if (cluster < refcountTableStart) {
+    part.set(headerOf(layout).subarray(start, start + part.length))
+  } else if (cluster < refcountBlocksStart) {
+    const first = (cluster - refcountTableStart) * (CLUSTER_BYTES / 8)
+    writeEntries(part, start, (index) => (first + index < refcountBlocks ? refcountBlocksStart + first + index : undefined), 0)
+  } else if (cluster < l1Start) {
+    const counted = clusters - (cluster - refcountBlocksStart) * REFCOUNTS_PER_BLOCK
+    writeRefcounts(part, start, Math.min(counted, REFCOUNTS_PER_BLOCK))
+  } else if (cluster < l2Start) {
+    const first = (cluster - l1Start) * L1_ENTRIES_PER_CLUSTER
+    writeEntries(part, start, (index) => placeOf(l2Start, runs.tableRank(first + index)), COPIED_HIGH)
+  } else {
+    const firstGuestCluster = runs.tableAt(cluster - l2Start) * L2_ENTRIES
+    writeEntries(part, start, (index) => placeOf(dataStart, runs.rank(firstGuestCluster + index)), COPIED_HIGH)
+  }
+}
+
+const placeOf = (start: number, rank: number): number | undefined => (rank < 0 ? undefined : start + rank)
+
+/** Writes 8-byte entries: the offset of the cluster that `clusterOf` names, or zero. `part` may begin and end inside an entry. */
+function writeEntries(
+  part: Uint8Array,
+  start: number,
+  clusterOf: (index: number) => number | undefined,
+  flagsHigh: number,
+): void {
+  const entry = new Uint8Array(8)
+  const entryView = new DataView(entry.buffer)
+  const first = Math.floor(start / 8)
+  const last = Math.ceil((start + part.length) / 8)
+  for (let index = first; index < last; index += 1) {
+    const cluster = clusterOf(index)
+    if (cluster === undefined) continue
+    const offset = cluster * CLUSTER_BYTES
+    entryView.setUint32(0, (Math.floor(offset / HIGH) | flagsHigh) >>> 0)
+    entryView.setUint32(4, offset % HIGH)
+    const at = index * 8 - start
+    if (at < 0) part.set(entry.subarray(-at, -at + part.length), 0)
+    else part.set(at + 8 > part.length ? entry.subarray(0, part.length - at) : entry, at)
+  }
+}
+
+/** Big-endian ones, 16 bits each: every cluster up to the end of the file is used once. */
+function writeRefcounts(part: Uint8Array, start: number, counted: number): void {
+  const end = Math.min(start + part.length, counted * 2)
+  for (let at = start; at < end; at += 1) if (at % 2 === 1) part[at - start] = 1
+}
+
+function headerOf(layout: Layout): Uint8Array {
+  const cluster = new Uint8Array(CLUSTER_BYTES)
+  cluster.set(
+    header.build({
+      magic: MAGIC,
+      version: 3,
+      backingNameOffset: 0,
+      backingNameBytes: 0,
+      clusterBits: CLUSTER_BITS,
+      virtualBytes: layout.virtualBytes,
+      cryptMethod: 0,
+      l1Entries: layout.l1Entries,
+      l1TableOffset: layout.l1Start * CLUSTER_BYTES,
+      refcountTableOffset: layout.refcountTableStart * CLUSTER_BYTES,
+      refcountTableClusters: layout.refcountTableClusters,
+      snapshots: 0,
+      snapshotsOffset: 0,
+    }),
+  )
+  const rest = headerV3.build({
+    incompatibleHigh: 0,
+    incompatibleLow: 0,
+    compatibleHigh: 0,
+    compatibleLow: 0,
+    autoclearHigh: 0,
+    autoclearLow: 0,
+    refcountOrder: REFCOUNT_ORDER,
+    headerBytes: HEADER_BYTES,
+  })
+  cluster.set(rest.subarray(header.bytes), header.bytes)
+  return cluster
+}
+
+/** Data clusters of the file that follow one another come from one run of the disk as long as the run goes. */
+async function readData(disk: BlockSource, layout: Layout, offset: number, length: number): Promise<Uint8Array> {
+  const pieces = [...piecesOf(disk, layout, offset, length)]
+  const [only] = pieces
+  if (pieces.length === 1 && only && only.diskBytes === length) return disk.read(only.diskOffset, length)
+  const answer = new Uint8Array(length)
+  const jobs = pieces.values()
+  const work = async () => {
+    for (const { at, diskOffset, diskBytes } of jobs) {
+      if (diskBytes > 0) answer.set(await disk.read(diskOffset, diskBytes), at - offset)
+    }
+  }
+  await Promise.all(Array.from({ length: MAX_READS }, work))
+  return answer
+}
+
+interface Piece {
+  /** Where in the file, and how long there. */
+  readonly at: number
+  readonly length: number
+  readonly diskOffset: number
+  /** Less than `length` where the disk ends inside its last cluster; the rest is zero. */
+  readonly diskBytes: number
+}
+
+function* piecesOf(disk: BlockSource, layout: Layout, offset: number, length: number): Generator<Piece> {
+  const dataOffset = layout.dataStart * CLUSTER_BYTES
+  const end = offset + length
+  for (let at = offset; at < end; ) {
+    const rank = Math.floor((at - dataOffset) / CLUSTER_BYTES)
+    const { cluster, runEnd } = layout.runs.clusterAt(rank)
+    const inCluster = (at - dataOffset) % CLUSTER_BYTES
+    const diskOffset = cluster * CLUSTER_BYTES + inCluster
+    const stop = Math.min(end, at - inCluster + (runEnd - cluster) * CLUSTER_BYTES)
+    const diskBytes = Math.max(0, Math.min(stop - at, disk.size - diskOffset))
+    yield { at, length: stop - at, diskOffset, diskBytes }
+    at = stop
+  }
+}
+
+async function* extentsOf(disk: BlockSource, layout: Layout, offset: number, length: number): AsyncGenerator<Extent> {
+  const dataOffset = layout.dataStart * CLUSTER_BYTES
+  const end = offset + length
+  if (offset < dataOffset) yield { offset, length: Math.min(end, dataOffset) - offset, kind: 'data' }
+  const start = Math.max(offset, dataOffset)
+  for (const piece of piecesOf(disk, layout, start, Math.max(0, end - start))) {
+    for await (const run of piece.diskBytes > 0 ? disk.extents(piece.diskOffset, piece.diskBytes) : []) {
+      yield { offset: run.offset - piece.diskOffset + piece.at, length: run.length, kind: run.kind }
+    }
+    const past = piece.length - piece.diskBytes
+    if (past > 0) yield { offset: piece.at + piece.diskBytes, length: past, kind: 'zero' }
+  }
+}
