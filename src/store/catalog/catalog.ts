@@ -118,8 +118,11 @@ export interface ProjectUsage {
 
 /** All conditions hold together. Every one is answered by an index at 100,000 images. */
 export interface ImageQuery {
-  /** Who looks. `all`: an administrator's view, every image whoever owns it. */
-  readonly viewer: { readonly all: true } | { readonly projectId: string | null }
+  /**
+   * Who looks. `all`: an administrator's view, every image whoever owns it; with a `projectId` (null: in no project), and no
+   * `visibility` asked for, Glance leaves out the community images of other projects, and so does this.
+   */
+  readonly viewer: { readonly all: true; readonly projectId?: string | null } | { readonly projectId: string | null }
   /**
    * Absent: what Glance lists by default — the viewer's own, public ones, and shared ones where the membership has
    * `memberStatus` — but not the community images of others. `community` and `all` bring those in.
@@ -128,8 +131,10 @@ export interface ImageQuery {
   /** Default `accepted`. */
   readonly memberStatus?: MemberStatus | 'all'
   readonly owner?: string
+  /** Default false: hidden images are listed only when asked for, and then only they. */
   readonly hidden?: boolean
   readonly protected?: boolean
+  /** Default false: neither deleted nor killed ones. True: deleted ones only, hidden or not unless `hidden` is given. */
   readonly deleted?: boolean
   /** Any of these. */
   readonly ids?: readonly string[]

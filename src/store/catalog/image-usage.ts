@@ -1,0 +1,32 @@
+import type { ImageRecord, ProjectUsage } from './catalog.ts'
+
+export const noUsage: ProjectUsage = { imageCount: 0, totalBytes: 0, stagedBytes: 0, uploadingCount: 0 }
+
+const RECEIVING: ReadonlySet<string> = new Set(['saving', 'uploading', 'importing'])
+
+/**
+ * What one image counts against its owner. While its only bytes are staged ones, `size` counts as staged; once it has a file
+ * (or before it has any), as stored. `notes.reservedBytes` counts as stored while bytes are on their way.
+ */
+export function usageOf(image: ImageRecord): ProjectUsage {
+  if (image.status === 'deleted' || image.status === 'killed') return noUsage
+  const receiving = RECEIVING.has(image.status)
+  const size = image.size ?? 0
+  const onlyStaged = image.stagedManifest !== null && image.manifest === null
+  const reservedBytes = receiving ? bytesOf(image.notes.reservedBytes) : 0
+  return {
+    imageCount: 1,
+    totalBytes: (onlyStaged ? 0 : size) + reservedBytes,
+    stagedBytes: onlyStaged ? size : 0,
+    uploadingCount: receiving ? 1 : 0,
+  }
+}
+
+const bytesOf = (note: string | number | boolean | undefined): number => (typeof note === 'number' ? note : 0)
+
+export const addUsage = (a: ProjectUsage, b: ProjectUsage, sign: 1 | -1 = 1): ProjectUsage => ({
+  imageCount: a.imageCount + sign * b.imageCount,
+  totalBytes: a.totalBytes + sign * b.totalBytes,
+  stagedBytes: a.stagedBytes + sign * b.stagedBytes,
+  uploadingCount: a.uploadingCount + sign * b.uploadingCount,
+})
