@@ -34,6 +34,7 @@ const MAX_DEPTH = 16 // the schemas nest six deep and refer in no circle; a slip
  * @throws ServiceError `invalid-request`, naming the member and what it must be
  */
 export function checkSchema(value: unknown, schema: JsonSchema): void {
+  if (schema.properties && !isObject(value)) throw new ServiceError('invalid-request', 'the body must be a JSON object')
   checkAt(value, schema, schema.definitions ?? {}, 'body', 0)
 }
 
