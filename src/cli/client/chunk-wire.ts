@@ -1,0 +1,56 @@
+/** What the client sends in binary: docs/api-v1.md, "Binary bodies". The other side stands in serve/http/imprint/. */
+
+export interface OutgoingChunk {
+  /** 32 bytes, SHA-256 of the chunk. */
+  readonly digest: Uint8Array
+  readonly codec: 'plain' | 'zstd'
+  readonly bytes: Uint8Array
+}
+
+export const DIGEST_BYTES = 32
+const FRAME_HEAD_BYTES = DIGEST_BYTES + 5
+const RUN_HEAD_BYTES = 5
+/** Digests in one run of a layout: bounds the buffer that a run needs. */
+const MAX_RUN = 4096
+
+/** Frames: digest (32), codec (1: 0 plain, 1 zstd), length (u32 big-endian), bytes. */
+export function encodeChunks(chunks: readonly OutgoingChunk[]): Uint8Array<ArrayBuffer> {
+  const total = chunks.reduce((bytes, chunk) => bytes + FRAME_HEAD_BYTES + chunk.bytes.length, 0)
+  const frames = Buffer.alloc(total)
+  let at = 0
+  for (const { digest, codec, bytes } of chunks) {
+    frames.set(digest, at)
+    frames.writeUInt8(codec === 'zstd' ? 1 : 0, at + DIGEST_BYTES)
+    frames.writeUInt32BE(bytes.length, at + DIGEST_BYTES + 1)
+    frames.set(bytes, at + FRAME_HEAD_BYTES)
+    at += FRAME_HEAD_BYTES + bytes.length
+  }
+  return frames
+}
+
+/** Runs: kind (1: 0 zeros, 1 digests), count (u32 big-endian), and for digests count × 32 bytes. */
+export async function* encodeLayout(chunks: AsyncIterable<Uint8Array | null>): AsyncIterable<Uint8Array> {
+  let zeros = 0
+  let digests: Uint8Array[] = []
+  const flush = (): Uint8Array[] => {
+    const out: Uint8Array[] = []
+    if (zeros > 0) out.push(runHead(0, zeros))
+    if (digests.length > 0) out.push(Buffer.concat([runHead(1, digests.length), ...digests]))
+    zeros = 0
+    digests = []
+    return out
+  }
+  for await (const digest of chunks) {
+    if (digest === null ? digests.length > 0 || zeros === 0xffff_ffff : zeros > 0 || digests.length === MAX_RUN) yield* flush()
+    if (digest === null) zeros += 1
+    else digests.push(digest)
+  }
+  yield* flush()
+}
+
+function runHead(kind: 0 | 1, count: number): Uint8Array {
+  const head = Buffer.alloc(RUN_HEAD_BYTES)
+  head.writeUInt8(kind, 0)
+  head.writeUInt32BE(count, 1)
+  return head
+}

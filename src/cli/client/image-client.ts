@@ -1,0 +1,205 @@
+import { ServiceError } from '../../base/errors.ts'
+import type { Answer, HttpClient } from './http-client.ts'
+import { Shape } from './shape.ts'
+
+/** An image as the image API shows it. */
+export interface Image {
+  readonly id: string
+  readonly name: string | null
+  readonly status: string
+  readonly visibility: string
+  readonly owner: string | null
+  readonly protected: boolean
+  readonly hidden: boolean
+  readonly diskFormat: string | null
+  readonly containerFormat: string | null
+  readonly minDiskGb: number
+  readonly minRamMb: number
+  readonly sizeBytes: number | null
+  readonly virtualBytes: number | null
+  readonly checksum: string | null
+  readonly hashAlgorithm: string | null
+  readonly hashValue: string | null
+  readonly createdAt: string
+  readonly updatedAt: string
+  readonly tags: readonly string[]
+  readonly properties: Readonly<Record<string, string>>
+}
+export interface Member {
+  readonly memberId: string
+  readonly status: string
+  readonly createdAt: string
+  readonly updatedAt: string
+}
+export interface PatchStep {
+  readonly op: 'add' | 'replace' | 'remove'
+  readonly path: string
+  readonly value?: unknown
+}
+
+const KNOWN = new Set(
+  (
+    'id name status visibility owner protected os_hidden disk_format container_format min_disk min_ram size virtual_size ' +
+    'checksum os_hash_algo os_hash_value created_at updated_at tags self file schema stores direct_url locations'
+  ).split(' '),
+)
+const PAGE = 200
+
+/** The image API (Glance v2). */
+export class ImageClient {
+  readonly #http: HttpClient
+  readonly #prefix: string
+
+  constructor(http: HttpClient, prefix = '/image/v2') {
+    this.#http = http
+    this.#prefix = prefix
+  }
+
+  /** Every image that meets the filters, page by page. */
+  async *list(
+    filters: readonly (readonly [name: string, value: string])[],
+    most = Number.POSITIVE_INFINITY,
+  ): AsyncIterable<Image> {
+    let marker: string | undefined
+    for (let given = 0; given < most; ) {
+      const query = new URLSearchParams(filters.map(([name, value]): [string, string] => [name, value]))
+      query.set('limit', String(Math.min(PAGE, most - given)))
+      if (marker) query.set('marker', marker)
+      const answer = new Shape(await this.#http.json('GET', `${this.#prefix}/images?${query}`), 'answer')
+      const page = answer.shapes('images').map(imageFrom)
+      yield* page.slice(0, most - given)
+      given += page.length
+      marker = page.at(-1)?.id
+      if (!marker || !answer.has('next')) return
+    }
+  }
+
+  async show(id: string): Promise<Image> {
+    return imageFrom(await this.#http.json('GET', `${this.#prefix}/images/${encodeURIComponent(id)}`))
+  }
+
+  /** @param fields in the words of the API: `disk_format` … */
+  async create(fields: Readonly<Record<string, unknown>>): Promise<Image> {
+    return imageFrom(await this.#http.json('POST', `${this.#prefix}/images`, fields))
+  }
+
+  async update(id: string, steps: readonly PatchStep[]): Promise<Image> {
+    const headers = { 'content-type': 'application/openstack-images-v2.1-json-patch' }
+    return imageFrom(await this.#http.json('PATCH', `${this.#prefix}/images/${encodeURIComponent(id)}`, steps, { headers }))
+  }
+
+  async remove(id: string): Promise<void> {
+    await this.#http.json('DELETE', `${this.#prefix}/images/${encodeURIComponent(id)}`)
+  }
+
+  async act(id: string, action: 'deactivate' | 'reactivate'): Promise<void> {
+    await this.#http.json('POST', `${this.#prefix}/images/${encodeURIComponent(id)}/actions/${action}`)
+  }
+
+  async tag(method: 'PUT' | 'DELETE', id: string, tag: string): Promise<void> {
+    await this.#http.json(method, `${this.#prefix}/images/${encodeURIComponent(id)}/tags/${encodeURIComponent(tag)}`)
+  }
+
+  async members(id: string): Promise<readonly Member[]> {
+    const answer = await this.#http.json('GET', `${this.#prefix}/images/${encodeURIComponent(id)}/members`)
+    return new Shape(answer, 'answer').shapes('members').map(memberFrom)
+  }
+  async addMember(id: string, member: string): Promise<Member> {
+    const path = `${this.#prefix}/images/${encodeURIComponent(id)}/members`
+    return memberFrom(new Shape(await this.#http.json('POST', path, { member }), 'member'))
+  }
+  async removeMember(id: string, member: string): Promise<void> {
+    await this.#http.json('DELETE', `${this.#prefix}/images/${encodeURIComponent(id)}/members/${encodeURIComponent(member)}`)
+  }
+  async answerMembership(id: string, member: string, status: 'accepted' | 'rejected' | 'pending'): Promise<Member> {
+    const path = `${this.#prefix}/images/${encodeURIComponent(id)}/members/${encodeURIComponent(member)}`
+    return memberFrom(new Shape(await this.#http.json('PUT', path, { status }), 'member'))
+  }
+
+  async importFromUrl(id: string, uri: string): Promise<void> {
+    const body = { method: { name: 'web-download', uri } }
+    await this.#http.json('POST', `${this.#prefix}/images/${encodeURIComponent(id)}/import`, body)
+  }
+
+  /** The newest task of an image: how an import goes. */
+  async latestTask(id: string): Promise<{ readonly status: string; readonly message: string | null } | null> {
+    const answer = await this.#http.json('GET', `${this.#prefix}/images/${encodeURIComponent(id)}/tasks`)
+    const task = new Shape(answer, 'answer').shapes('tasks').at(-1)
+    return task ? { status: task.text('status'), message: task.textOrNull('message') } : null
+  }
+
+  /** Bytes of the file, or of the file converted, from `offset`. Status 200, 206 or 416. */
+  async download(id: string, offset: number, format: string | undefined, signal: AbortSignal): Promise<Answer> {
+    const query = format === undefined ? '' : `?format=${encodeURIComponent(format)}`
+    const path = `${this.#prefix}/images/${encodeURIComponent(id)}/file${query}`
+    const headers: Record<string, string> = { accept: 'application/octet-stream' }
+    if (offset > 0) headers.range = `bytes=${offset}-`
+    return this.#http.ask({ method: 'GET', path, headers, signal })
+  }
+
+  /**
+   * The one image that a user means by an id or a name.
+   * @throws ServiceError `not-found`; `conflict` listing the images that share the name
+   */
+  async find(nameOrId: string, candidates?: readonly (readonly [string, string])[]): Promise<Image> {
+    if (UUID.test(nameOrId)) {
+      try {
+        return await this.show(nameOrId.toLowerCase())
+      } catch (error) {
+        if (!(error instanceof ServiceError) || error.code !== 'not-found') throw error
+      }
+    }
+    const found = new Map<string, Image>()
+    const views = candidates ? [candidates] : [[], [['visibility', 'community']] as const, [['os_hidden', 'true']] as const]
+    for (const view of views) {
+      for await (const image of this.list([['name', inFilter(nameOrId)], ...view], 20)) found.set(image.id, image)
+    }
+    const [only, ...more] = found.values()
+    if (!only) {
+      throw new ServiceError('not-found', `there is no image "${nameOrId}" that you can see; imprint image list shows them`)
+    }
+    if (more.length === 0) return only
+    const lines = [only, ...more].map(
+      ({ id, status, visibility, createdAt }) => `  ${id}  ${status}  ${visibility}  ${createdAt}`,
+    )
+    throw new ServiceError('conflict', `${lines.length} images are named "${nameOrId}"; use the id of one:\n${lines.join('\n')}`)
+  }
+}
+
+const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i
+
+/** `in:"…"`: one name as it is, commas and all. */
+const inFilter = (name: string): string => (/^(in:|neq:|eq:)|[",]/.test(name) ? `in:"${name.replace(/"/g, '\\"')}"` : name)
+
+export function imageFrom(answer: unknown): Image {
+  const shape = answer instanceof Shape ? answer : new Shape(answer, 'image')
+  return {
+    id: shape.text('id'),
+    name: shape.textOrNull('name'),
+    status: shape.text('status'),
+    visibility: shape.text('visibility'),
+    owner: shape.textOrNull('owner'),
+    protected: shape.flag('protected'),
+    hidden: shape.flag('os_hidden'),
+    diskFormat: shape.textOrNull('disk_format'),
+    containerFormat: shape.textOrNull('container_format'),
+    minDiskGb: shape.numberOrNull('min_disk') ?? 0,
+    minRamMb: shape.numberOrNull('min_ram') ?? 0,
+    sizeBytes: shape.numberOrNull('size'),
+    virtualBytes: shape.numberOrNull('virtual_size'),
+    checksum: shape.textOrNull('checksum'),
+    hashAlgorithm: shape.textOrNull('os_hash_algo'),
+    hashValue: shape.textOrNull('os_hash_value'),
+    createdAt: shape.text('created_at'),
+    updatedAt: shape.text('updated_at'),
+    tags: shape.texts('tags'),
+    properties: shape.otherTexts(KNOWN),
+  }
+}
+
+const memberFrom = (shape: Shape): Member => ({
+  memberId: shape.text('member_id'),
+  status: shape.text('status'),
+  createdAt: shape.text('created_at'),
+  updatedAt: shape.text('updated_at'),
+})

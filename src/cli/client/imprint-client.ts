@@ -1,0 +1,163 @@
+import { ServiceError } from '../../base/errors.ts'
+import { encodeLayout } from './chunk-wire.ts'
+import { type HttpClient, strange } from './http-client.ts'
+import { type Image, imageFrom } from './image-client.ts'
+import { Shape } from './shape.ts'
+
+export interface ImageSizes {
+  readonly fileBytes: number
+  /** Null where the disk in the file is not known. */
+  readonly virtualBytes: number | null
+  readonly allocatedBytes: number
+  readonly storedBytes: number
+  readonly exclusiveBytes: number
+}
+export interface Upload {
+  readonly id: string
+  readonly imageId: string
+  readonly chunkBytes: number
+}
+export interface Usage {
+  readonly name: string
+  readonly limit: number
+  readonly usage: number
+}
+/** A line of a job's answer. */
+export type JobLine =
+  | { readonly kind: 'progress'; readonly phase: string; readonly done: number; readonly total: number }
+  | { readonly kind: 'fault'; readonly fault: Shape; readonly raw: unknown }
+  | { readonly kind: 'result'; readonly result: Shape; readonly raw: unknown }
+
+const MAX_CHUNK_BYTES = 4 * 1024 * 1024
+
+/** `/v1`: what no cloud API has. */
+export class ImprintClient {
+  readonly #http: HttpClient
+
+  constructor(http: HttpClient) {
+    this.#http = http
+  }
+
+  async status(): Promise<unknown> {
+    return this.#http.json('GET', '/v1/status')
+  }
+
+  async sizes(imageId: string): Promise<ImageSizes> {
+    const shape = new Shape(await this.#http.json('GET', `/v1/images/${encodeURIComponent(imageId)}/sizes`), 'sizes')
+    return {
+      fileBytes: shape.number('fileBytes'),
+      virtualBytes: shape.numberOrNull('virtualBytes'),
+      allocatedBytes: shape.number('allocatedBytes'),
+      storedBytes: shape.number('storedBytes'),
+      exclusiveBytes: shape.number('exclusiveBytes'),
+    }
+  }
+
+  async audit(imageId: string): Promise<{ readonly raw: unknown; readonly entries: readonly Shape[] }> {
+    const raw = await this.#http.json('GET', `/v1/images/${encodeURIComponent(imageId)}/audit`)
+    return { raw, entries: new Shape(raw, 'answer').shapes('entries') }
+  }
+
+  async quota(projectId: string): Promise<readonly Usage[]> {
+    return usagesFrom(await this.#http.json('GET', `/v1/projects/${encodeURIComponent(projectId)}/quota`))
+  }
+  async setQuota(projectId: string, limits: Readonly<Record<string, number>>): Promise<readonly Usage[]> {
+    return usagesFrom(await this.#http.json('PUT', `/v1/projects/${encodeURIComponent(projectId)}/quota`, { limits }))
+  }
+
+  async storeStats(): Promise<{ readonly raw: unknown; readonly stats: Shape }> {
+    const raw = await this.#http.json('GET', '/v1/store')
+    return { raw, stats: new Shape(raw, 'store') }
+  }
+
+  /** Starts a job and follows it; leaving the loop, or `signal`, ends the job. */
+  async *job(
+    name: 'check' | 'collect' | 'rebuild',
+    options: Readonly<Record<string, boolean>>,
+    signal: AbortSignal,
+  ): AsyncIterable<JobLine> {
+    const ask = {
+      method: 'POST',
+      path: `/v1/store/${name}`,
+      headers: { 'content-type': 'application/json', accept: 'application/x-ndjson' },
+      body: Buffer.from(JSON.stringify(options)),
+      signal,
+    } as const
+    let ended = false
+    for await (const raw of this.#http.lines(ask)) {
+      const line = new Shape(raw, 'line')
+      if (line.has('error')) throw failureOf(line.shape('error'))
+      if (line.has('progress')) {
+        const progress = line.shape('progress')
+        const [phase, done, total] = [progress.text('phase'), progress.number('done'), progress.number('total')]
+        yield { kind: 'progress', phase, done, total }
+      } else if (line.has('fault')) {
+        yield { kind: 'fault', fault: line.shape('fault'), raw: (raw as { fault: unknown }).fault }
+      } else if (line.has('result')) {
+        ended = true
+        yield { kind: 'result', result: line.shape('result'), raw: (raw as { result: unknown }).result }
+      }
+    }
+    if (!ended) throw strange('the job broke off without a result')
+  }
+
+  // ---------------------------------------------------------------- uploads by chunks
+
+  /**
+   * Begins an upload, or takes up one that `fields.resume` names, with what is said of the image now.
+   * @throws ServiceError `not-found` where the service has let go of the one to resume
+   */
+  async beginUpload(fields: Readonly<Record<string, unknown>>): Promise<Upload> {
+    return uploadFrom(await this.#http.json('POST', '/v1/uploads', fields))
+  }
+
+  /** @param digests n × 32 bytes @returns n bytes, 1 = to be sent */
+  async lacks(uploadId: string, digests: Uint8Array, signal: AbortSignal): Promise<Uint8Array> {
+    const count = digests.length / 32
+    const path = `/v1/uploads/${encodeURIComponent(uploadId)}/lacks`
+    const headers = { 'content-type': 'application/octet-stream', accept: 'application/octet-stream' }
+    const answer = await this.#http.bytes({ method: 'POST', path, headers, body: digests, signal }, count)
+    if (answer.length !== count) throw strange(`asked about ${count} chunks, it answered for ${answer.length}`)
+    return answer
+  }
+
+  /** @param frames as `encodeChunks` makes them */
+  async putFrames(uploadId: string, frames: Uint8Array, signal: AbortSignal): Promise<void> {
+    const path = `/v1/uploads/${encodeURIComponent(uploadId)}/chunks`
+    await this.#http.bytes(
+      { method: 'PUT', path, headers: { 'content-type': 'application/octet-stream' }, body: frames, signal },
+      4096,
+    )
+  }
+
+  /** Makes the image. Said twice, it answers twice the same. */
+  async commitUpload(uploadId: string, chunks: AsyncIterable<Uint8Array | null>, signal: AbortSignal): Promise<Image> {
+    const path = `/v1/uploads/${encodeURIComponent(uploadId)}/commit`
+    const headers = { 'content-type': 'application/octet-stream' }
+    const answer = await this.#http.bytes({ method: 'POST', path, headers, body: encodeLayout(chunks), signal }, 1024 * 1024)
+    return imageFrom(new Shape(JSON.parse(Buffer.from(answer).toString('utf8')), 'answer').shape('image'))
+  }
+
+  async abandonUpload(id: string): Promise<void> {
+    await this.#http.json('DELETE', `/v1/uploads/${encodeURIComponent(id)}`)
+  }
+}
+
+function uploadFrom(answer: unknown): Upload {
+  const shape = new Shape(answer, 'upload')
+  const chunkBytes = shape.number('chunkBytes')
+  const sane = Number.isInteger(Math.log2(chunkBytes)) && chunkBytes >= 4096 && chunkBytes <= MAX_CHUNK_BYTES
+  if (!sane) throw strange(`it names a chunk size of ${chunkBytes} bytes`)
+  return { id: shape.text('id'), imageId: shape.text('imageId'), chunkBytes }
+}
+
+const usagesFrom = (answer: unknown): readonly Usage[] =>
+  new Shape(answer, 'quota')
+    .shapes('quotas')
+    .map((one) => ({ name: one.text('name'), limit: one.number('limit'), usage: one.number('usage') }))
+
+function failureOf(error: Shape): ServiceError {
+  const message = error.textOrNull('message') ?? 'the job failed'
+  const code = error.textOrNull('code')
+  return new ServiceError(code === 'conflict' || code === 'corrupt' || code === 'cancelled' ? code : 'unavailable', message)
+}

@@ -1,0 +1,155 @@
+import { stat } from 'node:fs/promises'
+import { basename, resolve } from 'node:path'
+import { isServiceError, ServiceError } from '../../base/errors.ts'
+import type { BlockSource } from '../../disk/block/block-source.ts'
+import type { Image } from '../client/image-client.ts'
+import type { ImprintClient, Upload } from '../client/imprint-client.ts'
+import type { TransferState } from '../progress.ts'
+import { openLocalImage } from './local-image.ts'
+import { type Sent, sendChunks } from './send-chunks.ts'
+import { type PublishedDigest, verifySource } from './source-digest.ts'
+import { UploadState } from './upload-state.ts'
+
+export interface AddFileOptions {
+  readonly path: string
+  readonly imprint: ImprintClient
+  readonly cacheFolder: string
+  /** Whose upload this is: service, user and project. */
+  readonly who: readonly (string | null)[]
+  /** In the words of `/v1`. */
+  readonly fields: Readonly<Record<string, unknown>>
+  /** Keeps the file's own bytes instead of the disk in it. */
+  readonly asFile: boolean
+  readonly published: PublishedDigest | undefined
+  /** Forgets what an earlier run sent. */
+  readonly restart: boolean
+  readonly signal: AbortSignal
+  readonly onProgress: (state: TransferState) => void
+}
+export interface Added extends Sent {
+  readonly image: Image
+  readonly sourceFormat: string
+  readonly diskFormat: string
+}
+
+/**
+ * Sends the disk in a local file (or, for a format that we do not open, the file itself) as chunks, and makes the image of it.
+ * Killed at any moment, it goes on from there when it is run again on the same file.
+ * @throws ServiceError `conflict` where the file changes meanwhile
+ */
+export async function addFile(options: AddFileOptions): Promise<Added> {
+  const { imprint, published, signal } = options
+  const path = resolve(options.path)
+  const before = await fingerprint(path)
+  const local = await openLocalImage(path, options.asFile)
+  try {
+    const state = await UploadState.open(options.cacheFolder, [...options.who, path, before, local.diskFormat])
+    let finished = false
+    try {
+      const fields = {
+        fileBytes: local.source.size,
+        diskFormat: local.diskFormat,
+        image: options.fields,
+        source: {
+          format: local.sourceFormat,
+          bytes: local.fileBytes,
+          fileName: basename(path).slice(0, 255),
+          ...(published ? { digest: `${published.algorithm}:${published.hex}` } : {}),
+        },
+      }
+      const upload = await beginOrResume(state, imprint, fields, options.restart)
+      const stop = new AbortController()
+      const together = AbortSignal.any([signal, stop.signal])
+      const checking = published ? verifySource(path, published, together) : Promise.resolve()
+      const sending = sendChunks({
+        source: local.source,
+        upload,
+        state,
+        imprint,
+        signal: together,
+        onProgress: options.onProgress,
+      })
+      const sent = await both(sending, checking, () => stop.abort())
+      if ((await fingerprint(path)) !== before) {
+        await state.forgetChunks()
+        throw new ServiceError(
+          'conflict',
+          `${options.path} changed while it was read; nothing was added, run the command again when it rests`,
+        )
+      }
+      const image = await commit(state, imprint, upload, local.source, signal)
+      finished = true
+      return { ...sent, image, sourceFormat: local.sourceFormat, diskFormat: local.diskFormat }
+    } catch (error) {
+      if (isServiceError(error, 'corrupt') && published && state.uploadId) {
+        await imprint.abandonUpload(state.uploadId).catch(() => {})
+        finished = true
+      }
+      throw error
+    } finally {
+      await (finished ? state.forget() : state.close())
+    }
+  } finally {
+    await local.source.close()
+  }
+}
+
+/** What tells whether a file is still the one that was begun with. */
+async function fingerprint(path: string): Promise<string> {
+  const found = await stat(path, { bigint: true }).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') throw new ServiceError('not-found', `there is no file ${path}`)
+    throw error
+  })
+  return [found.dev, found.ino, found.size, found.mtimeNs].join(' ')
+}
+
+async function beginOrResume(
+  state: UploadState,
+  imprint: ImprintClient,
+  fields: Readonly<Record<string, unknown>>,
+  restart: boolean,
+): Promise<Upload> {
+  const earlier = state.uploadId
+  if (earlier !== undefined && restart) await imprint.abandonUpload(earlier).catch(ignoreAbsent)
+  if (earlier !== undefined && !restart) {
+    const resumed = await imprint.beginUpload({ ...fields, resume: earlier }).catch(ignoreAbsent)
+    if (resumed) return resumed
+  }
+  const upload = await imprint.beginUpload(fields)
+  await state.begin(upload.id)
+  return upload
+}
+
+function ignoreAbsent(error: unknown): undefined {
+  if (isServiceError(error, 'not-found') || isServiceError(error, 'gone')) return undefined
+  throw error
+}
+
+/** The result of the first, when both are done; the first failure of either, when both have stopped. */
+async function both<T>(main: Promise<T>, beside: Promise<void>, stop: () => void): Promise<T> {
+  const reasons: unknown[] = []
+  const watch = (error: unknown) => {
+    reasons.push(error)
+    stop()
+  }
+  await Promise.allSettled([main.catch(watch), beside.catch(watch)])
+  if (reasons.length > 0) throw reasons[0]
+  return main
+}
+
+async function commit(
+  state: UploadState,
+  imprint: ImprintClient,
+  upload: Upload,
+  source: BlockSource,
+  signal: AbortSignal,
+): Promise<Image> {
+  const chunks = Math.ceil(source.size / upload.chunkBytes)
+  try {
+    return await imprint.commitUpload(upload.id, state.layout(chunks), signal)
+  } catch (error) {
+    // after a power cut the record may say more than was sent: the next run asks about every chunk again
+    if (isServiceError(error, 'conflict')) await state.forgetChunks()
+    throw error
+  }
+}

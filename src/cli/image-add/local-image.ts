@@ -1,0 +1,38 @@
+import { ServiceError } from '../../base/errors.ts'
+import type { BlockSource } from '../../disk/block/block-source.ts'
+import { openFileSource } from '../../disk/block/file-source.ts'
+import { openImage, recognise, verifyDeclared } from '../../disk/formats/index.ts'
+
+/** A file here, as what will be sent of it. */
+export interface LocalImage {
+  /** The disk in the file, or the file. Closing it closes the file. */
+  readonly source: BlockSource
+  /** Format of the file that `source` is. */
+  readonly diskFormat: string
+  /** Format of the file here. */
+  readonly sourceFormat: string
+  readonly fileBytes: number
+}
+
+/** Formats whose disk we can show: it is kept as raw, where images share their chunks. */
+const OPENED: ReadonlySet<string> = new Set(['qcow2'])
+
+/**
+ * @param asFile keeps the bytes of the file, whatever its format
+ * @throws ServiceError `invalid-image` for a file that refers to others, or is damaged; `not-found`
+ */
+export async function openLocalImage(path: string, asFile: boolean): Promise<LocalImage> {
+  const file = await openFileSource(path)
+  try {
+    if (file.size === 0) throw new ServiceError('invalid-image', `${path} is empty`)
+    const recognition = await recognise(file)
+    const sourceFormat = recognition.found.find(({ kind }) => kind === 'disk')?.diskFormat ?? 'raw'
+    verifyDeclared(sourceFormat, recognition, 'bare')
+    const opens = OPENED.has(sourceFormat) && !asFile
+    const source = opens ? await openImage(sourceFormat, file) : file
+    return { source, diskFormat: opens ? 'raw' : sourceFormat, sourceFormat, fileBytes: file.size }
+  } catch (error) {
+    await file.close()
+    throw error
+  }
+}

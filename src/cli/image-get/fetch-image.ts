@@ -1,0 +1,210 @@
+import { createHash, type Hash } from 'node:crypto'
+import { createReadStream } from 'node:fs'
+import { type FileHandle, mkdir, open, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
+import { dirname, resolve } from 'node:path'
+import { isServiceError, ServiceError } from '../../base/errors.ts'
+import { cancelled, strange } from '../client/http-client.ts'
+import type { Image, ImageClient } from '../client/image-client.ts'
+import type { TransferState } from '../progress.ts'
+
+export interface FetchOptions {
+  readonly images: ImageClient
+  readonly image: Image
+  readonly path: string
+  readonly format: string | undefined
+  readonly force: boolean
+  readonly signal: AbortSignal
+  readonly onProgress: (state: TransferState) => void
+}
+export interface Fetched {
+  readonly bytes: number
+  readonly resumedBytes: number
+  /** Which digest the bytes agree with; null where none is on record. */
+  readonly verified: string | null
+}
+
+/** Says which bytes a `.part` file holds, so that it is never continued with bytes of another image or format. */
+interface PartNote {
+  readonly imageId: string
+  readonly format: string | null
+  readonly etag: string | null
+  readonly updatedAt: string
+}
+
+const TRIES = 8
+
+/**
+ * Downloads into `path`.part, going on where an earlier run stopped, verifies the digest and renames.
+ * @throws ServiceError `conflict` where `path` exists; `corrupt` where the bytes are not those of the image
+ */
+export async function fetchImage(options: FetchOptions): Promise<Fetched> {
+  const { image, format, force } = options
+  const path = resolve(options.path)
+  if (image.sizeBytes === null) {
+    throw new ServiceError(
+      'conflict',
+      `${image.name ?? image.id} is ${image.status} and has no bytes yet; wait until it is active`,
+    )
+  }
+  if (!force && (await stat(path).catch(() => undefined))) {
+    throw new ServiceError('conflict', `${options.path} exists; choose another name, or replace it with --force`)
+  }
+  await mkdir(dirname(path), { recursive: true })
+  const part = await PartFile.open(`${path}.part`, noteOf(image, format))
+  try {
+    const resumedBytes = part.bytes
+    const expected = await downloadAll(part, options)
+    if (part.bytes !== expected) throw new ServiceError('corrupt', `got ${part.bytes} bytes of ${expected}; try again`)
+    const verified = await verify(part, image, format)
+    await part.finish(path)
+    return { bytes: part.bytes, resumedBytes, verified }
+  } finally {
+    await part.close()
+  }
+}
+
+const noteOf = (image: Image, format: string | undefined): PartNote => ({
+  imageId: image.id,
+  format: format ?? null,
+  etag: image.hashValue ?? image.checksum,
+  updatedAt: image.hashValue || image.checksum ? '' : image.updatedAt,
+})
+
+/** Asks again from where it stopped, as long as each attempt brings bytes. @returns bytes of the whole file */
+async function downloadAll(part: PartFile, { images, image, format, signal, onProgress }: FetchOptions): Promise<number> {
+  for (let failures = 0; ; ) {
+    const before = part.bytes
+    try {
+      return await downloadOnce(part, images, image, format, signal, onProgress)
+    } catch (error) {
+      if (signal.aborted) throw cancelled()
+      failures = part.bytes > before ? 1 : failures + 1
+      if (!isServiceError(error, 'unavailable') || failures >= TRIES) throw error
+      await new Promise((go) => setTimeout(go, 200 * 2 ** failures))
+    }
+  }
+}
+
+async function downloadOnce(
+  part: PartFile,
+  images: ImageClient,
+  image: Image,
+  format: string | undefined,
+  signal: AbortSignal,
+  onProgress: FetchOptions['onProgress'],
+): Promise<number> {
+  const known = format === undefined ? image.sizeBytes : null
+  if (known !== null && part.bytes === known) return known
+  const answer = await images.download(image.id, part.bytes, format, signal).catch(async (error: unknown) => {
+    if (!isServiceError(error, 'range-not-satisfiable') || part.bytes === 0) throw error
+    await part.truncate()
+    return images.download(image.id, 0, format, signal)
+  })
+  if (answer.status === 200) await part.truncate()
+  const total = totalOf(answer.headers, part.bytes)
+  if (known !== null && total !== known) throw strange(`it offers ${total} bytes of an image that has ${known}`)
+  const start = part.bytes
+  try {
+    for await (const bytes of answer.body as AsyncIterable<Buffer>) {
+      if (part.bytes + bytes.length > total) throw strange('it sends more bytes than it said')
+      await part.append(bytes)
+      onProgress({ phase: 'Downloading', doneBytes: part.bytes, totalBytes: total, movedBytes: part.bytes - start })
+    }
+  } catch (error) {
+    if (isServiceError(error)) throw error
+    throw new ServiceError(
+      'unavailable',
+      `the download broke off: ${(error as Error).message}; give the same command again to go on`,
+    )
+  } finally {
+    answer.body.destroy()
+  }
+  if (part.bytes < total) throw new ServiceError('unavailable', 'the download ended early; give the same command again to go on')
+  return total
+}
+
+function totalOf(headers: Readonly<Record<string, string>>, offset: number): number {
+  const ranged = /^bytes (\d+)-\d+\/(\d+)$/.exec(headers['content-range'] ?? '')
+  if (ranged && Number(ranged[1]) !== offset) throw strange('it answers with another range than was asked')
+  const total = Number(ranged ? ranged[2] : headers['content-length'])
+  if (!Number.isSafeInteger(total)) throw strange('it does not say how long the image is')
+  return total
+}
+
+async function verify(part: PartFile, image: Image, format: string | undefined): Promise<string | null> {
+  if (format !== undefined) return null
+  const [algorithm, expected] =
+    image.hashValue && image.hashAlgorithm ? [image.hashAlgorithm, image.hashValue] : ['md5', image.checksum]
+  if (!expected) return null
+  const got = await part.digest(algorithm)
+  if (got === expected.toLowerCase()) return algorithm
+  await part.discard()
+  throw new ServiceError('corrupt', `the ${algorithm} of what came is ${got}, not ${expected}; it was thrown away, try again`)
+}
+
+/** The unfinished file, and the note beside it that says what it is part of. */
+class PartFile {
+  readonly #path: string
+  readonly #file: FileHandle
+  #hashes: Map<string, Hash> | undefined
+  bytes: number
+
+  private constructor(path: string, file: FileHandle, bytes: number) {
+    this.#path = path
+    this.#file = file
+    this.bytes = bytes
+    if (bytes === 0) this.#restartHashes()
+  }
+
+  static async open(path: string, note: PartNote): Promise<PartFile> {
+    const said = await readFile(`${path}-of`, 'utf8').catch(() => '')
+    const mine = JSON.stringify(note)
+    const bytes = said === mine ? ((await stat(path).catch(() => undefined))?.size ?? 0) : 0
+    await writeFile(`${path}-of`, mine)
+    const file = await open(path, bytes > 0 ? 'r+' : 'w+')
+    return new PartFile(path, file, bytes)
+  }
+
+  async append(bytes: Uint8Array): Promise<void> {
+    for (let done = 0; done < bytes.length; ) {
+      done += (await this.#file.write(bytes, done, bytes.length - done, this.bytes + done)).bytesWritten
+    }
+    for (const hash of this.#hashes?.values() ?? []) hash.update(bytes)
+    this.bytes += bytes.length
+  }
+
+  async truncate(): Promise<void> {
+    if (this.bytes === 0) return
+    await this.#file.truncate(0)
+    this.bytes = 0
+    this.#restartHashes()
+  }
+
+  /** Computed in passing for a download in one piece, else by reading what is here. */
+  async digest(algorithm: string): Promise<string> {
+    const known = this.#hashes?.get(algorithm)
+    if (known) return known.digest('hex')
+    const hash = createHash(algorithm)
+    for await (const bytes of createReadStream(this.#path, { highWaterMark: 1024 * 1024 })) hash.update(bytes as Buffer)
+    return hash.digest('hex')
+  }
+
+  async finish(path: string): Promise<void> {
+    await this.#file.sync()
+    await rename(this.#path, path)
+    await rm(`${this.#path}-of`, { force: true })
+  }
+
+  async discard(): Promise<void> {
+    await rm(this.#path, { force: true })
+    await rm(`${this.#path}-of`, { force: true })
+  }
+
+  close(): Promise<void> {
+    return this.#file.close()
+  }
+
+  #restartHashes(): void {
+    this.#hashes = new Map([['sha512', createHash('sha512')]])
+  }
+}
