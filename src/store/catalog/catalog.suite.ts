@@ -3,7 +3,7 @@ import { randomUUID } from 'node:crypto'
 import { test } from 'node:test'
 import fc from 'fast-check'
 import { ServiceError } from '../../base/errors.ts'
-import type { Catalog, ImageMember, ImageQuery, ImageRecord, SortKey } from './catalog.ts'
+import type { Catalog, ImageMember, ImageQuery, ImageRecord, MemberStatus, SortKey } from './catalog.ts'
 
 /** A plain active image of project `p1`; `changes` make it another. */
 export const anImage = (changes: Partial<ImageRecord> = {}): ImageRecord => ({
@@ -443,10 +443,13 @@ const someQuery = fc.record({
 async function listsLikeTheModel(catalog: Catalog): Promise<void> {
   const images = fc.sample(someImage, { numRuns: 60, seed: 20 })
   const members = fc
-    .sample(fc.record({ at: fc.nat(59), memberId: oneOf(...projects), status: oneOf('pending', 'accepted', 'rejected') }), {
-      numRuns: 60,
-      seed: 21,
-    })
+    .sample(
+      fc.record({ at: fc.nat(59), memberId: oneOf(...projects), status: oneOf<MemberStatus>('pending', 'accepted', 'rejected') }),
+      {
+        numRuns: 60,
+        seed: 21,
+      },
+    )
     .map(({ at, memberId, status }) => aMember(images[at]!.id, memberId, { status }))
   const standing = [...new Map(members.map((member) => [`${member.imageId} ${member.memberId}`, member])).values()]
   await catalog.write(async (tx) => {

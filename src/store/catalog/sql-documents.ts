@@ -11,6 +11,7 @@ import type { JournalDocument, RecordChange } from './journal-change.ts'
 import { type SqlFlavour, type SqlSession, type SqlStatement, slot, statement } from './sql-session.ts'
 
 const MAX_LIST_LIMIT = 1_000_000 // "the whole kind"; kinds are small
+const DELETED_PER_PAGE = 500 // documents in memory while many are deleted
 
 /** The statements on documents, compiled once for a database. */
 export class DocumentStatements {
@@ -90,7 +91,7 @@ export class DocumentStatements {
         .select(['key', 'version', 'body', 'indexes', 'expires_at'])
         .where('kind', '=', slot<string>('kind'))
         .where('expires_at', '<', slot<number>('now'))
-        .limit(MAX_LIST_LIMIT),
+        .limit(slot<number>('limit')),
     )
   }
 
@@ -198,7 +199,14 @@ export class SqlDocumentWriter extends SqlDocumentReader implements DocumentWrit
 
   /** Puts the document as it is, whatever stands there: for the journal. */
   async restore(document: JournalDocument): Promise<void> {
-    await this.#replace(await this.row(document.kind, document.key), document)
+    const { kind, key } = document
+    for (const [name, value] of Object.entries(document.unique)) {
+      // in a snapshot, which is not of one moment, the value may still stand at its last holder
+      for (const holder of await this.#holders(kind, key, name, value)) {
+        await this.session.run(this.statements.dropIndex, { kind, name, value, key: holder.key })
+      }
+    }
+    await this.#replace(await this.row(kind, key), document)
   }
 
   async delete(kind: string, key: string, options: { readonly expect?: number } = {}): Promise<boolean> {
@@ -214,7 +222,6 @@ export class SqlDocumentWriter extends SqlDocumentReader implements DocumentWrit
       kind,
       indexName: index.name,
       indexValue: index.value,
-      limit: MAX_LIST_LIMIT,
     })
   }
 
@@ -222,10 +229,18 @@ export class SqlDocumentWriter extends SqlDocumentReader implements DocumentWrit
     return this.#removeAll(kind, this.statements.expired, { kind, now })
   }
 
+  async #holders(kind: string, key: string, name: string, value: string): Promise<readonly { readonly key: string }[]> {
+    return this.session.rows(this.statements.uniqueHolder, { kind, key, name, value })
+  }
+
   async #removeAll(kind: string, found: SqlStatement, values: Record<string, string | number>): Promise<number> {
-    const rows = await this.session.rows<DocumentRow>(found, values)
-    for (const row of rows) await this.#remove(kind, row)
-    return rows.length
+    let count = 0
+    for (;;) {
+      const rows = await this.session.rows<DocumentRow>(found, { ...values, limit: DELETED_PER_PAGE })
+      for (const row of rows) await this.#remove(kind, row)
+      count += rows.length
+      if (rows.length < DELETED_PER_PAGE) return count
+    }
   }
 
   async #replace(stored: DocumentRow | undefined, document: JournalDocument): Promise<void> {

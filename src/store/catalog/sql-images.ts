@@ -327,14 +327,25 @@ export class SqlImageWriter extends SqlImageReader implements ImageWriter {
   /** Puts the record as it is, whatever stands there: for the journal. */
   async restore(image: ImageRecord): Promise<void> {
     const stored = await this.stored(image.id)
-    if (stored) await this.#replace(stored.seq, stored.image, image)
-    else await this.create(image)
+    if (stored) return this.#replace(stored.seq, stored.image, image)
+    await this.create(image)
+    await this.session.run(this.statements.moveMembers, { imageId: image.id, imageCreatedAt: image.createdAt })
+  }
+
+  /** Puts the member even where its image is yet to come: for the journal, whose snapshots are not of one moment. */
+  async restoreMember(member: ImageMember): Promise<void> {
+    await this.#putMember(member, (await this.get(member.imageId))?.createdAt ?? 0)
   }
 
   async putMember(member: ImageMember): Promise<void> {
     const image = await this.get(member.imageId)
     if (!image) throw new ServiceError('not-found', 'no image has this id', { imageId: member.imageId })
-    await this.session.run(this.statements.putMember, { ...member, imageCreatedAt: image.createdAt })
+    await this.#putMember(member, image.createdAt)
+  }
+
+  async #putMember({ imageId, memberId, status, createdAt, updatedAt }: ImageMember, imageCreatedAt: number): Promise<void> {
+    const member = { imageId, memberId, status, createdAt, updatedAt }
+    await this.session.run(this.statements.putMember, { ...member, imageCreatedAt })
     this.#changed({ member })
   }
 

@@ -1,100 +1,196 @@
 import { mkdtempSync, rmSync } from 'node:fs'
+import { open } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
-import { failpoint } from '../../../base/failpoint.ts'
+import { ServiceError } from '../../../base/errors.ts'
+import { MiB } from '../../../base/units.ts'
 import type { BlobStore } from '../../blobs/blob-store.ts'
 import type { Catalog, CatalogWriter, DocumentReader, ImageReader } from '../catalog.ts'
-import type { JournalChange } from '../journal-change.ts'
+import { defaultLimits, Journal, type JournalLimits } from '../journal.ts'
 import { DocumentStatements, SqlDocumentReader, SqlDocumentWriter } from '../sql-documents.ts'
 import { ImageStatements, SqlImageReader, SqlImageWriter } from '../sql-images.ts'
+import { recordPages } from '../sql-records.ts'
+import { Checkpointer } from './checkpointer.ts'
 import { migrate } from './migrations.ts'
+import { reconcile } from './reconcile.ts'
 import { toServiceError } from './sqlite-errors.ts'
 import { SqliteSession, sqliteFlavour } from './sqlite-session.ts'
+import { WalFile } from './wal-file.ts'
+import { type MakeWriter, WriteQueue } from './write-queue.ts'
 
 export interface SqliteCatalogOptions {
-  /** The database file; its folder exists. `:memory:` is a database for tests, gone once it is closed. */
+  /** The database file; its folder exists. `:memory:` is a database for tests: never synced, and gone once it is closed. */
   readonly path: string
-  /** Where changed records are also written; without it, a lost database is lost. */
+  /** Where changed records are also written. Without it a lost database is lost. */
   readonly journal?: BlobStore
+  readonly journalLimits?: JournalLimits
+  /** Is told what failed beside the requests (a compaction, a checkpoint), once for each failure. */
+  readonly onProblem?: (error: unknown) => void
 }
 
+const CHECKPOINT_BYTES = 16 * MiB // of write-ahead log; a restart reads as much
+const CHECKPOINT_AGAIN_BYTES = 4 * MiB // grown since the last checkpoint, which did not catch up
+const PAUSE_BYTES = 64 * MiB // writes then wait until a checkpoint catches up
+const BUSY_TIMEOUT_MS = 5_000 // while a checkpoint finishes; no other process should be there
+
+/** The catalog in one SQLite file: a connection for writes and one for reads, both on this thread. */
 export class SqliteCatalog implements Catalog {
   readonly images: ImageReader
   readonly documents: DocumentReader
   readonly #writer: DatabaseSync
   readonly #reader: DatabaseSync
-  readonly #tx: CatalogWriter
-  #changes: JournalChange[] = []
-  #last: Promise<unknown> = Promise.resolve()
-  readonly #discard: () => void
+  readonly #wal: WalFile
+  readonly #queue: WriteQueue
+  readonly #checkpointer: Checkpointer | undefined
+  readonly #journal: Journal | undefined
+  readonly #options: SqliteCatalogOptions
+  readonly #readSession: SqliteSession
+  #checkpointedBytes = 0
 
+  /**
+   * Opens the database, makes or migrates it, and brings it and the journal to the same transaction.
+   * @throws ServiceError `unsupported` for a newer schema; `corrupt` for a damaged database or one older than its journal;
+   *   `no-space`; `unavailable` when another process holds it
+   */
   static async open(options: SqliteCatalogOptions): Promise<SqliteCatalog> {
-    return new SqliteCatalog(options)
-  }
-
-  private constructor({ path }: SqliteCatalogOptions) {
-    const place = path === ':memory:' ? mkdtempSync(join(tmpdir(), 'imprint-catalog-')) : undefined
-    const file = place ? join(place, 'catalog.db') : path
-    this.#discard = () => {
-      if (place) rmSync(place, { recursive: true, force: true })
-    }
-    process.once('exit', this.#discard)
+    if (options.path === ':memory:') return SqliteCatalog.#openTemporary(options)
+    const opened: { close(): unknown }[] = []
     try {
-      this.#writer = connect(file)
-      migrate(this.#writer)
-      this.#reader = connect(file)
+      const writer = connect(options.path)
+      opened.push(writer)
+      migrate(writer)
+      const reader = connect(options.path)
+      opened.push(reader)
+      reader.exec('PRAGMA query_only = ON')
+      const wal = await WalFile.open(options.path)
+      opened.push(wal)
+      await wal.sync()
+      await syncFolder(dirname(options.path))
+      const journal = options.journal && (await Journal.open(options.journal, options.journalLimits ?? defaultLimits))
+      if (journal && options.journal) await reconcile(writer, journal, options.journal)
+      return new SqliteCatalog(options, writer, reader, wal, journal)
     } catch (error) {
+      for (const connection of opened.reverse()) await connection.close()
       throw toServiceError(error)
     }
+  }
+
+  static async #openTemporary(options: SqliteCatalogOptions): Promise<SqliteCatalog> {
+    const folder = mkdtempSync(join(tmpdir(), 'imprint-catalog-'))
+    const discard = () => rmSync(folder, { recursive: true, force: true })
+    process.once('exit', discard)
+    const catalog = await SqliteCatalog.open({ ...options, path: join(folder, 'catalog.db') })
+    catalog.#discard = () => {
+      process.off('exit', discard)
+      discard()
+    }
+    return catalog
+  }
+
+  #discard: (() => void) | undefined
+
+  private constructor(
+    options: SqliteCatalogOptions,
+    writer: DatabaseSync,
+    reader: DatabaseSync,
+    wal: WalFile,
+    journal: Journal | undefined,
+  ) {
+    this.#options = options
+    this.#writer = writer
+    this.#reader = reader
+    this.#wal = wal
+    this.#journal = journal
+    this.#checkpointer = new Checkpointer(options.path)
+    this.#readSession = new SqliteSession(reader)
     const images = new ImageStatements(sqliteFlavour)
     const documents = new DocumentStatements(sqliteFlavour)
-    const [read, write] = [new SqliteSession(this.#reader), new SqliteSession(this.#writer)]
-    const changed = (change: JournalChange) => this.#changes.push(change)
-    this.images = new SqlImageReader(read, images)
-    this.documents = new SqlDocumentReader(read, documents)
-    this.#tx = {
-      images: new SqlImageWriter(write, images, changed),
-      documents: new SqlDocumentWriter(write, documents, changed),
+    this.images = new SqlImageReader(this.#readSession, images)
+    this.documents = new SqlDocumentReader(this.#readSession, documents)
+    const writeSession = new SqliteSession(writer)
+    const makeWriter: MakeWriter = (changed, isOpen) => {
+      const session = writeSession.whileOpen(isOpen)
+      return {
+        images: new SqlImageWriter(session, images, changed),
+        documents: new SqlDocumentWriter(session, documents, changed),
+      }
     }
+    this.#queue = new WriteQueue({
+      database: writer,
+      makeWriter,
+      sync: () => (this.#discard ? Promise.resolve() : wal.sync()),
+      journal,
+      afterBatch: () => this.#keepHouse(),
+    })
   }
 
   write<T>(work: (tx: CatalogWriter) => Promise<T>): Promise<T> {
-    const done = this.#last.then(() => this.#alone(work))
-    this.#last = done.catch(() => undefined)
-    return done
-  }
-
-  async #alone<T>(work: (tx: CatalogWriter) => Promise<T>): Promise<T> {
-    this.#changes = []
-    this.#writer.exec('BEGIN IMMEDIATE')
-    try {
-      const result = await work(this.#tx)
-      this.#writer.exec('COMMIT')
-      failpoint('catalog:committed')
-      return result
-    } catch (error) {
-      if (this.#writer.isTransaction) this.#writer.exec('ROLLBACK')
-      throw toServiceError(error)
-    }
+    return this.#queue.write(work)
   }
 
   async close(): Promise<void> {
-    await this.#last
+    await this.#queue.close()
+    await this.#journal?.settled()
+    await this.#checkpointer?.close()
+    await this.#wal.close()
     this.#reader.close()
-    this.#writer.close()
-    process.off('exit', this.#discard)
-    this.#discard()
+    this.#writer.close() // the last connection checkpoints and removes the log
+    this.#discard?.()
+  }
+
+  /** Between two batches: checkpoints and compactions are started, and the log is kept from growing without end. */
+  async #keepHouse(): Promise<void> {
+    this.#journal?.compactIfDue(
+      () => this.#durablePages(),
+      (error) => this.#options.onProblem?.(error),
+    )
+    const walBytes = await this.#wal.bytes()
+    if (walBytes < this.#checkpointedBytes) this.#checkpointedBytes = 0 // SQLite has started the log anew
+    if (walBytes < CHECKPOINT_BYTES || walBytes < this.#checkpointedBytes + CHECKPOINT_AGAIN_BYTES) return
+    this.#checkpointedBytes = walBytes
+    const checkpoint = this.#checkpointer?.run().catch((error: unknown) => this.#checkpointFailed(error))
+    if (walBytes >= PAUSE_BYTES) await checkpoint
+  }
+
+  #checkpointFailed(cause: unknown): void {
+    const error = toServiceError(cause)
+    this.#options.onProblem?.(error)
+    if (error instanceof ServiceError && error.code !== 'no-space') this.#queue.poison(error)
+  }
+
+  async *#durablePages(): AsyncIterable<readonly string[]> {
+    for await (const page of recordPages(this.#readSession, sqliteFlavour)) {
+      await this.#queue.flushed()
+      yield page
+    }
   }
 }
 
-function connect(file: string): DatabaseSync {
-  const database = new DatabaseSync(file)
-  database.exec(`
-    PRAGMA journal_mode = WAL;
-    PRAGMA synchronous = FULL;
-    PRAGMA temp_store = MEMORY;
-    PRAGMA cache_size = -16384;
-  `)
+/** Commits go to the write-ahead log without a sync; `WalFile` syncs it, and a worker checkpoints it. */
+export function connect(path: string): DatabaseSync {
+  const database = new DatabaseSync(path, { timeout: BUSY_TIMEOUT_MS })
+  try {
+    database.exec(`
+      PRAGMA journal_mode = WAL;
+      PRAGMA synchronous = NORMAL;
+      PRAGMA wal_autocheckpoint = 0;
+      PRAGMA journal_size_limit = ${CHECKPOINT_AGAIN_BYTES};
+      PRAGMA temp_store = MEMORY;
+      PRAGMA cache_size = -16384;
+    `)
+  } catch (error) {
+    database.close()
+    throw error
+  }
   return database
+}
+
+async function syncFolder(path: string): Promise<void> {
+  const folder = await open(path, 'r')
+  try {
+    await folder.sync()
+  } finally {
+    await folder.close()
+  }
 }

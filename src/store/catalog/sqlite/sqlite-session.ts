@@ -44,6 +44,23 @@ export class SqliteSession implements SqlSession {
     }
   }
 
+  /** The same session for one transaction: whoever keeps it longer is refused. */
+  whileOpen(isOpen: () => boolean): SqlSession {
+    const assertOpen = () => {
+      if (!isOpen()) throw new TypeError('this transaction is over: await everything that it does, and keep nothing of it')
+    }
+    return {
+      rows: async (statement, values) => {
+        assertOpen()
+        return this.rows(statement, values)
+      },
+      run: async (statement, values) => {
+        assertOpen()
+        return this.run(statement, values)
+      },
+    }
+  }
+
   #prepare(text: string): StatementSync {
     const known = this.#prepared.get(text)
     if (known) return known
