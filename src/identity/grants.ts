@@ -19,11 +19,14 @@ import {
 /** A role that a user is given in a scope. Everything here asks for the three parts to exist: `not-found` names the one that does not. */
 export type Grant = AssignmentRecord
 
+/** The user's tokens for this scope carry the role from now on: nobody has to log in again. */
 export async function grantRole({ catalog }: Ports, caller: AuthenticatedCaller, grant: Grant): Promise<void> {
   authorize(caller, 'grant:create')
   await catalog.write(async ({ documents }) => {
     await requireParts(documents, grant)
     await assignments.put(documents, grant)
+    const { userId, scope } = grant
+    await tokens.setRolesOfGrant(documents, userId, scope, await effectiveRoles(documents, userId, scope))
   })
 }
 

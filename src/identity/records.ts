@@ -51,7 +51,7 @@ export interface ApplicationCredentialRecord {
   readonly projectId: string
   readonly roleIds: readonly string[]
   readonly secretHash: string
-  /** Milliseconds since 1970; null: as long as its user and roles last. */
+  /** Milliseconds since 1970, with a fraction: clients name microseconds and expect them back. null: for as long as its user and roles last. */
   readonly expiresAt: number | null
   /** May make and delete application credentials itself. */
   readonly unrestricted: boolean

@@ -1,4 +1,4 @@
-import type { DocumentReader, DocumentWriter, StoredDocument } from '../store/catalog/catalog.ts'
+import type { DocumentReader, DocumentWriter, PutOptions, StoredDocument } from '../store/catalog/catalog.ts'
 import {
   type ApplicationCredentialRecord,
   type AssignmentRecord,
@@ -114,19 +114,37 @@ export const applicationCredentials = {
     docs.deleteWhere('application-credential', { name: 'project', value: projectId }),
 }
 
+const MAX_REFRESHED = 500
+
+function tokenOptions({ userId, scope, applicationCredential, expiresAt }: TokenRecord, expect: number): PutOptions {
+  const indexes = {
+    user: userId,
+    scope: scopeKey(scope),
+    grant: grantKey(userId, scope),
+    ...(applicationCredential ? { credential: applicationCredential.id } : {}),
+  }
+  return { indexes, expiresAt, expect }
+}
+
 /** Deleting a token revokes it: nothing else remembers it. */
 export const tokens = {
   get: async (docs: DocumentReader, key: string): Promise<TokenRecord | undefined> =>
     (await docs.get<TokenRecord>('token', key))?.body,
   put: async (docs: DocumentWriter, key: string, record: TokenRecord): Promise<void> => {
-    const { userId, scope, applicationCredential, expiresAt } = record
-    const indexes = {
-      user: userId,
-      scope: scopeKey(scope),
-      grant: grantKey(userId, scope),
-      ...(applicationCredential ? { credential: applicationCredential.id } : {}),
+    await docs.put('token', key, record, tokenOptions(record, 0))
+  },
+  /** At most `MAX_REFRESHED` of them, lest one grant hold up the catalog; the rest has the old roles until the next login. */
+  setRolesOfGrant: async (
+    docs: DocumentReader & DocumentWriter,
+    userId: string,
+    scope: Scope,
+    roles: readonly RoleReference[],
+  ): Promise<void> => {
+    const index = { name: 'grant', value: grantKey(userId, scope) }
+    for (const { key, body, version } of await docs.list<TokenRecord>('token', { index, limit: MAX_REFRESHED })) {
+      if (body.applicationCredential) continue // has a choice of roles of its own
+      await docs.put('token', key, { ...body, roles }, tokenOptions(body, version))
     }
-    await docs.put('token', key, record, { indexes, expiresAt, expect: 0 })
   },
   revoke: (docs: DocumentWriter, key: string): Promise<boolean> => docs.delete('token', key),
   revokeOfUser: (docs: DocumentWriter, userId: string) => docs.deleteWhere('token', { name: 'user', value: userId }),

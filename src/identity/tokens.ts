@@ -142,18 +142,18 @@ async function inProject(docs: DocumentReader, user: UserRecord, project: Projec
 
 /** @throws ServiceError `not-found` for a token that is unknown, revoked or expired; `denied` for somebody else's */
 export async function inspectToken({ catalog, now }: Ports, caller: AuthenticatedCaller, token: string): Promise<TokenRecord> {
-  const record = await liveToken(catalog.documents, token, now())
-  authorize(caller, 'token:inspect', { userId: record?.record.userId })
-  if (!record) throw noSuchToken()
-  return record.record
+  const found = await liveToken(catalog.documents, token, now())
+  if (!found) throw noSuchToken() // to anybody: nobody guesses a token
+  authorize(caller, 'token:inspect', { userId: found.record.userId })
+  return found.record
 }
 
 /** @throws ServiceError as `inspectToken` */
 export async function revokeToken({ catalog, now }: Ports, caller: AuthenticatedCaller, token: string): Promise<void> {
   await catalog.write(async ({ documents }) => {
     const found = await liveToken(documents, token, now())
-    authorize(caller, 'token:revoke', { userId: found?.record.userId })
     if (!found) throw noSuchToken()
+    authorize(caller, 'token:revoke', { userId: found.record.userId })
     await tokens.revoke(documents, found.key)
   })
 }

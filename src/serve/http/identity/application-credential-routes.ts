@@ -88,11 +88,12 @@ function readCredential(fields: Fields): NewApplicationCredential {
   }
 }
 
-/** ISO 8601; UTC where no zone is named. */
+/** ISO 8601, to the microsecond; UTC where no zone is named. */
 function readTime(text: string): number {
   const form = /^\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d{1,9})?)?(Z|[+-]\d\d:?\d\d)?)?$/
   const zoned = /(Z|[+-]\d\d:?\d\d)$|^\d{4}-\d\d-\d\d$/.test(text) ? text : `${text}Z`
-  const ms = form.test(text) ? Date.parse(zoned) : Number.NaN
+  const ms = form.test(text) ? Date.parse(zoned.replace(/\.\d+/, '')) : Number.NaN
   if (Number.isNaN(ms)) throw invalid('expires_at must be a time such as 2030-12-31T23:59:59')
-  return ms
+  const fraction = /\.(\d+)/.exec(text)?.[1] ?? ''
+  return ms + Number(fraction.slice(0, 6).padEnd(6, '0')) / 1000
 }

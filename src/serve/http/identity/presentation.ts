@@ -13,6 +13,12 @@ import { isYes, type Query } from './route.ts'
 
 export const timeText = (ms: number): string => `${new Date(ms).toISOString().slice(0, 19)}.000000Z`
 
+/** The form in which clients write and read the end of an application credential: UTC without saying so. */
+export function microsecondText(ms: number): string {
+  const micros = Math.round((ms % 1000) * 1000)
+  return `${new Date(Math.trunc(ms)).toISOString().slice(0, 19)}.${String(Math.min(micros, 999_999)).padStart(6, '0')}`
+}
+
 export const showUser = (user: UserRecord, base: string) => ({
   ...user.extra,
   id: user.id,
@@ -75,7 +81,7 @@ export const showApplicationCredential = (
     description,
     options: immutable ? { immutable: true } : {},
   })),
-  expires_at: credential.expiresAt === null ? null : timeText(credential.expiresAt).replace(/Z$/, ''),
+  expires_at: credential.expiresAt === null ? null : microsecondText(credential.expiresAt),
   unrestricted: credential.unrestricted,
   links: { self: `${base}/users/${credential.userId}/application_credentials/${credential.id}` },
 })

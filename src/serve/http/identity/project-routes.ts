@@ -113,7 +113,7 @@ export const projectRoutes: readonly Route[] = [
       const tag = call.params.tag ?? ''
       if (!rules.tag.form.pattern.test(tag) || tag.length > rules.tag.most) throw invalid(`a tag ${rules.tag.form.says}`)
       await setTags(call, (tags) => [...tags, tag])
-      return created({})
+      return { status: 201 }
     },
   },
   {
