@@ -1,0 +1,47 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import type { BlobStore } from './blob-store.ts'
+import { MemoryBlobStore } from './memory/memory-blob-store.ts'
+import { mirrorBlobs } from './mirror-blobs.ts'
+
+const filled = async (keys: readonly string[]): Promise<MemoryBlobStore> => {
+  const store = new MemoryBlobStore()
+  for (const key of keys) await store.put(key, [Buffer.from(key)])
+  return store
+}
+const keysOf = async (store: BlobStore): Promise<string[]> => {
+  const keys: string[] = []
+  for await (const key of store.list('')) keys.push(key)
+  return keys
+}
+
+test('a mirror holds the same blobs, and the next one copies only what is new', async () => {
+  const from = await filled(['journal/1', 'packs/a', 'packs/b', 'store.json'])
+  const to = new MemoryBlobStore()
+  assert.deepEqual(await mirrorBlobs(from, to, 'journal/'), { copied: 4, copiedBytes: 33, kept: 0, removed: 0 })
+  await from.put('packs/c', [Buffer.from('new')])
+  await from.delete('packs/a')
+  assert.deepEqual(await mirrorBlobs(from, to, 'journal/'), { copied: 1, copiedBytes: 3, kept: 3, removed: 1 })
+  assert.deepEqual(await keysOf(to), await keysOf(from))
+})
+
+test('what the journal names is copied after the journal', async () => {
+  const order: string[] = []
+  const to = new MemoryBlobStore()
+  const put = to.put.bind(to)
+  to.put = (key, parts) => {
+    order.push(key)
+    return put(key, parts)
+  }
+  await mirrorBlobs(await filled(['a/1', 'journal/1', 'journal/2', 'packs/a']), to, 'journal/')
+  assert.deepEqual(order, ['journal/1', 'journal/2', 'a/1', 'packs/a'])
+})
+
+test('a cancelled mirror goes on where it stopped', async () => {
+  const from = await filled(['journal/1', 'packs/a', 'packs/b'])
+  const to = new MemoryBlobStore()
+  const stop = new AbortController()
+  const cancelled = mirrorBlobs(from, to, 'journal/', { signal: stop.signal, onProgress: () => stop.abort() })
+  await assert.rejects(cancelled, { code: 'cancelled' })
+  assert.deepEqual(await mirrorBlobs(from, to, 'journal/'), { copied: 2, copiedBytes: 14, kept: 1, removed: 0 })
+})
