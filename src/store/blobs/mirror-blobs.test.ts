@@ -45,3 +45,18 @@ test('a cancelled mirror goes on where it stopped', async () => {
   await assert.rejects(cancelled, { code: 'cancelled' })
   assert.deepEqual(await mirrorBlobs(from, to, 'journal/'), { copied: 2, copiedBytes: 14, kept: 1, removed: 0 })
 })
+
+test('a blob that is merged into another during the copy is not missed', async () => {
+  const from = await filled(['journal/1', 'journal/2', 'packs/a'])
+  const get = from.get.bind(from)
+  from.get = async (key) => {
+    if (key === 'journal/2') {
+      await from.put('journal/0-merged', [Buffer.from('1 and 2')])
+      for (const merged of ['journal/1', 'journal/2']) await from.delete(merged)
+    }
+    return get(key)
+  }
+  const to = new MemoryBlobStore()
+  await mirrorBlobs(from, to, 'journal/')
+  assert.ok((await keysOf(to)).includes('journal/0-merged'))
+})

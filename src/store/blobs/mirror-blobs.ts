@@ -22,25 +22,31 @@ export async function mirrorBlobs(
 ): Promise<MirrorReport> {
   const report = { copied: 0, copiedBytes: 0, kept: 0, removed: 0 }
   const seen = new Set<string>()
-  const copy = async (key: string): Promise<void> => {
+  /** @returns whether the blob was there to copy */
+  const copy = async (key: string): Promise<boolean> => {
     if (options.signal?.aborted)
       throw new ServiceError('cancelled', 'the backup was cancelled; started again, it goes on from here')
     seen.add(key)
     if (await holds(to, key)) {
       report.kept += 1
-      return
+      return true
     }
     const bytes = await from.get(key).catch((error: unknown) => {
-      if (isServiceError(error, 'not-found')) return undefined // gone since it was listed: compacted into a later blob
+      if (isServiceError(error, 'not-found')) return undefined
       throw error
     })
-    if (!bytes) return
+    if (!bytes) return false
     await to.put(key, [bytes])
     report.copied += 1
     report.copiedBytes += bytes.length
     options.onProgress?.(report.copied)
+    return true
   }
-  for await (const key of from.list(first)) await copy(key)
+  // A blob that went away since it was listed was merged into one that came since: the list is taken again.
+  for (let whole = false; !whole; ) {
+    whole = true
+    for await (const key of from.list(first)) whole = (await copy(key)) && whole
+  }
   for await (const key of from.list('')) if (!key.startsWith(first)) await copy(key)
   for await (const key of to.list('')) {
     if (seen.has(key)) continue
