@@ -58,5 +58,5 @@ test('a blob that is merged into another during the copy is not missed', async (
   }
   const to = new MemoryBlobStore()
   await mirrorBlobs(from, to, 'journal/')
-  assert.ok((await keysOf(to)).includes('journal/0-merged'))
+  assert.deepEqual(await keysOf(to), await keysOf(from))
 })

@@ -45,6 +45,7 @@ export async function mirrorBlobs(
   // A blob that went away since it was listed was merged into one that came since: the list is taken again.
   for (let whole = false; !whole; ) {
     whole = true
+    seen.clear()
     for await (const key of from.list(first)) whole = (await copy(key)) && whole
   }
   for await (const key of from.list('')) if (!key.startsWith(first)) await copy(key)
