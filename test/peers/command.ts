@@ -12,7 +12,10 @@ export interface CommandOptions {
   readonly cwd?: string
   /** Added to this process's environment; `undefined` removes a variable. */
   readonly env?: Readonly<Record<string, string | undefined>>
+  /** What it reads; nothing where absent. */
   readonly input?: string | Uint8Array
+  /** A file descriptor for it to read from instead. */
+  readonly stdin?: number
   readonly timeoutMs?: number
 }
 
@@ -22,7 +25,7 @@ export async function command(line: readonly [string, ...string[]], options: Com
   const child = spawn(program, args, {
     cwd: options.cwd,
     env: { ...process.env, ...options.env },
-    stdio: [options.input === undefined ? 'ignore' : 'pipe', 'pipe', 'pipe'],
+    stdio: [options.stdin ?? (options.input === undefined ? 'ignore' : 'pipe'), 'pipe', 'pipe'],
     timeout: options.timeoutMs ?? 600_000,
   })
   const output = { stdout: '', stderr: '' }
