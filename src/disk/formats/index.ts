@@ -8,7 +8,7 @@ import { raw } from './raw/raw.ts'
 export type { FormatDriver } from './format-driver.ts'
 export { recognise } from './recognise/recognise.ts'
 export type { Found, Recognition } from './recognise/recognition.ts'
-export { diskFormats, verifyDeclared } from './recognise/verify.ts'
+export { diskFormats, suggestedFormat, verifyDeclared } from './recognise/verify.ts'
 
 /** The formats that can be opened and written. Others are recognised only. */
 export const formats: readonly FormatDriver[] = [qcow2, raw]

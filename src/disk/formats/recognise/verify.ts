@@ -44,6 +44,16 @@ export function verifyDeclared(declared: string, recognition: Recognition, conta
   return [...notes, advice]
 }
 
+/**
+ * The `disk_format` to declare for such a file: that of the one disk format in it, `raw` where there is none.
+ * Null when nothing fits: a wrapper, several formats, or one without a name in Glance.
+ */
+export function suggestedFormat({ found }: Recognition): string | null {
+  const disks = found.filter(({ kind }) => kind === 'disk')
+  if (disks.length > 0) return disks.length === 1 ? (disks[0]?.diskFormat ?? null) : null
+  return found.some(({ kind }) => kind === 'wrapper') ? null : 'raw'
+}
+
 function checkDisk(declared: string, disk: Found, found: readonly Found[]): void {
   if (disk.diskFormat !== declared) throw mismatch(declared, [disk])
   if (disk.plain) return

@@ -1,0 +1,51 @@
+/** The worker thread of the examiner: has no file, no socket and no store, only a port to ask for bytes. */
+import { parentPort } from 'node:worker_threads'
+import { ServiceError } from '../../base/errors.ts'
+import type { BlockSource } from '../../disk/block/block-source.ts'
+import { checked } from '../../disk/block/checked.ts'
+import { examination } from './examination.ts'
+import type { FromWorker, ToWorker } from './messages.ts'
+
+const port = parentPort
+if (!port) throw new Error('examine-worker runs as a worker thread only')
+const send = (message: FromWorker) => port.postMessage(message)
+
+let waiting = new Map<number, (bytes: Uint8Array) => void>()
+let nextId = 0
+
+port.on('message', (message: ToWorker) => {
+  if (message.kind === 'bytes') {
+    waiting.get(message.id)?.(message.bytes)
+    waiting.delete(message.id)
+    return
+  }
+  const { job, fileBytes, declared, containerFormat } = message
+  waiting = new Map()
+  const file = checked(sourceOf(job, fileBytes), 'file')
+  examination(file, declared, containerFormat).then(
+    (result) => send({ kind: 'examined', job, result }),
+    (error: unknown) => send(failureOf(job, error)),
+  )
+})
+
+const sourceOf = (job: number, fileBytes: number): BlockSource => ({
+  size: fileBytes,
+  read: (offset, length) =>
+    new Promise((answer) => {
+      const id = nextId++
+      waiting.set(id, answer)
+      send({ kind: 'read', job, id, offset, length })
+    }),
+  /** Where the file has holes is of no interest here: one run says so. */
+  async *extents(offset, length) {
+    if (length > 0) yield { offset, length, kind: 'data' }
+  },
+  async close() {},
+})
+
+function failureOf(job: number, error: unknown): FromWorker {
+  if (!(error instanceof ServiceError))
+    return { kind: 'failed', job, message: error instanceof Error ? error.message : String(error) }
+  const { code, message, details } = error
+  return { kind: 'refused', job, code, message, details }
+}
