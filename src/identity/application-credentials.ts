@@ -105,23 +105,32 @@ export async function listApplicationCredentials(
   return applicationCredentials.ofUser(catalog.documents, userId)
 }
 
-/** The owner is read from the credential, never from what the request says. */
+/**
+ * The owner is read from the credential, never from what the request says.
+ * @param userId whose the request takes it to be: decides only whether one that is absent is `denied` or `not-found`
+ */
 export async function getApplicationCredential(
   { catalog }: Ports,
   caller: AuthenticatedCaller,
+  userId: string,
   id: string,
 ): Promise<ApplicationCredentialRecord> {
   const credential = await applicationCredentials.get(catalog.documents, id)
-  authorize(caller, 'application-credential:get', { userId: credential?.userId })
+  authorize(caller, 'application-credential:get', { userId: credential ? credential.userId : userId })
   return credential ?? absent(id)
 }
 
-/** Ends the tokens that were got with it. */
-export async function deleteApplicationCredential(ports: Ports, caller: AuthenticatedCaller, id: string): Promise<void> {
+/** Ends the tokens that were got with it. @param userId as for `getApplicationCredential` */
+export async function deleteApplicationCredential(
+  ports: Ports,
+  caller: AuthenticatedCaller,
+  userId: string,
+  id: string,
+): Promise<void> {
   await denyRestricted(ports, caller)
   await ports.catalog.write(async ({ documents }) => {
     const credential = await applicationCredentials.get(documents, id)
-    authorize(caller, 'application-credential:delete', { userId: credential?.userId })
+    authorize(caller, 'application-credential:delete', { userId: credential ? credential.userId : userId })
     if (!credential) absent(id)
     await tokens.revokeOfCredential(documents, id)
     await applicationCredentials.delete(documents, id)

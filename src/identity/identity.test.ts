@@ -251,7 +251,7 @@ test('an application credential ends with its time, its role, its user or its de
   const deleting = await house()
   const deleted = await robot(deleting)
   const dead = await deleted.enter()
-  await deleteApplicationCredential(deleting.ports, deleted.caller, deleted.credential.id)
+  await deleteApplicationCredential(deleting.ports, deleted.caller, deleting.ann.id, deleted.credential.id)
   await assert.rejects(deleting.callerOf(dead), refused)
   await assert.rejects(deleted.enter(), refused)
 
@@ -267,7 +267,9 @@ test('a restricted application credential makes no others and exchanges no token
   const token = await restricted.enter()
   const caller = await all.callerOf(token)
   await assert.rejects(createApplicationCredential(all.ports, caller, caller.userId, { name: 'next' }), { code: 'denied' })
-  await assert.rejects(deleteApplicationCredential(all.ports, caller, restricted.credential.id), { code: 'denied' })
+  await assert.rejects(deleteApplicationCredential(all.ports, caller, caller.userId, restricted.credential.id), {
+    code: 'denied',
+  })
   await assert.rejects(all.enter({ method: 'token', token }, { kind: 'none' }), { code: 'denied' })
   const free = await robot(all, { name: 'free', unrestricted: true })
   const other = await all.callerOf(await free.enter())

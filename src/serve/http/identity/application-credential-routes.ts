@@ -39,7 +39,12 @@ export const applicationCredentialRoutes: readonly Route[] = [
     method: 'GET',
     path: `${path}/:credentialId`,
     async handle(call) {
-      const credential = await getApplicationCredential(call.ports, call.caller, call.params.credentialId ?? '')
+      const credential = await getApplicationCredential(
+        call.ports,
+        call.caller,
+        call.params.userId ?? '',
+        call.params.credentialId ?? '',
+      )
       return ok({ application_credential: await show(call, credential) })
     },
   },
@@ -47,7 +52,7 @@ export const applicationCredentialRoutes: readonly Route[] = [
     method: 'DELETE',
     path: `${path}/:credentialId`,
     async handle({ ports, caller, params }) {
-      await deleteApplicationCredential(ports, caller, params.credentialId ?? '')
+      await deleteApplicationCredential(ports, caller, params.userId ?? '', params.credentialId ?? '')
       return noContent
     },
   },

@@ -73,7 +73,9 @@ export const showApplicationCredential = (
   id: credential.id,
   name: credential.name,
   description: credential.description,
+  user_id: credential.userId,
   project_id: credential.projectId,
+  system: null,
   roles: roles.map(({ id, name, description, immutable }) => ({
     id,
     name,

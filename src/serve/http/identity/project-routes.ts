@@ -113,7 +113,10 @@ export const projectRoutes: readonly Route[] = [
       const tag = call.params.tag ?? ''
       if (!rules.tag.form.pattern.test(tag) || tag.length > rules.tag.most) throw invalid(`a tag ${rules.tag.form.says}`)
       await setTags(call, (tags) => [...tags, tag])
-      return { status: 201 }
+      return {
+        status: 201,
+        headers: { location: `${call.base}/projects/${call.params.projectId}/tags/${encodeURIComponent(tag)}` },
+      }
     },
   },
   {
@@ -177,7 +180,7 @@ function requireFlat(project: Fields): void {
   if (project.flag('is_domain') === true) oneDomain()
 }
 
-const tagList = (tags: readonly string[], self: string) => ({ tags, links: { self, next: null, previous: null } })
+const tagList = (tags: readonly string[], self: string) => ({ tags, links: { self } })
 
 async function setTags(
   { ports, caller, params }: Call,
