@@ -45,6 +45,8 @@ interface Source {
   readonly where: readonly Piece[]
   /** Whether the rows come in order of creation, then id. */
   readonly chronological: boolean
+  /** The column in whose order the rows come, then by creation and id, all in one direction. */
+  readonly sortedBy: string
   from(flavour: SqlFlavour): RawBuilder<unknown>
   column(name: string): string
 }
@@ -119,6 +121,15 @@ function sortKeysOf(query: ImageQuery): readonly Key[] {
 const isChronological = ([first, second]: readonly Key[]): boolean =>
   first?.field === 'createdAt' && second?.field === 'id' && first.direction === second.direction
 
+/** Whether rows that come by `sortedBy`, creation and id come in this order. */
+function comesSorted({ sortedBy, chronological }: Source, keys: readonly Key[]): boolean {
+  if (keys.some(({ direction }) => direction !== keys[0]?.direction)) return false
+  if (chronological && isChronological(keys)) return true
+  const columns = [...new Set([sortedBy, 'created_at', 'id'])]
+  if (sortedBy === 'id') columns.length = 1
+  return keys.every(({ column }, i) => column === columns[i]) && keys.length === columns.length
+}
+
 /** The ranges of the order that lie after the marker; together they are all of it, and no two overlap. */
 function segmentsAfter(keys: readonly Key[], marker: ImageRecord | undefined, column: (name: string) => string): Piece[][] {
   if (!marker) return [[]]
@@ -187,6 +198,12 @@ function anyOf(column: string, values: readonly SqlValue[]): Piece {
   const padded = [...values, ...Array<SqlValue>(width - values.length).fill(values.at(-1) ?? null)]
   return { shape: `${column}:${width}`, values: padded, text: () => sql`${sql.ref(column)} in (${sql.join(padded)})` }
 }
+
+const differs = (column: string, value: string): Piece => ({
+  shape: `${column}≠`,
+  values: [value],
+  text: () => sql`${sql.ref(column)} is distinct from ${value}`,
+})
 
 const never: Piece = { shape: 'never', values: [], text: () => sql`1 = 0` }
 
@@ -263,16 +280,20 @@ function scopesOf(query: ImageQuery): ScopedBranch[] {
   if (isPinpoint(query)) return [{ scope: { kind: 'all' }, also: [...onlyVisibility, visibleTo(projectId, query)] }]
 
   const branches: ScopedBranch[] = []
-  const audience = (name: 'public' | 'community') => branches.push({ scope: { kind: 'audience', audience: name }, also: [] })
+  const foreign = projectId === null ? [] : [differs('i.owner', projectId)] // so that no two branches hold the same image
+  const audience = (name: 'public' | 'community') => branches.push({ scope: { kind: 'audience', audience: name }, also: foreign })
   if (projectId !== null && owner === projectId) return [{ scope: { kind: 'owner', owner }, also: onlyVisibility }]
-  if (projectId !== null && owner === undefined && visibility !== 'public' && visibility !== 'community') {
+  if (projectId !== null && owner === undefined) {
     branches.push({ scope: { kind: 'owner', owner: projectId }, also: onlyVisibility })
   }
   if (visibility === undefined || visibility === 'all' || visibility === 'public') audience('public')
   if (visibility === 'all' || visibility === 'community') audience('community')
   if (projectId !== null && (visibility === undefined || visibility === 'all' || visibility === 'shared')) {
     for (const status of memberStatuses(query)) {
-      branches.push({ scope: { kind: 'member', memberId: projectId, status }, also: [same('i.visibility', 'shared')] })
+      branches.push({
+        scope: { kind: 'member', memberId: projectId, status },
+        also: [same('i.visibility', 'shared'), ...foreign],
+      })
     }
   }
   return branches
@@ -336,6 +357,7 @@ function imageSource(scope: Exclude<Scope, { kind: 'member' }>, column: string, 
     shape: index,
     where: scopeConditions(scope, shelf),
     chronological,
+    sortedBy: column,
     from: (flavour) => sql`images as i ${sql.raw(flavour.useIndex(index))}`,
     column: (name) => `i.${name}`,
   }
@@ -352,6 +374,7 @@ function memberSource({ memberId, status }: Extract<Scope, { kind: 'member' }>, 
     shape: 'members',
     where: [same('m.member_id', memberId), same('m.status', status), same('i.shelf', shelf)],
     chronological: true,
+    sortedBy: 'created_at',
     from: (flavour) =>
       sql`image_members as m ${sql.raw(flavour.useIndex('image_members_by_member'))} cross join images as i on i.id = m.image_id`,
     column: (name) => own[name] ?? `i.${name}`,
@@ -364,6 +387,7 @@ function termSource(term: Uint8Array, shelf: number): Source {
     shape: 'terms',
     where: [same('t.term', term), same('t.shelf', shelf)],
     chronological: true,
+    sortedBy: 'created_at',
     from: () => sql`image_terms as t cross join images as i on i.seq = t.seq`,
     column: (name) => own[name] ?? `i.${name}`,
   }
@@ -493,21 +517,32 @@ function listPlan(
     return {
       shape,
       values: [...valuesOf(only.where), limit],
-      build: (flavour) => sql`select i.record as record from ${only.source.from(flavour)} where ${allOf(only.where)}
+      build: (
+        flavour,
+      ) => sql`select i.seq as seq, i.version as version, i.record as record from ${only.source.from(flavour)} where ${allOf(only.where)}
         order by ${orderBy(keys, only.source.column)} limit ${limit}`,
     }
   }
+  const arms = parts.map(({ source, where }) => armOf(source, where, keys, limit))
   return {
     shape,
-    values: [...parts.flatMap(({ where }) => [...valuesOf(where), limit]), limit],
-    build: (flavour) => sql`select i.record as record from (${sql.join(
-      parts.map(
-        ({ source, where }, at) => sql`select * from (select i.seq as seq, ${keyColumns(keys, source)}
-          from ${source.from(flavour)} where ${allOf(where)} order by ${orderBy(keys, source.column)} limit ${limit}) as ${sql.ref(`part${at}`)}`,
-      ),
-      sql` union `,
+    values: [...arms.flatMap(({ values }) => values), limit],
+    build: (flavour) => sql`select i.seq as seq, i.version as version, i.record as record from (${sql.join(
+      arms.map((arm) => arm.build(flavour)),
+      sql` union all `,
     )} order by ${orderBy(keys, keyName)} limit ${limit}) as page cross join images as i on i.seq = page.seq
       order by ${orderBy(keys, (name) => `page.${keyName(name)}`)}`,
+  }
+}
+
+/** Rows and sort keys of one part. Parts that come sorted are merged as they come; others give their first `limit` rows. */
+function armOf(source: Source, where: readonly Piece[], keys: readonly Key[], limit: number): Omit<ImageListPlan, 'shape'> {
+  const rows = (flavour: SqlFlavour) =>
+    sql`select i.seq as seq, ${keyColumns(keys, source)} from ${source.from(flavour)} where ${allOf(where)}`
+  if (comesSorted(source, keys)) return { values: valuesOf(where), build: rows }
+  return {
+    values: [...valuesOf(where), limit],
+    build: (flavour) => sql`select * from (${rows(flavour)} order by ${orderBy(keys, source.column)} limit ${limit}) as part`,
   }
 }
 

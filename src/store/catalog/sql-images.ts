@@ -5,6 +5,7 @@ import { type ImageListPlan, PlanCache, planImageList } from './image-query.ts'
 import { termsOf } from './image-terms.ts'
 import { addUsage, noUsage, usageOf } from './image-usage.ts'
 import type { RecordChange } from './journal-change.ts'
+import { decodeRecord, type RecordCache } from './record-cache.ts'
 import { imageRow, shelfOf } from './sql-schema.ts'
 import { type SqlFlavour, type SqlSession, type SqlStatement, type SqlValues, slot, statement } from './sql-session.ts'
 
@@ -34,7 +35,7 @@ export class ImageStatements {
     const { builder } = flavour
     this.#flavour = flavour
     this.plans = new PlanCache(flavour)
-    this.get = statement(builder.selectFrom('images').select(['seq', 'record']).where('id', '=', slot<string>('id')))
+    this.get = statement(builder.selectFrom('images').select(['seq', 'version', 'record']).where('id', '=', slot<string>('id')))
     this.insert = statement(
       builder
         .insertInto('images')
@@ -193,15 +194,23 @@ const memberOf = (row: MemberRow): ImageMember => ({
   updatedAt: row.updated_at,
 })
 
-const decode = (record: string): ImageRecord => JSON.parse(record) as ImageRecord // written by `imageRow`
+interface RecordRow {
+  readonly seq: number
+  readonly version: number
+  readonly record: string
+}
 
 export class SqlImageReader implements ImageReader {
   protected readonly session: SqlSession
   protected readonly statements: ImageStatements
 
-  constructor(session: SqlSession, statements: ImageStatements) {
+  readonly #decode: (row: RecordRow) => ImageRecord
+
+  /** @param cache only for a session that sees nothing but committed rows */
+  constructor(session: SqlSession, statements: ImageStatements, cache?: RecordCache) {
     this.session = session
     this.statements = statements
+    this.#decode = cache ? ({ seq, version, record }) => cache.decode(seq, version, record) : ({ record }) => decodeRecord(record)
   }
 
   async get(id: string): Promise<ImageRecord | undefined> {
@@ -213,8 +222,8 @@ export class SqlImageReader implements ImageReader {
     const marker = query.marker === undefined ? undefined : await this.#marker(query, query.marker)
     const plan = await planImageList(query, marker, (count) => this.#count(count))
     if (!plan) return []
-    const rows = await this.session.rows<{ record: string }>(this.statements.plans.statement(plan), {})
-    return rows.map(({ record }) => decode(record))
+    const rows = await this.session.rows<RecordRow>(this.statements.plans.statement(plan), {})
+    return rows.map(this.#decode)
   }
 
   async member(imageId: string, memberId: string): Promise<ImageMember | undefined> {
@@ -260,8 +269,8 @@ export class SqlImageReader implements ImageReader {
   }
 
   protected async stored(id: string): Promise<{ readonly seq: number; readonly image: ImageRecord } | undefined> {
-    const [row] = await this.session.rows<{ seq: number; record: string }>(this.statements.get, { id })
-    return row && { seq: row.seq, image: decode(row.record) }
+    const [row] = await this.session.rows<RecordRow>(this.statements.get, { id })
+    return row && { seq: row.seq, image: this.#decode(row) }
   }
 
   async #count(plan: ImageListPlan): Promise<number> {

@@ -24,6 +24,7 @@ export class Checkpointer {
     const worker = this.#worker
     if (!worker) return
     const gone = new Promise((resolve) => worker.once('exit', resolve))
+    worker.ref()
     worker.postMessage('close')
     await gone
   }

@@ -2,13 +2,23 @@ import type { DatabaseSync } from 'node:sqlite'
 import { ServiceError } from '../../../base/errors.ts'
 import { failpoint } from '../../../base/failpoint.ts'
 
-/** `images_<scope>_<column>`: shelf and scope first, the column, then creation and id, so that the rows come sorted. */
+/**
+ * `images_<scope>_<column>`: shelf and scope first, the column, then creation and id, so that the rows come sorted. What follows
+ * is there to be tested without reading the row.
+ */
 const imageIndex = (scope: 'all' | 'owner' | 'audience', column: string): string => {
-  const scoped = scope === 'all' ? 'shelf' : `shelf, ${scope}`
-  const sorted = [...new Set([column, 'created_at', 'id'])].join(', ')
+  const scoped = scope === 'all' ? ['shelf'] : ['shelf', scope]
+  const sorted = new Set([column, 'created_at', 'id'])
+  const tested = [
+    ...(scope === 'audience' ? ['owner'] : []), // the viewer's own are in another branch of the list
+    ...(scope !== 'all' && column === 'created_at' ? unindexed : []),
+  ]
   const only = scope === 'audience' ? ' WHERE audience IS NOT NULL' : ''
-  return `CREATE INDEX images_${scope}_${column} ON images (${scoped}, ${sorted})${only};`
+  return `CREATE INDEX images_${scope}_${column} ON images (${[...scoped, ...sorted, ...tested].join(', ')})${only};`
 }
+
+/** Filters and orders that have no index of their own in a scope. */
+const unindexed = ['status', 'visibility', 'protected', 'disk_format', 'container_format', 'min_disk', 'min_ram']
 
 const sortedEverywhere = ['created_at', 'updated_at', 'name', 'size']
 const sortedForAll = [

@@ -8,6 +8,7 @@ import { MiB } from '../../../base/units.ts'
 import type { BlobStore } from '../../blobs/blob-store.ts'
 import type { Catalog, CatalogWriter, DocumentReader, ImageReader } from '../catalog.ts'
 import { defaultLimits, Journal, type JournalLimits } from '../journal.ts'
+import { RecordCache } from '../record-cache.ts'
 import { DocumentStatements, SqlDocumentReader, SqlDocumentWriter } from '../sql-documents.ts'
 import { ImageStatements, SqlImageReader, SqlImageWriter } from '../sql-images.ts'
 import { recordPages } from '../sql-records.ts'
@@ -106,7 +107,7 @@ export class SqliteCatalog implements Catalog {
     this.#readSession = new SqliteSession(reader)
     const images = new ImageStatements(sqliteFlavour)
     const documents = new DocumentStatements(sqliteFlavour)
-    this.images = new SqlImageReader(this.#readSession, images)
+    this.images = new SqlImageReader(this.#readSession, images, new RecordCache())
     this.documents = new SqlDocumentReader(this.#readSession, documents)
     const writeSession = new SqliteSession(writer)
     const makeWriter: MakeWriter = (changed, isOpen) => {
