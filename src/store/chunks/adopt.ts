@@ -1,0 +1,37 @@
+import { isServiceError } from '../../base/errors.ts'
+import { digestOfManifest } from './digests.ts'
+import type { Engine } from './engine.ts'
+import { walkManifest } from './walk-manifest.ts'
+
+/** Nobody's: whose bytes they were is not written in packs, so `lacks` does not answer from them. */
+const NOBODY = ''
+
+/**
+ * Enters a manifest that the index does not know, with refs to all that it reaches.
+ * @returns whether all of it is there
+ */
+export async function adoptManifest({ index, reader }: Engine, name: string): Promise<boolean> {
+  const digest = digestOfManifest(name)
+  const hold = await index.begin(NOBODY)
+  let whole = true
+  const claim = async (digests: Uint8Array) => {
+    if ((await index.claim(hold, digests)).some((plainBytes) => plainBytes === 0)) whole = false
+  }
+  try {
+    const { root } = await reader.openManifest(name)
+    const isMissing = () => {
+      whole = false
+    }
+    for await (const part of walkManifest(reader, name, async () => true, isMissing)) {
+      await claim(part.digest)
+      await claim(part.children)
+    }
+    await index.complete(hold, { digest, fileBytes: root.fileBytes, allocatedBytes: root.allocatedBytes })
+    await index.commit(hold)
+    return whole
+  } catch (error) {
+    await index.abandon(hold).catch(() => undefined)
+    if (isServiceError(error, 'corrupt') || isServiceError(error, 'not-found')) return false
+    throw error
+  }
+}

@@ -1,0 +1,207 @@
+import { isServiceError } from '../../base/errors.ts'
+import { MiB } from '../../base/units.ts'
+import type { JobOptions, StoreFault } from './chunk-store.ts'
+import { countOf, digestAt, digestOfManifest, hexOf, keyAt, keyOf } from './digests.ts'
+import type { Engine } from './engine.ts'
+import { cancelledError } from './gather.ts'
+import type { ChunkColumns } from './index/chunk-index.ts'
+import { crcOf, HEADER_BYTES, hasPackHeader, PACK_PREFIX, type PackEntry, packKey } from './pack-format.ts'
+import { packOfKey, readFooter } from './reconcile.ts'
+import { walkManifest } from './walk-manifest.ts'
+import type { StoredChunk } from './workers/jobs.ts'
+
+const BATCH_BYTES = MiB
+
+/** A fault as it is found, before it is known whom it touches. */
+interface Finding {
+  readonly kind: StoreFault['kind']
+  readonly message: string
+  readonly blob?: string
+  /** Chunks that it touches. */
+  readonly digests: readonly Uint8Array[]
+  readonly manifests: Set<string>
+}
+type CheckOptions = JobOptions & { readonly readData?: boolean }
+
+/**
+ * Reads every pack, compares it with the index, then walks the live manifests once to say whom each fault touches; see
+ * `ChunkStore.check`. A pack whose footer is damaged can still be read by way of the index: its fault names the manifests that
+ * a rebuild of the index would lose. Memory grows with the faults, not with the store.
+ */
+export async function* check(
+  engine: Engine,
+  live: () => AsyncIterable<string>,
+  options: CheckOptions = {},
+): AsyncGenerator<StoreFault> {
+  const findings: Finding[] = []
+  for await (const finding of checkPacks(engine, options)) findings.push(finding)
+  for await (const finding of checkManifests(engine, live, findings, options)) findings.push(finding)
+  for (const { kind, message, blob, digests, manifests } of findings) {
+    yield {
+      kind,
+      message,
+      ...(blob === undefined ? {} : { blob }),
+      ...(digests.length === 1 ? { digest: hexOf(digests[0]!) } : {}),
+      manifests: [...manifests].sort(),
+    }
+  }
+}
+
+const finding = (kind: Finding['kind'], message: string, digests: readonly Uint8Array[], blob?: string): Finding => ({
+  kind,
+  message,
+  digests,
+  ...(blob === undefined ? {} : { blob }),
+  manifests: new Set(),
+})
+
+async function* checkPacks(engine: Engine, { signal, onProgress, readData = true }: CheckOptions): AsyncGenerator<Finding> {
+  const { blobs, index } = engine
+  const rows = await index.packs()
+  for (const [done, { pack, state }] of rows.entries()) {
+    if (signal?.aborted) throw cancelledError()
+    if (state !== 'writing') yield* ignoreRemoved(engine, pack, checkPack(engine, pack, readData))
+    onProgress?.({ phase: 'packs', done: done + 1, total: rows.length })
+  }
+  const known = new Set(rows.map(({ pack }) => pack))
+  for await (const key of blobs.list(PACK_PREFIX)) {
+    const pack = packOfKey(key)
+    if (pack === undefined) yield finding('index-mismatch', `Blob ${key} is no pack of this store: move it away.`, [], key)
+    else if (!known.has(pack) && !(await isKnown(engine, pack)))
+      yield finding(
+        'damaged-footer',
+        `Pack ${pack} is not in the index, as its footer cannot be read: restore it from a backup, or delete it.`,
+        [],
+        key,
+      )
+  }
+}
+
+const isKnown = async ({ index }: Engine, pack: string) => (await index.packs()).some((row) => row.pack === pack)
+
+/** A collector may remove a pack while it is being read. */
+async function* ignoreRemoved(engine: Engine, pack: string, found: AsyncIterable<Finding>): AsyncGenerator<Finding> {
+  const findings: Finding[] = []
+  for await (const one of found) findings.push(one)
+  if (findings.length > 0 && (await isKnown(engine, pack))) yield* findings
+}
+
+async function* checkPack(engine: Engine, pack: string, readData: boolean): AsyncGenerator<Finding> {
+  const { blobs, index } = engine
+  const key = packKey(pack)
+  const columns = await index.chunksOfPack(pack)
+  const all = Array.from({ length: countOf(columns.digests) }, (_, chunk) => digestAt(columns.digests, chunk))
+  let entries: readonly PackEntry[] | undefined
+  try {
+    entries = (await readFooter(blobs, pack)).entries
+    if (!hasPackHeader(await blobs.read(key, 0, HEADER_BYTES)))
+      yield finding('damaged-footer', `The first bytes of pack ${pack} are damaged; its chunks can be read.`, all, key)
+    yield* compare(pack, entries, columns)
+  } catch (error) {
+    if (isServiceError(error, 'not-found')) return yield finding('missing-blob', `Pack ${pack} is gone.`, all, key)
+    if (!isServiceError(error, 'corrupt')) throw error
+    yield finding(
+      'damaged-footer',
+      `Pack ${pack}: ${error.message} Its chunks are found by way of the index, and would be lost if that were rebuilt.`,
+      all,
+      key,
+    )
+  }
+  if (readData) yield* entries ? checkEntries(engine, pack, entries) : checkEntries(engine, pack, entriesOf(columns))
+}
+
+/** What the index says of a pack, where its footer cannot be read; no CRC. */
+const entriesOf = (columns: ChunkColumns): Omit<PackEntry, 'crc'>[] =>
+  Array.from({ length: countOf(columns.digests) }, (_, chunk) => ({
+    digest: digestAt(columns.digests, chunk),
+    offset: columns.offsets[chunk]!,
+    storedBytes: columns.storedBytes[chunk]!,
+    plainBytes: columns.plainBytes[chunk]!,
+    kind: columns.kinds[chunk]!,
+    codec: columns.codecs[chunk]!,
+  }))
+
+/** The index may know fewer chunks of a pack than its footer, as others have moved or gone; never others. */
+function* compare(pack: string, entries: readonly PackEntry[], columns: ChunkColumns): Generator<Finding> {
+  const byKey = new Map(entries.map((entry) => [keyOf(entry.digest), entry]))
+  for (let chunk = 0; chunk < countOf(columns.digests); chunk += 1) {
+    const entry = byKey.get(keyAt(columns.digests, chunk))
+    const same =
+      entry?.offset === columns.offsets[chunk] &&
+      entry?.storedBytes === columns.storedBytes[chunk] &&
+      entry?.plainBytes === columns.plainBytes[chunk] &&
+      entry?.codec === columns.codecs[chunk]
+    if (same) continue
+    const digest = digestAt(columns.digests, chunk)
+    const message = `The index and pack ${pack} disagree about chunk ${hexOf(digest)}: rebuild the index.`
+    yield finding('index-mismatch', message, [digest], packKey(pack))
+  }
+}
+
+async function* checkEntries(
+  { blobs, workers }: Engine,
+  pack: string,
+  entries: readonly (Omit<PackEntry, 'crc'> & { readonly crc?: number })[],
+): AsyncGenerator<Finding> {
+  for (let next = 0; next < entries.length; ) {
+    const first = next
+    const from = entries[first]!.offset
+    const endOf = ({ offset, storedBytes }: { offset: number; storedBytes: number }) => offset + storedBytes
+    do next += 1
+    while (next < entries.length && endOf(entries[next]!) - from <= BATCH_BYTES)
+    const batch = entries.slice(first, next)
+    const bytes = await blobs.read(packKey(pack), from, endOf(batch.at(-1)!) - from)
+    const chunks = batch.map((entry): StoredChunk => ({ ...entry, input: 0, at: entry.offset - from, to: 0 }))
+    const { damaged } = await workers.run({ kind: 'decode', inputs: [bytes], chunks })
+    for (const [index, { digest, offset, storedBytes, crc }] of batch.entries()) {
+      // a bit of the frame that no decoder looks at leaves the digest right: the CRC finds it
+      const crcFails = crc !== undefined && crcOf(bytes.subarray(offset - from, offset - from + storedBytes)) !== crc
+      if (!crcFails && !damaged.includes(index)) continue
+      const message = `Chunk ${hexOf(digest)} in pack ${pack} is damaged: restore the pack from a backup, or upload the file again.`
+      yield finding('damaged-chunk', message, [digest], packKey(pack))
+    }
+  }
+}
+
+/** Walks the live manifests: adds each to the findings that it reaches, and finds what is missing altogether. */
+async function* checkManifests(
+  engine: Engine,
+  live: () => AsyncIterable<string>,
+  findings: readonly Finding[],
+  { signal, onProgress }: CheckOptions,
+): AsyncGenerator<Finding> {
+  const touched = new Map<string, Finding[]>()
+  for (const one of findings)
+    for (const digest of one.digests) touched.set(keyOf(digest), [...(touched.get(keyOf(digest)) ?? []), one])
+  const missing = new Map<string, Finding>()
+  const names = new Set<string>()
+  for await (const name of live()) {
+    if (signal?.aborted) throw cancelledError()
+    if (names.has(name)) continue
+    names.add(name)
+    const visit = async (digests: Uint8Array) => {
+      const ids = await engine.index.chunkIds(digests)
+      for (const [index, id] of ids.entries()) {
+        const digest = digestAt(digests, index)
+        const key = keyOf(digest)
+        for (const one of touched.get(key) ?? []) one.manifests.add(name)
+        if (id > 0) continue
+        const known = missing.get(key) ?? finding('missing-chunk', `Chunk ${hexOf(digest)} is in no pack.`, [digest.slice()])
+        known.manifests.add(name)
+        missing.set(key, known)
+      }
+    }
+    try {
+      await visit(digestOfManifest(name))
+      const alreadyFound = () => undefined // the page is damaged or missing: the visit to the root's children says so
+      for await (const part of walkManifest(engine.reader, name, async () => true, alreadyFound)) await visit(part.children)
+    } catch (error) {
+      if (!isServiceError(error, 'corrupt') && !isServiceError(error, 'not-found')) throw error
+      const one = finding('missing-manifest', `Manifest ${name} cannot be read: ${error.message}`, [])
+      one.manifests.add(name)
+      yield one
+    }
+    onProgress?.({ phase: 'manifests', done: names.size, total: 0 })
+  }
+  yield* missing.values()
+}

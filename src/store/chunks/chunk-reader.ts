@@ -1,0 +1,305 @@
+import { isServiceError, ServiceError } from '../../base/errors.ts'
+import { KiB, MiB } from '../../base/units.ts'
+import type { BlobStore } from '../blobs/blob-store.ts'
+import { ByteCache } from './byte-cache.ts'
+import type { Counters } from './counters.ts'
+import { DIGEST_BYTES, digestAt, digestOfManifest, hexOf, isZeroAt, keyAt, keyOf, sha256 } from './digests.ts'
+import type { ChunkIndex, Locations } from './index/chunk-index.ts'
+import { chunksOf, MAX_ROOT_BYTES, PAGE_ENTRIES, parsePage, parseRoot, type Root } from './manifest-format.ts'
+import { packKey } from './pack-format.ts'
+import { decodeChunk } from './workers/codec.ts'
+import type { StoredChunk } from './workers/jobs.ts'
+import type { WorkerPool } from './workers/worker-pool.ts'
+
+/** Neighbours in a pack are fetched by one read, with what lies between them, up to so much of it … */
+const MAX_GAP_BYTES = 32 * KiB
+/** … and up to so much altogether. */
+const MAX_READ_BYTES = 2 * MiB
+/** Entries whose places are looked up together: a question costs as much as some ten entries. A divisor of a page's entries. */
+const LOOKUP_ENTRIES = 64
+const MANIFEST_CACHE_BYTES = 8 * MiB
+const LOCATION_CACHE_BYTES = 2 * MiB
+const LOCATION_BYTES = 20 * LOOKUP_ENTRIES
+
+interface Wanted {
+  /** Its place in the page. */
+  readonly entry: number
+  readonly digest: Uint8Array
+  readonly plainBytes: number
+  readonly to: number
+}
+
+/** A manifest that is open for reading. */
+export interface OpenManifest {
+  readonly name: string
+  readonly root: Root
+}
+
+/** Reads chunks: finds them, fetches them, has them unpacked and verified on a worker thread. */
+export class ChunkReader {
+  readonly #blobs: BlobStore
+  readonly #index: ChunkIndex
+  readonly #workers: WorkerPool
+  readonly #counters: Counters
+  readonly #chunkBytes: number
+  readonly #cache: ByteCache<Uint8Array>
+  readonly #manifests = new ByteCache<Uint8Array>(MANIFEST_CACHE_BYTES, (bytes) => bytes.length)
+  readonly #locations = new ByteCache<Promise<Locations>>(LOCATION_CACHE_BYTES, () => LOCATION_BYTES)
+  /** Chunks that are being read now: who wants the same waits for the same. */
+  readonly #coming = new Map<string, Promise<Uint8Array>>()
+
+  constructor(
+    parts: { blobs: BlobStore; index: ChunkIndex; workers: WorkerPool; counters: Counters },
+    chunkBytes: number,
+    cacheBytes: number,
+  ) {
+    this.#blobs = parts.blobs
+    this.#index = parts.index
+    this.#workers = parts.workers
+    this.#counters = parts.counters
+    this.#chunkBytes = chunkBytes
+    this.#cache = new ByteCache(cacheBytes, (bytes) => bytes.length)
+  }
+
+  /** @throws ServiceError `not-found`, `corrupt` */
+  async openManifest(name: string): Promise<OpenManifest> {
+    const bytes = await this.#readManifestChunk(digestOfManifest(name), `manifest ${name}`)
+    return { name, root: parseRoot(bytes, this.#chunkBytes) }
+  }
+
+  /** Digests of a page's entries; all zeros for a page of zeros. */
+  async pageEntries({ name, root }: OpenManifest, page: number): Promise<Uint8Array> {
+    const entries = Math.min(PAGE_ENTRIES, chunksOf(root.fileBytes, this.#chunkBytes) - page * PAGE_ENTRIES)
+    if (isZeroAt(root.pages, page)) return new Uint8Array(entries * DIGEST_BYTES)
+    const bytes = await this.#readManifestChunk(digestAt(root.pages, page), `page ${page} of manifest ${name}`)
+    return parsePage(bytes, entries)
+  }
+
+  /** The chunks' bytes side by side, zeros where there is no chunk. `first + count` must not cross a page. */
+  async readJoined(manifest: OpenManifest, first: number, count: number): Promise<Uint8Array> {
+    const wanted: Wanted[] = []
+    const start = first * this.#chunkBytes
+    const bytes = Math.min(count * this.#chunkBytes, manifest.root.fileBytes - start)
+    const page = Math.floor(first / PAGE_ENTRIES)
+    const entries = await this.pageEntries(manifest, page)
+    for (let chunk = first; chunk < first + count; chunk += 1) {
+      const entry = chunk % PAGE_ENTRIES
+      if (isZeroAt(entries, entry)) continue
+      wanted.push({
+        entry,
+        digest: digestAt(entries, entry),
+        plainBytes: this.#plainBytes(manifest, chunk),
+        to: (chunk - first) * this.#chunkBytes,
+      })
+    }
+    if (wanted.length === 0) return new Uint8Array(bytes)
+    const [joined] = await this.#fetch(manifest, page, entries, wanted, bytes)
+    this.#counters.bytesRead += bytes
+    return joined!
+  }
+
+  /** One chunk, by way of the cache; the caller must not change it. Zeros: undefined. */
+  async readCached(manifest: OpenManifest, chunk: number): Promise<Uint8Array | undefined> {
+    const page = Math.floor(chunk / PAGE_ENTRIES)
+    const entries = await this.pageEntries(manifest, page)
+    const entry = chunk % PAGE_ENTRIES
+    if (isZeroAt(entries, entry)) return undefined
+    const key = keyAt(entries, entry)
+    const cached = this.#cache.get(key)
+    if (cached) {
+      this.#counters.cacheHits += 1
+      return cached
+    }
+    const coming = this.#coming.get(key)
+    if (coming) return coming
+    this.#counters.cacheMisses += 1
+    const wanted = { entry, digest: digestAt(entries, entry), plainBytes: this.#plainBytes(manifest, chunk), to: 0 }
+    const reading = this.#fetch(manifest, page, entries, [wanted], undefined).then(([bytes]) => {
+      this.#cache.set(key, bytes!)
+      this.#counters.bytesRead += bytes!.length
+      return bytes!
+    })
+    this.#coming.set(key, reading)
+    try {
+      return await reading
+    } finally {
+      this.#coming.delete(key)
+    }
+  }
+
+  /** Forgets what it knows, as what is stored has changed. */
+  forget(): void {
+    this.#locations.clear()
+    this.#manifests.clear()
+    this.#cache.clear()
+  }
+
+  #plainBytes({ root }: OpenManifest, chunk: number): number {
+    return Math.min(this.#chunkBytes, root.fileBytes - chunk * this.#chunkBytes)
+  }
+
+  /** A collector may move a chunk between the look-up and the read: then it is looked up once more. */
+  async #fetch(
+    manifest: OpenManifest,
+    page: number,
+    entries: Uint8Array,
+    wanted: readonly Wanted[],
+    joinedBytes: number | undefined,
+  ): Promise<Uint8Array[]> {
+    const pageKey = keyAt(manifest.root.pages, page)
+    const places = await this.#locate(pageKey, entries, wanted)
+    try {
+      return await this.#fetchFrom(manifest, wanted, places, joinedBytes)
+    } catch (error) {
+      if (!isServiceError(error, 'not-found')) throw error
+      for (const { entry } of wanted) this.#locations.delete(groupKey(pageKey, entry))
+      const newPlaces = await this.#locate(pageKey, entries, wanted)
+      return await this.#fetchFrom(manifest, wanted, newPlaces, joinedBytes).catch((again) => {
+        if (!isServiceError(again, 'not-found')) throw again
+        throw new ServiceError('corrupt', `Chunks of manifest ${manifest.name} are gone: run "imprint store check".`, {
+          manifest: manifest.name,
+          page,
+        })
+      })
+    }
+  }
+
+  /** Where each wanted chunk lies. Looks groups of entries up, and keeps the answers. */
+  #locate(pageKey: string, entries: Uint8Array, wanted: readonly Wanted[]): Promise<Place[]> {
+    return Promise.all(
+      wanted.map(async ({ entry }) => {
+        const key = groupKey(pageKey, entry)
+        let asked = this.#locations.get(key)
+        if (!asked) {
+          const first = Math.floor(entry / LOOKUP_ENTRIES) * LOOKUP_ENTRIES * DIGEST_BYTES
+          asked = this.#index.locate(entries.slice(first, first + LOOKUP_ENTRIES * DIGEST_BYTES))
+          this.#locations.set(key, asked)
+          asked.catch(() => this.#locations.delete(key))
+        }
+        return placeAt(await asked, entry % LOOKUP_ENTRIES)
+      }),
+    )
+  }
+
+  async #fetchFrom(
+    manifest: OpenManifest,
+    wanted: readonly Wanted[],
+    places: readonly Place[],
+    joinedBytes: number | undefined,
+  ): Promise<Uint8Array[]> {
+    const lost = places.findIndex(({ pack }) => pack === '')
+    if (lost !== -1) throw new ServiceError('not-found', 'A chunk is not in the index.', { digest: hexOf(wanted[lost]!.digest) })
+    const reads = planReads(places)
+    const inputs = await Promise.all(reads.map(({ pack, from, to }) => this.#blobs.read(packKey(pack), from, to - from)))
+    const inputOf = new Map(reads.flatMap(({ members }, input) => members.map((member) => [member, input] as const)))
+    const chunks = wanted.map(({ digest, plainBytes, to }, index): StoredChunk => {
+      const place = places[index]!
+      const input = inputOf.get(index)!
+      return {
+        input,
+        at: place.offset - reads[input]!.from,
+        storedBytes: place.storedBytes,
+        plainBytes,
+        codec: place.codec,
+        digest: digest.slice(),
+        to,
+      }
+    })
+    const own = inputs.map((bytes) => (bytes.byteLength === bytes.buffer.byteLength ? bytes : bytes.slice()))
+    const { outputs, damaged } = await this.#workers.run(
+      { kind: 'decode', inputs: own, chunks, ...(joinedBytes === undefined ? {} : { joinedBytes }) },
+      own.map(({ buffer }) => buffer as ArrayBuffer),
+    )
+    if (damaged.length === 0) return outputs
+    const first = damaged[0]!
+    throw new ServiceError(
+      'corrupt',
+      `Chunk ${hexOf(wanted[first]!.digest)} in pack ${places[first]!.pack} is damaged: run "imprint store check".`,
+      { manifest: manifest.name, digest: hexOf(wanted[first]!.digest), pack: places[first]!.pack },
+    )
+  }
+
+  /** Roots and pages: unpacked and verified here, since they are few and small. */
+  async #readManifestChunk(digest: Uint8Array, what: string): Promise<Uint8Array> {
+    const key = keyOf(digest)
+    const cached = this.#manifests.get(key)
+    if (cached) return cached
+    const bytes = await this.readOne(digest, MAX_ROOT_BYTES, what)
+    this.#manifests.set(key, bytes)
+    return bytes
+  }
+
+  /** @throws ServiceError `not-found`, `corrupt` */
+  async readOne(digest: Uint8Array, maxPlainBytes: number, what: string): Promise<Uint8Array> {
+    for (let attempt = 1; ; attempt += 1) {
+      const place = placeAt(await this.#index.locate(digest), 0)
+      if (place.pack === '') throw new ServiceError('not-found', `The store has no ${what}.`, { digest: hexOf(digest) })
+      try {
+        const stored = await this.#blobs.read(packKey(place.pack), place.offset, place.storedBytes)
+        const plain = decodeChunk(stored, place.codec, Math.min(place.plainBytes, maxPlainBytes))
+        if (plain && Buffer.compare(sha256(plain), digest) === 0) return plain
+        throw new ServiceError('corrupt', `The ${what} is damaged in pack ${place.pack}: run "imprint store check".`, {
+          digest: hexOf(digest),
+          pack: place.pack,
+        })
+      } catch (error) {
+        if (!isServiceError(error, 'not-found')) throw error
+        if (attempt === 2)
+          throw new ServiceError('corrupt', `The ${what} is gone with pack ${place.pack}: run "imprint store check".`, {
+            digest: hexOf(digest),
+            pack: place.pack,
+          })
+      }
+    }
+  }
+}
+
+interface Place {
+  /** Empty: not in the index. */
+  readonly pack: string
+  readonly offset: number
+  readonly storedBytes: number
+  readonly plainBytes: number
+  readonly codec: number
+}
+
+function placeAt(found: Locations, index: number): Place {
+  const pack = found.pack[index] ?? -1
+  return {
+    pack: pack < 0 ? '' : found.packs[pack]!,
+    offset: found.offsets[index] ?? 0,
+    storedBytes: found.storedBytes[index] ?? 0,
+    plainBytes: found.plainBytes[index] ?? 0,
+    codec: found.codecs[index] ?? 0,
+  }
+}
+
+interface Read {
+  readonly pack: string
+  readonly from: number
+  to: number
+  readonly members: number[]
+}
+
+/** Few reads that cover all places. */
+function planReads(places: readonly Place[]): Read[] {
+  const order = [...places.keys()].sort((a, b) => {
+    const [one, other] = [places[a]!, places[b]!]
+    if (one.pack !== other.pack) return one.pack < other.pack ? -1 : 1
+    return one.offset - other.offset
+  })
+  const reads: Read[] = []
+  for (const member of order) {
+    const { pack, offset, storedBytes } = places[member]!
+    const last = reads.at(-1)
+    const end = offset + storedBytes
+    const joins = last && last.pack === pack && offset - last.to <= MAX_GAP_BYTES && end - last.from <= MAX_READ_BYTES
+    if (joins) {
+      last.to = Math.max(last.to, end)
+      last.members.push(member)
+    } else reads.push({ pack, from: offset, to: end, members: [member] })
+  }
+  return reads
+}
+
+const groupKey = (pageKey: string, entry: number): string => `${pageKey}${Math.floor(entry / LOOKUP_ENTRIES)}`

@@ -1,0 +1,125 @@
+import { isServiceError } from '../../base/errors.ts'
+import { failpoint } from '../../base/failpoint.ts'
+import { adoptManifest } from './adopt.ts'
+import type { CollectReport, JobOptions } from './chunk-store.ts'
+import { digestOfManifest, hexOf, keyOf } from './digests.ts'
+import type { Engine } from './engine.ts'
+import { cancelledError } from './gather.ts'
+import { Marks } from './marks.ts'
+import { packKey } from './pack-format.ts'
+import { repack } from './repack.ts'
+import { walkManifest } from './walk-manifest.ts'
+
+/** An upload by chunks that nobody touched for so long is given up. The only age that the store looks at. */
+const SESSION_IDLE_MS = 7 * 24 * 3600 * 1000
+const CHUNKS_A_SWEEP = 4096
+
+/**
+ * Mark and sweep.
+ *
+ * *What is kept:* every chunk that a live manifest reaches (the marks, made by walking root, pages and entries), and every chunk
+ * that has a ref at the moment of its removal (leases, sessions, ingests that ended meanwhile).
+ *
+ * *Why no chunk in use is lost:* rows that may go are listed before `live` is asked. A row that is committed by then had its
+ * record committed before, so if `live` does not name it, nothing does. A row that is leased, or made later, is not on the list,
+ * so its refs stay. A chunk goes in one transaction with the proof that it has no ref; whoever looks it up later finds nothing
+ * and stores it anew.
+ */
+export async function collect(
+  engine: Engine,
+  live: () => AsyncIterable<string>,
+  { signal, onProgress = () => undefined }: JobOptions = {},
+): Promise<CollectReport> {
+  const { index } = engine
+  const assertGoesOn = () => {
+    if (signal?.aborted) throw cancelledError()
+  }
+  const sessionsSince = Date.now() - SESSION_IDLE_MS
+  const { lastChunk, manifests } = await index.candidates(sessionsSince)
+
+  const marks = new Marks()
+  const liveNames = new Set<string>()
+  const keep = async (name: string) => {
+    const key = keyOf(digestOfManifest(name))
+    if (liveNames.has(key)) return
+    liveNames.add(key)
+    await markManifest(engine, name, marks)
+    onProgress({ phase: 'mark', done: liveNames.size, total: manifests.length })
+    assertGoesOn()
+  }
+  for await (const name of live()) await keep(name)
+  const liveManifests = liveNames.size
+  for (const name of engine.reading.keys()) await keep(name)
+  failpoint('collector:marked')
+
+  const restored = manifests.filter(({ digest, committed }) => digest && !committed && liveNames.has(keyOf(digest)))
+  await index.restoreManifests(restored.map(({ hold }) => hold))
+  const gone = manifests
+    .filter(({ digest }) => !digest || !(liveNames.has(keyOf(digest)) || engine.reading.has(hexOf(digest))))
+    .map(({ hold }) => hold)
+  while (await index.removeManifests(gone, sessionsSince)) assertGoesOn()
+
+  let [chunksRemoved, after] = [0, 0]
+  for (;;) {
+    assertGoesOn()
+    const ids = await index.unreferenced(after, lastChunk, CHUNKS_A_SWEEP)
+    if (ids.length === 0) break
+    after = ids.at(-1)!
+    const removed = await index.removeChunks(ids.filter((id) => !marks.has(id)))
+    chunksRemoved += removed.chunks
+    onProgress({ phase: 'sweep', done: after, total: lastChunk })
+  }
+  failpoint('collector:swept')
+
+  const packsRewritten = await repack(engine, assertGoesOn, onProgress)
+  failpoint('collector:repacked')
+  const { packs: packsRemoved, bytes: bytesFreed } = await removeDeadPacks(engine, assertGoesOn)
+  await adoptOrphans(engine, liveNames)
+
+  engine.counters.collections += 1
+  engine.counters.bytesFreed += bytesFreed
+  return { chunksRemoved, bytesFreed, packsRemoved, packsRewritten, liveManifests }
+}
+
+/** A page that was marked before, by way of another manifest, has had its entries marked too. */
+async function markManifest({ index, reader }: Engine, name: string, marks: Marks): Promise<void> {
+  const markNew = async (digests: Uint8Array): Promise<void> => {
+    for (const id of await index.chunkIds(digests)) if (id > 0) marks.add(id)
+  }
+  const isNew = async (page: Uint8Array): Promise<boolean> => {
+    const [id] = await index.chunkIds(page)
+    return id === undefined || id === 0 || marks.add(id)
+  }
+  try {
+    if (!(await isNew(digestOfManifest(name)))) return
+    // pages are marked one by one as they are walked: marking them with the root would make them look known
+    for await (const part of walkManifest(reader, name, isNew, () => undefined)) {
+      if (part.kind === 'page') await markNew(part.children)
+    }
+  } catch (error) {
+    // a live manifest that cannot be read: `check` reports it; its refs, if it has a row, keep its chunks
+    if (!isServiceError(error, 'corrupt') && !isServiceError(error, 'not-found')) throw error
+  }
+}
+
+async function removeDeadPacks({ blobs, index }: Engine, assertGoesOn: () => void): Promise<{ packs: number; bytes: number }> {
+  let [packs, bytes] = [0, 0]
+  for (const row of await index.packs()) {
+    if (row.state === 'writing' || row.liveChunks > 0) continue
+    assertGoesOn()
+    if (!(await index.removePack(row.pack))) continue
+    await blobs.delete(packKey(row.pack))
+    failpoint('collector:pack-deleted')
+    packs += 1
+    bytes += row.packBytes
+  }
+  return { packs, bytes }
+}
+
+/** Live manifests that have no row, since the index was lost: gives them one, so that sizes and owners' answers are right. */
+async function adoptOrphans(engine: Engine, liveNames: ReadonlySet<string>): Promise<void> {
+  for (const key of liveNames) {
+    const digest = new Uint8Array(Buffer.from(key, 'latin1'))
+    if (!(await engine.index.findManifest(digest))) await adoptManifest(engine, hexOf(digest))
+  }
+}

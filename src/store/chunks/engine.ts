@@ -1,0 +1,41 @@
+import { MiB } from '../../base/units.ts'
+import type { BlobStore } from '../blobs/blob-store.ts'
+import type { ChunkReader } from './chunk-reader.ts'
+import type { Counters } from './counters.ts'
+import type { ChunkIndex } from './index/chunk-index.ts'
+import type { MemoryPlan } from './memory-plan.ts'
+import type { PackWriter } from './pack-writer.ts'
+import type { Allowance } from './stream-file.ts'
+import type { SlotPool } from './workers/slot-pool.ts'
+import type { WorkerPool } from './workers/worker-pool.ts'
+
+/** The parts of an open store, for the functions that do its work. */
+export interface Engine {
+  readonly chunkBytes: number
+  readonly blobs: BlobStore
+  readonly index: ChunkIndex
+  readonly workers: WorkerPool
+  readonly slots: SlotPool
+  readonly writer: PackWriter
+  readonly reader: ChunkReader
+  readonly plan: MemoryPlan
+  readonly counters: Counters
+  /** What streams may have read ahead. */
+  readonly readAhead: Allowance
+  /** Ingests that wait for their senders now. */
+  ingests: number
+  /** Streams that are being read now. */
+  streams: number
+  /** Manifests that somebody reads, by how many: the collector leaves them alone. */
+  readonly reading: Map<string, number>
+  /** Bytes that one of `users` may collect at a time: 1 MiB, less where there are many. A multiple of the chunk size. */
+  blockBytes(users: number): number
+}
+
+/** What all transfers together may hold while they wait for the other side, as long as each has at least one chunk. */
+const WAITING_BYTES = 64 * MiB
+
+export function blockBytesOf(chunkBytes: number, users: number): number {
+  const share = Math.min(MiB, WAITING_BYTES / Math.max(1, users))
+  return Math.max(chunkBytes, Math.floor(share / chunkBytes) * chunkBytes)
+}

@@ -1,0 +1,137 @@
+/**
+ * Digest → where the chunk rests, and who uses it. A cache of what packs and manifests say (docs/store-format.md), and the
+ * place where leases live. Many digests travel as one array, 32 bytes each.
+ *
+ * A *hold* is a row that keeps chunks: an upload session, an ingest that is under way (leased), or a manifest. Its refs are
+ * inserted in the same transaction that looks the chunk up, and a chunk with a ref is never removed: that is the whole lease.
+ * Leases end with the process that took them; sessions and committed manifests do not.
+ */
+export interface ChunkIndex {
+  /** A lease for bytes that are about to come. */
+  begin(owner: string): Promise<number>
+  /** Durable; `findSession` knows it after a restart. */
+  beginSession(session: string, owner: string): Promise<number>
+  findSession(session: string): Promise<{ readonly hold: number; readonly owner: string } | undefined>
+
+  /**
+   * Looks chunks up, and makes `hold` keep those that are found.
+   * @returns plain bytes of each chunk; 0: not in the store, or its pack is lost
+   * @throws ServiceError `conflict` where the hold is gone
+   */
+  claim(hold: number, digests: Uint8Array): Promise<Uint32Array>
+  /** The same, but finds only what manifests of the hold's owner use and what the hold keeps. Takes as long for other chunks. */
+  claimOwned(hold: number, digests: Uint8Array): Promise<Uint32Array>
+
+  /** Before the pack is written, so that a collector leaves it alone. */
+  registerPack(pack: string): Promise<void>
+  /**
+   * The pack is durable: enters its chunks with their refs, in one durable transaction. A chunk that another pack has stays
+   * there, unless that pack is lost or in `movedFrom`.
+   */
+  addPack(pack: string, packBytes: number, chunks: ChunkColumns, refs: RefColumns, movedFrom: readonly string[]): Promise<void>
+  /** The pack could not be written. */
+  forgetPack(pack: string): Promise<void>
+
+  /** The hold has all its chunks: it is this manifest, still leased. Durable. */
+  complete(hold: number, manifest: CompletedManifest): Promise<void>
+  /** A record names the manifest: what was leased is committed. */
+  commit(hold: number): Promise<void>
+  /** Nobody needs what the hold keeps: it goes with the next collection. */
+  abandon(hold: number): Promise<void>
+  /** No record names this manifest any more. */
+  drop(digest: Uint8Array): Promise<void>
+
+  locate(digests: Uint8Array): Promise<Locations>
+  /** The manifest's row that is in use, if there is one. */
+  findManifest(digest: Uint8Array): Promise<{ readonly hold: number; readonly storedBytes: number } | undefined>
+  /**
+   * Of the chunks that `hold` keeps, at most `limit` beyond chunk `after`: bytes that no other manifest uses.
+   * @param digest rows of this manifest do not count as others
+   * @returns `last`: go on after this chunk; 0: that was all
+   */
+  exclusiveBytes(hold: number, digest: Uint8Array, after: number, limit: number): Promise<{ bytes: number; last: number }>
+  totals(): Promise<IndexTotals>
+
+  /** For the collector: rows that may go when no record names them, and the youngest chunk there is now. */
+  candidates(sessionsUntouchedSince: number): Promise<{ readonly lastChunk: number; readonly manifests: readonly ManifestRow[] }>
+  /** Ids of chunks; 0: not in the index. Ids are never used twice while the index is open. */
+  chunkIds(digests: Uint8Array): Promise<Float64Array>
+  /** A record names it after all. */
+  restoreManifests(holds: readonly number[]): Promise<void>
+  /** Removes rows with their refs, some thousands of refs a call. @returns whether something is left to remove */
+  removeManifests(holds: readonly number[], sessionsUntouchedSince: number): Promise<boolean>
+  /** Chunks beyond `after`, not beyond `last`, that have no ref: ascending ids, at most `limit`. */
+  unreferenced(after: number, last: number, limit: number): Promise<Float64Array>
+  /** Removes those that have no ref at this moment. */
+  removeChunks(ids: Float64Array): Promise<{ readonly chunks: number; readonly bytes: number }>
+
+  packs(): Promise<readonly PackRow[]>
+  chunksOfPack(pack: string): Promise<ChunkColumns>
+  /** Forgets a sealed pack that has no chunk any more. Durable. @returns whether it did, so that its blob may go */
+  removePack(pack: string): Promise<boolean>
+  /** The blob is not there: until its chunks come again they count as lacking. */
+  losePack(pack: string): Promise<void>
+  /** Digests of manifests in use that keep any of these chunks. */
+  manifestsUsing(digests: Uint8Array): Promise<readonly Uint8Array[]>
+  /** Forgets everything but sessions' names: packs, chunks, manifests, refs. */
+  clear(): Promise<void>
+  close(): Promise<void>
+}
+
+/** Facts of n chunks, a column each. */
+export interface ChunkColumns {
+  readonly digests: Uint8Array
+  readonly offsets: Uint32Array
+  readonly storedBytes: Uint32Array
+  readonly plainBytes: Uint32Array
+  readonly kinds: Uint8Array
+  readonly codecs: Uint8Array
+}
+
+/** Which hold keeps which chunk of a pack, a pair for each place in the two arrays. */
+export interface RefColumns {
+  /** Place of the chunk in the columns. */
+  readonly chunks: Uint32Array
+  readonly holds: Float64Array
+}
+
+export interface Locations {
+  /** Names of packs, referred to by `pack`. */
+  readonly packs: readonly string[]
+  /** −1: not in the store. */
+  readonly pack: Int32Array
+  readonly offsets: Uint32Array
+  readonly storedBytes: Uint32Array
+  readonly plainBytes: Uint32Array
+  readonly codecs: Uint8Array
+}
+
+export interface CompletedManifest {
+  readonly digest: Uint8Array
+  readonly fileBytes: number
+  readonly allocatedBytes: number
+}
+
+export interface ManifestRow {
+  readonly hold: number
+  /** Absent where an ingest never came to its end. */
+  readonly digest: Uint8Array | null
+  readonly committed: boolean
+}
+
+export interface PackRow {
+  readonly pack: string
+  readonly state: 'writing' | 'sealed' | 'lost'
+  readonly packBytes: number
+  readonly liveChunks: number
+  /** Stored bytes of the chunks that the index finds in this pack. */
+  readonly liveBytes: number
+}
+
+export interface IndexTotals {
+  readonly chunks: number
+  readonly packs: number
+  readonly manifests: number
+  readonly storedBytes: number
+  readonly plainBytes: number
+}

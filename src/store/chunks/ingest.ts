@@ -1,0 +1,236 @@
+import { ServiceError } from '../../base/errors.ts'
+import { failpoint } from '../../base/failpoint.ts'
+import type { BlockSource } from '../../disk/block/block-source.ts'
+import type { Ingested, IngestOptions } from './chunk-store.ts'
+import { countOf, digestAt, isZeroAt, joinDigests } from './digests.ts'
+import { Durability } from './durability.ts'
+import type { Engine } from './engine.ts'
+import { finishManifest, type HoldFacts } from './finish-manifest.ts'
+import { cancelledError, gather, orCancelled } from './gather.ts'
+import { ManifestBuilder } from './manifest-builder.ts'
+import { chunksOf, maxFileBytes } from './manifest-format.ts'
+import { KIND_DATA } from './pack-format.ts'
+import { StreamDigests } from './stream-digests.ts'
+import { SLOT_BYTES } from './workers/slot-pool.ts'
+
+const PROGRESS_BYTES = 4 * SLOT_BYTES
+
+interface StoredBlock {
+  readonly digests: Uint8Array
+  readonly allocatedBytes: number
+  readonly newBytes: number
+}
+
+/** Stream → chunks and manifest; see `ChunkStore.ingest`. */
+export async function ingest(engine: Engine, body: AsyncIterable<Uint8Array>, options: IngestOptions): Promise<Ingested> {
+  const maxBytes = Math.min(options.maxBytes ?? Number.MAX_SAFE_INTEGER, maxFileBytes(engine.chunkBytes))
+  const run = await IngestRun.begin(engine, options)
+  return run.through(async () => {
+    engine.ingests += 1
+    try {
+      const blockBytes = () => engine.blockBytes(engine.ingests)
+      for await (const { parts, bytes } of gather(body, { blockBytes, maxBytes, signal: options.signal })) {
+        const slot = await run.slot()
+        let at = 0
+        const memory = engine.slots.bytes(slot)
+        for (const part of parts) {
+          memory.set(part, at)
+          at += part.length
+        }
+        await run.add(slot, bytes)
+      }
+    } finally {
+      engine.ingests -= 1
+    }
+  })
+}
+
+/** Disk → chunks and manifest; see `ChunkStore.ingestDisk`. Blocks in which the disk has no data are not read. */
+export async function ingestDisk(engine: Engine, disk: BlockSource, options: IngestOptions): Promise<Ingested> {
+  const limit = Math.min(options.maxBytes ?? Number.MAX_SAFE_INTEGER, maxFileBytes(engine.chunkBytes))
+  if (disk.size > limit)
+    throw new ServiceError('too-large', `The disk has ${disk.size} bytes, more than the limit of ${limit}.`, { limit })
+  const run = await IngestRun.begin(engine, options)
+  return run.through(async () => {
+    let doneBytes = 0
+    for await (const { offset, length, kind } of disk.extents(0, disk.size)) {
+      if (options.signal?.aborted) throw cancelledError()
+      if (kind !== 'data') continue
+      const first = Math.max(doneBytes, Math.floor(offset / SLOT_BYTES) * SLOT_BYTES)
+      const end = Math.min(disk.size, Math.ceil((offset + length) / SLOT_BYTES) * SLOT_BYTES)
+      if (first > doneBytes) await run.addZeros(first - doneBytes)
+      for (let at = Math.max(first, doneBytes); at < end; at += SLOT_BYTES) {
+        const bytes = await orCancelled(disk.read(at, Math.min(SLOT_BYTES, end - at)), options.signal)
+        const slot = await run.slot()
+        engine.slots.bytes(slot).set(bytes)
+        await run.add(slot, bytes.length)
+      }
+      doneBytes = Math.max(doneBytes, end)
+    }
+    if (disk.size > doneBytes) await run.addZeros(disk.size - doneBytes)
+  })
+}
+
+/** One ingest: blocks are worked on side by side, and their entries join the manifest in order. */
+class IngestRun {
+  readonly #engine: Engine
+  readonly #options: IngestOptions
+  readonly #hold: HoldFacts
+  readonly #durability = new Durability()
+  readonly #builder: ManifestBuilder
+  readonly #streamDigests: StreamDigests
+  readonly #underWay: Promise<StoredBlock>[] = []
+  #fileBytes = 0
+  #allocatedBytes = 0
+  #newBytes = 0
+  #reportedBytes = 0
+
+  private constructor(engine: Engine, options: IngestOptions, hold: HoldFacts) {
+    this.#engine = engine
+    this.#options = options
+    this.#hold = hold
+    this.#builder = new ManifestBuilder(engine.writer, hold.hold, engine.chunkBytes, this.#durability)
+    this.#streamDigests = new StreamDigests(engine.workers, options.digests ?? [])
+  }
+
+  static async begin(engine: Engine, options: IngestOptions): Promise<IngestRun> {
+    if (options.signal?.aborted) throw cancelledError()
+    return new IngestRun(engine, options, { hold: await engine.index.begin(options.owner) })
+  }
+
+  /** Runs `feed` and finishes, or undoes what can be undone. */
+  async through(feed: () => Promise<void>): Promise<Ingested> {
+    try {
+      await feed()
+      while (this.#underWay.length > 0) await this.#takeOldest()
+      const digests = await this.#finishDigests()
+      const root = await this.#builder.finish(this.#fileBytes, this.#allocatedBytes)
+      this.#engine.writer.flush()
+      await orCancelled(this.#durability.all(), this.#options.signal)
+      failpoint('manifest:pages-put')
+      this.#options.onProgress?.(this.#fileBytes)
+      const sizes = { fileBytes: this.#fileBytes, allocatedBytes: this.#allocatedBytes }
+      const newBytes = this.#newBytes + this.#builder.newBytes
+      return await finishManifest(this.#engine, this.#hold, root, sizes, newBytes, digests)
+    } catch (error) {
+      await Promise.allSettled(this.#underWay) // they use slots, and refer to the hold
+      this.#streamDigests.abandon()
+      await this.#engine.index.abandon(this.#hold.hold).catch(() => undefined) // ends with the process at the latest
+      throw error
+    }
+  }
+
+  /** A slot to fill, when this ingest may have one more. */
+  async slot(): Promise<number> {
+    while (this.#underWay.length >= this.#engine.plan.slotsOfOne) await this.#takeOldest()
+    return this.#engine.slots.acquire()
+  }
+
+  /** Takes the slot over. Blocks come in order; all but the last are whole chunks. */
+  async add(slot: number, bytes: number): Promise<void> {
+    this.#fileBytes += bytes
+    this.#engine.counters.bytesIngested += bytes
+    const block = this.#store(slot, bytes)
+    block.catch(() => undefined) // it is awaited in its turn
+    this.#underWay.push(block)
+    this.#report()
+    this.#durability.assert()
+  }
+
+  async addZeros(bytes: number): Promise<void> {
+    while (this.#underWay.length > 0) await this.#takeOldest()
+    const chunks = chunksOf(bytes, this.#engine.chunkBytes)
+    await this.#builder.appendZeros(chunks)
+    this.#engine.counters.chunksZero += chunks
+    this.#fileBytes += bytes
+    this.#report()
+    if ((this.#options.digests ?? []).length > 0) await this.#digestZeros(bytes)
+  }
+
+  async #digestZeros(bytes: number): Promise<void> {
+    const slot = await this.#engine.slots.acquire()
+    try {
+      this.#engine.slots.bytes(slot).fill(0)
+      for (let left = bytes; left > 0; left -= SLOT_BYTES) {
+        if (this.#options.signal?.aborted) throw cancelledError()
+        await this.#streamDigests.update(slot, Math.min(left, SLOT_BYTES))
+      }
+    } finally {
+      this.#engine.slots.release(slot)
+    }
+  }
+
+  async #finishDigests(): Promise<Ingested['digests']> {
+    const slot = await this.#engine.slots.acquire()
+    try {
+      return await this.#streamDigests.finish(slot)
+    } finally {
+      this.#engine.slots.release(slot)
+    }
+  }
+
+  async #takeOldest(): Promise<void> {
+    const block = await this.#underWay[0]!
+    this.#underWay.shift()
+    this.#allocatedBytes += block.allocatedBytes
+    this.#newBytes += block.newBytes
+    await this.#builder.append(block.digests)
+  }
+
+  async #store(slot: number, bytes: number): Promise<StoredBlock> {
+    const { chunkBytes, workers, slots } = this.#engine
+    // stream digests read the plain bytes: compression, which happens in place, waits for them
+    const digested = this.#streamDigests.update(slot, bytes)
+    digested.catch(() => undefined)
+    try {
+      const digests = await workers.run({ kind: 'hash', slot, bytes, chunkBytes })
+      const plainBytes = Array.from({ length: countOf(digests) }, (_, at) => Math.min(chunkBytes, bytes - at * chunkBytes))
+      return await placeSlot(this.#engine, this.#hold.hold, slot, digests, plainBytes, digested, this.#durability)
+    } finally {
+      await digested.catch(() => undefined)
+      slots.release(slot)
+    }
+  }
+
+  #report(): void {
+    if (this.#fileBytes - this.#reportedBytes < PROGRESS_BYTES) return
+    this.#reportedBytes = this.#fileBytes
+    this.#options.onProgress?.(this.#fileBytes)
+  }
+}
+
+/**
+ * Gives the chunks in a slot their place: refs for those that the store has, a pack for those that are new.
+ * @param digests zeros for chunks of zeros
+ * @param readable when it resolves, the slot's bytes may be overwritten
+ */
+export async function placeSlot(
+  engine: Engine,
+  hold: number,
+  slot: number,
+  digests: Uint8Array,
+  plainBytes: readonly number[],
+  readable: Promise<void>,
+  durability: Durability,
+): Promise<StoredBlock> {
+  const { chunkBytes, counters, slots, workers, writer } = engine
+  const places = plainBytes.flatMap((_, place) => (isZeroAt(digests, place) ? [] : [place]))
+  const named = joinDigests(places.map((place) => digestAt(digests, place)))
+  const placed = await writer.place(hold, named, async (fresh) => {
+    await readable
+    const chosen = fresh.map((index) => places[index]!)
+    const lengths = chosen.map((place) => plainBytes[place]!)
+    const { storedBytes, codecs } = await workers.run({ kind: 'compress', slot, chunkBytes, places: chosen, plainBytes: lengths })
+    return chosen.map((place, index) => ({
+      bytes: slots.bytes(slot).subarray(place * chunkBytes, place * chunkBytes + storedBytes[index]!),
+      plainBytes: lengths[index]!,
+      kind: KIND_DATA,
+      codec: codecs[index]!,
+    }))
+  })
+  durability.add(placed.durable)
+  counters.chunksNew += placed.newChunks
+  counters.chunksKnown += places.length - placed.newChunks
+  counters.chunksZero += plainBytes.length - places.length
+  return { digests, allocatedBytes: places.reduce((sum, place) => sum + plainBytes[place]!, 0), newBytes: placed.newBytes }
+}

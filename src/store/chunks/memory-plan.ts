@@ -1,0 +1,27 @@
+import { MiB } from '../../base/units.ts'
+
+/** How the memory that the store may use is shared out. Two pack buffers of 16 MiB come on top of it and never change. */
+export interface MemoryPlan {
+  /** Slots of 1 MiB through which all ingests go. */
+  readonly slots: number
+  /** Of one ingest. */
+  readonly slotsOfOne: number
+  /** Chunks kept for random reads. */
+  readonly cacheBytes: number
+  /** Blocks that streams read ahead, of all streams together. */
+  readonly readAheadBytes: number
+}
+
+export const DEFAULT_MEMORY_BYTES = 128 * MiB
+const PACK_BUFFERS_BYTES = 32 * MiB
+
+export function planMemory(memoryBytes: number, workers: number): MemoryPlan {
+  const left = Math.max(memoryBytes - PACK_BUFFERS_BYTES, 24 * MiB)
+  const slots = Math.max(workers + 2, Math.floor(left / 3 / MiB))
+  return {
+    slots,
+    slotsOfOne: Math.min(slots, 3 * workers),
+    cacheBytes: Math.floor(left / 3),
+    readAheadBytes: Math.floor(left / 4),
+  }
+}

@@ -1,0 +1,30 @@
+import { adoptManifest } from './adopt.ts'
+import type { JobOptions } from './chunk-store.ts'
+import type { Engine } from './engine.ts'
+import { cancelledError } from './gather.ts'
+import { reconcile } from './reconcile.ts'
+
+/**
+ * Empties the index and makes it again from footers and live manifests. Ingests that are under way fail, as their holds are
+ * gone; a kill in the middle is harmless, since opening the store goes on with the footers.
+ */
+export async function rebuild(
+  engine: Engine,
+  live: () => AsyncIterable<string>,
+  { signal, onProgress = () => undefined }: JobOptions = {},
+): Promise<{ packs: number; chunks: number }> {
+  await engine.writer.drain()
+  await engine.index.clear()
+  engine.reader.forget()
+  const entered = await reconcile(engine.blobs, engine.index, (done) => onProgress({ phase: 'packs', done, total: 0 }))
+  let done = 0
+  const seen = new Set<string>()
+  for await (const name of live()) {
+    if (signal?.aborted) throw cancelledError()
+    if (!seen.has(name)) await adoptManifest(engine, name)
+    seen.add(name)
+    done += 1
+    onProgress({ phase: 'manifests', done, total: 0 })
+  }
+  return entered
+}

@@ -1,0 +1,34 @@
+import { constants, zstdCompressSync, zstdDecompressSync } from 'node:zlib'
+import { CODEC_PLAIN, CODEC_ZSTD } from '../pack-format.ts'
+
+const LEVEL = 3 // docs/decisions/chunk-size.md
+/** The largest window that a frame may ask for: the largest chunk is 1 MiB. Bounds memory, whoever made the frame. */
+const MAX_WINDOW_LOG = 20
+
+/** @returns the bytes to store: compressed, or `plain` itself where that does not help */
+export function encodeChunk(plain: Uint8Array): { readonly bytes: Uint8Array; readonly codec: number } {
+  const compressed = zstdCompressSync(plain, {
+    chunkSize: plain.length + 1024, // one piece of output, no joining
+    pledgedSrcSize: plain.length,
+    params: { [constants.ZSTD_c_compressionLevel]: LEVEL },
+  })
+  return compressed.length < plain.length ? { bytes: compressed, codec: CODEC_ZSTD } : { bytes: plain, codec: CODEC_PLAIN }
+}
+
+/**
+ * @param maxBytes at most so many come out
+ * @returns undefined for what is no such frame
+ */
+export function decodeChunk(stored: Uint8Array, codec: number, maxBytes: number): Uint8Array | undefined {
+  if (codec === CODEC_PLAIN) return stored.length <= maxBytes ? stored : undefined
+  if (codec !== CODEC_ZSTD) return undefined
+  try {
+    return zstdDecompressSync(stored, {
+      chunkSize: Math.max(maxBytes, 64),
+      maxOutputLength: maxBytes,
+      params: { [constants.ZSTD_d_windowLogMax]: MAX_WINDOW_LOG },
+    })
+  } catch {
+    return undefined // damaged or hostile; the caller says which chunk it was
+  }
+}

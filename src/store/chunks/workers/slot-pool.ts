@@ -1,0 +1,35 @@
+import { MiB } from '../../../base/units.ts'
+
+export const SLOT_BYTES = MiB
+
+/**
+ * The memory through which bytes reach the worker threads: a fixed number of slots of 1 MiB, for all ingests together. A slot
+ * is held only while its bytes are being worked on, never while a client is waited for.
+ */
+export class SlotPool {
+  readonly memory: SharedArrayBuffer
+  readonly #free: number[]
+  readonly #waiting: ((slot: number) => void)[] = []
+
+  constructor(count: number) {
+    this.memory = new SharedArrayBuffer(count * SLOT_BYTES)
+    this.#free = Array.from({ length: count }, (_, index) => count - 1 - index)
+  }
+
+  /** In the order of asking. */
+  acquire(): Promise<number> {
+    const slot = this.#free.pop() // the one used last: its pages are warm
+    if (slot !== undefined) return Promise.resolve(slot)
+    return new Promise((resolve) => this.#waiting.push(resolve))
+  }
+
+  release(slot: number): void {
+    const next = this.#waiting.shift()
+    if (next) next(slot)
+    else this.#free.push(slot)
+  }
+
+  bytes(slot: number, length: number = SLOT_BYTES): Uint8Array {
+    return new Uint8Array(this.memory, slot * SLOT_BYTES, length)
+  }
+}

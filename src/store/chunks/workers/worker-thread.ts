@@ -1,0 +1,114 @@
+/** A worker thread: hashes, compresses, unpacks and verifies. Holds nothing between jobs but the digests of open streams. */
+import { createHash, type Hash } from 'node:crypto'
+import { parentPort, workerData } from 'node:worker_threads'
+import { decodeChunk, encodeChunk } from './codec.ts'
+import { digestsOf, hashChunks } from './hash-chunks.ts'
+import type {
+  CompressJob,
+  DecodeJob,
+  DigestEndJob,
+  DigestJob,
+  HashJob,
+  Job,
+  JobResults,
+  Reply,
+  Request,
+  UnpackJob,
+  WorkerSettings,
+} from './jobs.ts'
+
+const { memory, slotBytes } = workerData as WorkerSettings
+const streams = new Map<number, Hash>()
+const slotOf = (slot: number, bytes: number) => new Uint8Array(memory, slot * slotBytes, bytes)
+
+function hash({ slot, bytes, chunkBytes }: HashJob): JobResults['hash'] {
+  const all = slotOf(slot, bytes)
+  const count = Math.ceil(bytes / chunkBytes)
+  return hashChunks(Array.from({ length: count }, (_, place) => all.subarray(place * chunkBytes, (place + 1) * chunkBytes)))
+}
+
+function compress({ slot, chunkBytes, places, plainBytes }: CompressJob): JobResults['compress'] {
+  const all = slotOf(slot, slotBytes)
+  const result = { storedBytes: [] as number[], codecs: [] as number[] }
+  for (const [index, place] of places.entries()) {
+    const at = place * chunkBytes
+    const { bytes, codec } = encodeChunk(all.subarray(at, at + plainBytes[index]!))
+    if (bytes.buffer !== memory) all.set(bytes, at)
+    result.storedBytes.push(bytes.length)
+    result.codecs.push(codec)
+  }
+  return result
+}
+
+function decode({ inputs, chunks, joinedBytes }: DecodeJob): JobResults['decode'] {
+  const plain = chunks.map(({ input, at, storedBytes, plainBytes, codec }) => {
+    const bytes = decodeChunk(inputs[input]!.subarray(at, at + storedBytes), codec, plainBytes)
+    return bytes?.length === plainBytes ? bytes : undefined
+  })
+  const whole = [...chunks.keys()].filter((place) => plain[place] !== undefined)
+  const digests = digestsOf(whole.map((place) => plain[place]!))
+  const good = new Set(
+    whole.filter((place, index) => Buffer.compare(digests.subarray(index * 32, index * 32 + 32), chunks[place]!.digest) === 0),
+  )
+  const damaged = [...chunks.keys()].filter((place) => !good.has(place))
+  if (joinedBytes === undefined) {
+    const outputs = chunks.map((_, place) => (good.has(place) ? new Uint8Array(plain[place]!) : new Uint8Array(0)))
+    return { outputs, damaged }
+  }
+  const joined = new Uint8Array(joinedBytes)
+  for (const place of good) joined.set(plain[place]!, chunks[place]!.to)
+  return { outputs: [joined], damaged }
+}
+
+function unpack({ slot, chunkBytes, chunks }: UnpackJob): JobResults['unpack'] {
+  const all = slotOf(slot, slotBytes)
+  const plainBytes = chunks.map(({ bytes, codec }, place) => {
+    const plain = decodeChunk(bytes, codec, chunkBytes)
+    if (plain) all.set(plain, place * chunkBytes)
+    return plain?.length ?? 0
+  })
+  const digests = digestsOf(plainBytes.map((bytes, place) => all.subarray(place * chunkBytes, place * chunkBytes + bytes)))
+  return { plainBytes, digests }
+}
+
+function digest({ stream, algorithm, slot, bytes }: DigestJob): null {
+  const running = streams.get(stream) ?? createHash(algorithm)
+  streams.set(stream, running.update(slotOf(slot, bytes)))
+  return null
+}
+
+function digestEnd({ stream }: DigestEndJob): string {
+  const running = streams.get(stream)
+  streams.delete(stream)
+  return running?.digest('hex') ?? ''
+}
+
+function run(job: Job): unknown {
+  switch (job.kind) {
+    case 'hash':
+      return hash(job)
+    case 'compress':
+      return compress(job)
+    case 'decode':
+      return decode(job)
+    case 'unpack':
+      return unpack(job)
+    case 'digest':
+      return digest(job)
+    case 'digest-end':
+      return digestEnd(job)
+  }
+}
+
+parentPort?.on('message', ({ id, job }: Request) => {
+  let reply: Reply
+  let transfer: ArrayBuffer[] = []
+  try {
+    const result = run(job)
+    reply = { id, result }
+    if (job.kind === 'decode') transfer = (result as JobResults['decode']).outputs.map(({ buffer }) => buffer as ArrayBuffer)
+  } catch (error) {
+    reply = { id, error: error instanceof Error ? (error.stack ?? error.message) : String(error) }
+  }
+  parentPort?.postMessage(reply, transfer)
+})
