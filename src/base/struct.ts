@@ -30,17 +30,11 @@ const u32 = (little: boolean) =>
     (view, at) => view.getUint32(at, little),
     (view, at, value) => view.setUint32(at, value, little),
   )
-/** 64-bit field as a `number`; a value above 2^53 − 1 is refused here, once, rather than rounded later. */
+/** 64-bit field as a `number`; `parse` refuses values above 2^53 − 1 once, so that nobody rounds them later. */
 const u64 = (little: boolean) =>
   number(
     8,
-    (view, at) => {
-      const value = view.getBigUint64(at, little)
-      if (value > BigInt(Number.MAX_SAFE_INTEGER)) {
-        throw new ServiceError('invalid-image', `the 64-bit value at byte ${at} of the record is above 2^53`, { at })
-      }
-      return Number(value)
-    },
+    (view, at) => Number(view.getBigUint64(at, little)),
     (view, at, value) => view.setBigUint64(at, BigInt(value), little),
   )
 
@@ -84,13 +78,22 @@ export function struct<Fields extends Readonly<Record<string, Field<any>>>>(what
     bytes: end,
     parse(input) {
       if (input.length < end) {
-        throw new ServiceError('invalid-image', `${what} is cut off: it needs ${end} bytes and has ${input.length}`, {
+        throw new ServiceError('invalid-image', `the ${what} is cut off: it needs ${end} bytes and has ${input.length}`, {
+          reason: 'truncated',
           needBytes: end,
           haveBytes: input.length,
         })
       }
       const view = new DataView(input.buffer, input.byteOffset, input.byteLength)
-      return Object.fromEntries(inOrder.map(([name, f]) => [name, f.read(view, f.offset)])) as Parsed<Fields>
+      const read = ([name, f]: (typeof inOrder)[number]): [string, unknown] => {
+        const value: unknown = f.read(view, f.offset)
+        if (typeof value !== 'number' || Number.isSafeInteger(value)) return [name, value]
+        throw new ServiceError('invalid-image', `the ${what} has a value of 2^53 or more in its field "${name}"`, {
+          reason: 'malformed',
+          field: name,
+        })
+      }
+      return Object.fromEntries(inOrder.map(read)) as Parsed<Fields>
     },
     build(values) {
       const output = new Uint8Array(end)

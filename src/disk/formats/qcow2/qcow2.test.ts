@@ -116,6 +116,32 @@ test('qcow2 shows the active disk of a file with internal snapshots', { skip }, 
   await file.close()
 })
 
+test('clusters beyond the end of a file read as zeros, as in QEMU; the audit refuses the file as cut off', {
+  skip,
+}, async (t) => {
+  const path = await scratch(t)
+  for (const extended of ['off', 'on']) {
+    const disk = randomDisk(4 * MiB, 8, 44)
+    await writeSource(disk, path('raw'))
+    await run('qemu-img', 'convert', '-O', 'qcow2', '-o', `extended_l2=${extended}`, path('raw'), path('qcow2'))
+    const whole = await openFileSource(path('qcow2'))
+    const { size } = whole
+    await whole.close()
+    for (const missing of [512, 30_000, 65536, 300_000]) {
+      await run('truncate', '-s', String(size - missing), path('qcow2'))
+      await run('qemu-img', 'convert', '-O', 'raw', path('qcow2'), path('back'))
+      const file = checked(await openFileSource(path('qcow2')), 'file')
+      const back = await openFileSource(path('back'))
+      const read = checked(await qcow2.open(file), 'qcow2')
+      assert.equal(await digestOf(read), await digestOf(back), `${missing} bytes missing`)
+      await assertExtentsAreTrue(read)
+      if (missing < 65536) assert.match((await qcow2.audit(file)).join(), /ends inside its last cluster/)
+      else await assert.rejects(qcow2.audit(file), { code: 'invalid-image', message: /beyond the end/ })
+      await Promise.all([read.close(), back.close()])
+    }
+  }
+})
+
 test('qemu-img checks and compares the files that we write', { skip }, async (t) => {
   const path = await scratch(t)
   for (const [index, size] of [0, 512, 64 * KiB, 5 * MiB + 1024, 700 * MiB, 3_000_000_000_000].entries()) {
