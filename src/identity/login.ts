@@ -60,6 +60,7 @@ async function byPassword(
     const current = user && (await users.get(documents, user.id))
     // Disabled, deleted or given another password while the hash was computed.
     if (!current?.enabled || current.passwordHash !== user?.passwordHash) throw wrong()
+    ports.logins.take(current.id)
     const now = ports.now()
     const expiresAt = now + ports.tokenLifetimeMs
     return issueToken(documents, { user: current, scope, methods: ['password'], expiresAt }, now)
@@ -82,6 +83,7 @@ async function byApplicationCredential(
     const current = credential && (await applicationCredentials.get(documents, credential.id))
     const user = current && (await users.get(documents, current.userId))
     if (!current || !user?.enabled) throw wrong()
+    ports.logins.take(user.id)
     const now = ports.now()
     const { id, name, unrestricted, projectId, roleIds } = current
     const request = {
@@ -110,6 +112,7 @@ function byToken(ports: Ports, token: string, scope: ScopeRequest | undefined): 
     if (record.scope.kind === 'system' && (scope?.kind === 'project' || scope?.kind === 'domain')) {
       throw new ServiceError('denied', 'a token for the system cannot be exchanged for one of a project or domain')
     }
+    ports.logins.take(user.id)
     const methods = ['token', ...record.methods.filter((method) => method !== 'token')]
     const parentAuditId = record.auditIds.at(-1) as string
     return issueToken(documents, { user, scope, methods, expiresAt: record.expiresAt, parentAuditId }, now)

@@ -1,4 +1,5 @@
 import type { Catalog } from '../store/catalog/catalog.ts'
+import type { Allowance } from './allowance.ts'
 import type { Passwords } from './passwords.ts'
 import type { Throttle } from './throttle.ts'
 
@@ -10,6 +11,8 @@ export interface Ports {
   readonly guesses: Throttle
   /** By account alone, much later: slows down a guesser with many addresses. */
   readonly accountGuesses: Throttle
+  /** By user: how fast tokens are issued. */
+  readonly logins: Allowance
   readonly tokenLifetimeMs: number
   readonly services: readonly ServiceEntry[]
   readonly region: string

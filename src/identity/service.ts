@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto'
 import type { Catalog } from '../store/catalog/catalog.ts'
+import { Allowance, type AllowanceSettings } from './allowance.ts'
 import { type BootstrapOptions, type BootstrapResult, bootstrap } from './bootstrap.ts'
 import type { AuthenticatedCaller, Authenticator } from './identity.ts'
 import { type ProjectLimits, projectLimits } from './limits.ts'
@@ -18,6 +19,8 @@ export interface IdentitySettings {
   readonly guesses?: ThrottleSettings
   /** Wrong passwords for one account from anywhere: so late and so short that strangers cannot lock its owner out for long. */
   readonly accountGuesses?: ThrottleSettings
+  /** Tokens issued to one user; each is a row until it expires. */
+  readonly logins?: AllowanceSettings
   readonly region?: string
   /** What the service catalog lists. Default: the image and the identity API. */
   readonly services?: readonly Omit<ServiceEntry, 'id'>[]
@@ -26,6 +29,7 @@ export interface IdentitySettings {
 
 const defaultGuesses: ThrottleSettings = { free: 10, longestWaitMs: 60_000, memoryMs: HOUR_MS }
 const defaultAccountGuesses: ThrottleSettings = { free: 500, longestWaitMs: 8_000, memoryMs: HOUR_MS }
+const defaultLogins: AllowanceSettings = { burst: 500, perSecond: 5 }
 const defaultServices: readonly Omit<ServiceEntry, 'id'>[] = [
   { type: 'identity', name: 'keystone', path: '/identity/v3' },
   { type: 'image', name: 'glance', path: '/image' },
@@ -50,6 +54,7 @@ export function createIdentity(catalog: Catalog, settings: IdentitySettings = {}
     passwords: new Passwords(settings.passwords),
     guesses: new Throttle(settings.guesses ?? defaultGuesses, now),
     accountGuesses: new Throttle(settings.accountGuesses ?? defaultAccountGuesses, now),
+    logins: new Allowance(settings.logins ?? defaultLogins, now),
     tokenLifetimeMs: settings.tokenLifetimeMs ?? 24 * HOUR_MS,
     services: (settings.services ?? defaultServices).map((service) => ({ id: stableId('service', service.type), ...service })),
     region: settings.region ?? 'RegionOne',

@@ -416,6 +416,7 @@ for (const { method, path, body, token } of whole) {
     const quick = await openService({
       guesses: { free: 1e9, longestWaitMs: 0, memoryMs: 1 },
       accountGuesses: { free: 1e9, longestWaitMs: 0, memoryMs: 1 },
+      logins: { burst: 1e9, perSecond: 1e9 },
     })
     const owner = token === member.token ? await quick.makeUser('ann') : undefined
     const at = owner ? path.replace(member.id, owner.id) : path
