@@ -101,7 +101,9 @@ function unknownOption(command: Command, name: string, known: readonly string[])
 export function nearest(word: string, known: readonly string[]): string | undefined {
   const scored = known.map((candidate) => ({ candidate, distance: distanceOf(word.slice(0, 64), candidate) }))
   const best = scored.sort((a, b) => a.distance - b.distance)[0]
-  return best && best.distance <= Math.max(1, Math.floor(word.length / 3)) ? best.candidate : undefined
+  return best && best.distance <= Math.max(2, Math.floor(word.length / 3)) && best.distance < word.length - 1
+    ? best.candidate
+    : undefined
 }
 
 /** Levenshtein: inserted, removed and changed letters. */

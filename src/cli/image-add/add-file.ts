@@ -2,13 +2,21 @@ import { stat } from 'node:fs/promises'
 import { basename, resolve } from 'node:path'
 import { isServiceError, ServiceError } from '../../base/errors.ts'
 import type { BlockSource } from '../../disk/block/block-source.ts'
+import { persist } from '../client/http-client.ts'
 import type { Image } from '../client/image-client.ts'
 import type { ImprintClient, Upload } from '../client/imprint-client.ts'
 import type { TransferState } from '../progress.ts'
 import { openLocalImage } from './local-image.ts'
 import { type Sent, sendChunks } from './send-chunks.ts'
 import { type PublishedDigest, verifySource } from './source-digest.ts'
-import { UploadState } from './upload-state.ts'
+import { RECORD_BYTES, UploadState } from './upload-state.ts'
+
+/** Chunks that one question names: 256 KiB of digests. */
+const RECONCILED_AT_ONCE = 8192
+/** About two minutes of trying while the service restarts. */
+const TRIES = 9
+/** A commit that finds chunks missing is tried again after they were sent. */
+const COMMITS = 3
 
 export interface AddFileOptions {
   readonly path: string
@@ -57,19 +65,13 @@ export async function addFile(options: AddFileOptions): Promise<Added> {
           ...(published ? { digest: `${published.algorithm}:${published.hex}` } : {}),
         },
       }
-      const upload = await beginOrResume(state, imprint, fields, options.restart)
+      const upload = await beginOrResume(state, imprint, fields, options.restart, signal)
       const stop = new AbortController()
       const together = AbortSignal.any([signal, stop.signal])
       const checking = published ? verifySource(path, published, together) : Promise.resolve()
-      const sending = sendChunks({
-        source: local.source,
-        upload,
-        state,
-        imprint,
-        signal: together,
-        onProgress: options.onProgress,
-      })
-      const sent = await both(sending, checking, () => stop.abort())
+      const send = () =>
+        sendChunks({ source: local.source, upload, state, imprint, signal: together, onProgress: options.onProgress })
+      const sent = await both(send(), checking, () => stop.abort())
       if ((await fingerprint(path)) !== before) {
         await state.forgetChunks()
         throw new ServiceError(
@@ -77,7 +79,7 @@ export async function addFile(options: AddFileOptions): Promise<Added> {
           `${options.path} changed while it was read; nothing was added, run the command again when it rests`,
         )
       }
-      const image = await commit(state, imprint, upload, local.source, signal)
+      const image = await commit(state, imprint, upload, local.source, signal, send)
       finished = true
       return { ...sent, image, sourceFormat: local.sourceFormat, diskFormat: local.diskFormat }
     } catch (error) {
@@ -106,14 +108,18 @@ async function fingerprint(path: string): Promise<string> {
 async function beginOrResume(
   state: UploadState,
   imprint: ImprintClient,
-  fields: Readonly<Record<string, unknown>>,
+  fields: Readonly<Record<string, unknown>> & { readonly fileBytes: number },
   restart: boolean,
+  signal: AbortSignal,
 ): Promise<Upload> {
   const earlier = state.uploadId
   if (earlier !== undefined && restart) await imprint.abandonUpload(earlier).catch(ignoreAbsent)
   if (earlier !== undefined && !restart) {
     const resumed = await imprint.beginUpload({ ...fields, resume: earlier }).catch(ignoreAbsent)
-    if (resumed) return resumed
+    if (resumed) {
+      await reconcile(state, imprint, resumed, fields.fileBytes, signal)
+      return resumed
+    }
   }
   const upload = await imprint.beginUpload(fields)
   await state.begin(upload.id)
@@ -137,19 +143,47 @@ async function both<T>(main: Promise<T>, beside: Promise<void>, stop: () => void
   return main
 }
 
+/**
+ * Asks the service about every chunk that the state says it holds. After a crash there, it may lack what it had not yet written
+ * down; after one here, the state may say too much. What is lacking counts as not sent.
+ */
+async function reconcile(
+  state: UploadState,
+  imprint: ImprintClient,
+  upload: Upload,
+  fileBytes: number,
+  signal: AbortSignal,
+): Promise<void> {
+  const chunks = Math.ceil(fileBytes / upload.chunkBytes)
+  for (let first = 0; first < chunks; first += RECONCILED_AT_ONCE) {
+    const records = await state.read(first, Math.min(RECONCILED_AT_ONCE, chunks - first))
+    const sent: number[] = []
+    for (let at = 0; at < records.length; at += RECORD_BYTES) if (records[at] === 2) sent.push(at)
+    if (sent.length === 0) continue
+    const digests = Buffer.concat(sent.map((at) => records.subarray(at + 1, at + RECORD_BYTES)))
+    const lacking = await persist(TRIES, signal, () => imprint.lacks(upload.id, digests, signal))
+    if (!lacking.includes(1)) continue
+    for (const [index, at] of sent.entries()) if (lacking[index] === 1) records.fill(0, at, at + RECORD_BYTES)
+    await state.record(first, records)
+  }
+}
+
 async function commit(
   state: UploadState,
   imprint: ImprintClient,
   upload: Upload,
   source: BlockSource,
   signal: AbortSignal,
+  sendAgain: () => Promise<unknown>,
 ): Promise<Image> {
   const chunks = Math.ceil(source.size / upload.chunkBytes)
-  try {
-    return await imprint.commitUpload(upload.id, state.layout(chunks), signal)
-  } catch (error) {
-    // after a power cut the record may say more than was sent: the next run asks about every chunk again
-    if (isServiceError(error, 'conflict')) await state.forgetChunks()
-    throw error
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      return await persist(TRIES, signal, () => imprint.commitUpload(upload.id, state.layout(chunks), signal))
+    } catch (error) {
+      if (!isServiceError(error, 'conflict') || attempt === COMMITS) throw error
+      await reconcile(state, imprint, upload, source.size, signal)
+      await sendAgain()
+    }
   }
 }
