@@ -84,12 +84,13 @@ export class SqliteChunkIndex implements ChunkIndex {
   clear = () => this.#call('clear')
 
   close(): Promise<void> {
-    this.#closing ??= new Promise((resolve) => {
-      if (this.#ended) return resolve()
-      this.#thread.once('exit', () => resolve())
-      this.#send()
-    })
-    return this.#closing
+    if (this.#closing) return this.#closing
+    const { promise, resolve } = Promise.withResolvers<void>()
+    this.#closing = promise
+    if (this.#ended) resolve()
+    else this.#thread.once('exit', () => resolve())
+    this.#send()
+    return promise
   }
 
   #call<Name extends CallName>(name: Name, ...values: Parameters<ChunkTables[Name]>): Promise<ReturnType<ChunkTables[Name]>> {
