@@ -127,7 +127,7 @@ export async function deleteApplicationCredential(
   userId: string,
   id: string,
 ): Promise<void> {
-  await denyRestricted(ports, caller)
+  await denyRestricted(ports, caller, id)
   await ports.catalog.write(async ({ documents }) => {
     const credential = await applicationCredentials.get(documents, id)
     authorize(caller, 'application-credential:delete', { userId: credential ? credential.userId : userId })
@@ -143,10 +143,10 @@ export async function rolesOfCredential({ catalog }: Ports, credential: Applicat
   return found.filter((role) => role !== undefined)
 }
 
-/** A stolen restricted credential must not make itself successors. */
-async function denyRestricted({ catalog }: Ports, { tokenKey }: AuthenticatedCaller): Promise<void> {
-  const token = await tokens.get(catalog.documents, tokenKey)
-  if (token?.applicationCredential && !token.applicationCredential.unrestricted) {
+/** A stolen restricted credential must not make itself successors. The one thing it may manage is its own end: a log-out. */
+async function denyRestricted({ catalog }: Ports, { tokenKey }: AuthenticatedCaller, ends?: string): Promise<void> {
+  const own = (await tokens.get(catalog.documents, tokenKey))?.applicationCredential
+  if (own && !own.unrestricted && own.id !== ends) {
     throw new ServiceError(
       'denied',
       'a restricted application credential cannot manage application credentials: log in with a password',
