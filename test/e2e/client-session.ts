@@ -80,8 +80,18 @@ function split(words: Words, values: readonly Value[]): string[] {
   return line
 }
 
+/** A cell that is folded goes on in the rows below, whose first cell is empty. A table of one column maps names to themselves. */
 function readTable(text: string): Record<string, string> {
   const rows = text.split('\n').filter((line) => line.startsWith('|'))
-  const cells = rows.slice(1).map((row) => row.slice(1, row.lastIndexOf('|')).split('|'))
-  return Object.fromEntries(cells.map(([key, ...rest]) => [key!.trim(), rest.join('|').trim()]))
+  const found: Record<string, string> = {}
+  let last = ''
+  for (const row of rows.slice(1)) {
+    const [first = '', ...rest] = row.slice(1, row.lastIndexOf('|')).split('|')
+    const key = first.trim()
+    const value = rest.length > 0 ? rest.join('|').trim() : key
+    if (key) found[key] = value
+    else found[last] += value
+    last = key || last
+  }
+  return found
 }

@@ -2,8 +2,9 @@ import { copyFile, mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { must } from './command.ts'
 import { freePort, type Peer } from './daemon.ts'
+import { iniText } from './ini.ts'
 import type { KeystonePeer } from './keystone.ts'
-import { iniText, startUwsgi } from './uwsgi.ts'
+import { startUwsgi } from './uwsgi.ts'
 
 export interface GlancePeer extends Peer {
   /** Without `/v2`. */

@@ -4,7 +4,8 @@ import { join } from 'node:path'
 import { must } from './command.ts'
 import { freePort, type Peer } from './daemon.ts'
 import { IdentityClient, logIn } from './identity-client.ts'
-import { iniText, startUwsgi } from './uwsgi.ts'
+import { iniText } from './ini.ts'
+import { startUwsgi } from './uwsgi.ts'
 
 export interface KeystonePeer extends Peer {
   /** With `/v3` at the end. */

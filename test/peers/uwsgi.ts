@@ -43,12 +43,3 @@ export async function startUwsgi(options: UwsgiOptions): Promise<Daemon> {
   await writeFile(file, `[uwsgi]\n${lines.join('\n')}\n`)
   return startDaemon({ name, folder, command: ['uwsgi', '--ini', file], ready: answers(`http://127.0.0.1:${port}/`) })
 }
-
-/** Settings in the form that OpenStack services read: `[section]`, `key = value`. */
-export function iniText(sections: Readonly<Record<string, Readonly<Record<string, string | number | boolean>>>>): string {
-  const section = ([title, keys]: [string, Readonly<Record<string, string | number | boolean>>]) =>
-    `[${title}]\n${Object.entries(keys)
-      .map(([key, value]) => `${key} = ${value}\n`)
-      .join('')}`
-  return Object.entries(sections).map(section).join('\n')
-}

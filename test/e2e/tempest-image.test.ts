@@ -1,0 +1,52 @@
+/** tempest.api.image, with accounts that were made through the service's own identity API. */
+import { test } from 'node:test'
+import { missingTool } from '../peers/command.ts'
+import { scratchFolder } from '../peers/daemon.ts'
+import { IdentityClient } from '../peers/identity-client.ts'
+import { makeRawImage, serveFiles } from './disk-images.ts'
+import { startServiceUnderTest } from './image-service.ts'
+import { runTempest, type TempestAccount } from './tempest.ts'
+import { type ExplainedSkips, reportTempest } from './tempest-report.ts'
+
+const explained: ExplainedSkips = {
+  'tempest.api.image.v1': 'version 1 of the image API is gone from Glance too',
+  LocationsTest: 'Imprint shows no locations: with them a client could make the service read what it should not',
+  ImageLocationsTest: 'Imprint shows no locations: with them a client could make the service read what it should not',
+  MultiStoresImportImages: 'needs a second store to copy to; Imprint has one',
+  ImageCachingTest: 'Imprint has no second copy of images to manage: its cache holds verified chunks',
+  ImportCopyImagesTest: 'needs a second store to copy to; Imprint has one',
+  BasicOperationsImagesRemoteTest: 'needs a second image service beside the first, which this tests against',
+  RemoteTest: 'needs a second image service beside the first, which this tests against',
+}
+
+const account = (name: string, role: 'member' | 'admin'): TempestAccount => ({
+  username: name,
+  password: `${name}-password`,
+  project_name: name,
+  domain_name: 'Default',
+  roles: [role],
+  ...(role === 'admin' ? { types: ['admin'] } : {}),
+})
+/** Two processes of tempest, each in need of up to two members and an administrator at once. */
+const accounts = [
+  ...['one', 'two', 'three', 'four', 'five', 'six'].map((name) => account(`tempest-${name}`, 'member')),
+  ...['one', 'two'].map((name) => account(`tempest-admin-${name}`, 'admin')),
+]
+
+test('tempest.api.image', { skip: missingTool('tempest', 'stestr') }, async (t) => {
+  const scratch = await scratchFolder('tempest')
+  t.after(scratch.stop)
+  const raw = await makeRawImage(scratch.path)
+  const files = await serveFiles([raw])
+  t.after(files.stop)
+  const settings = { IMPRINT_IMPORT_HOSTS: '127.0.0.1', IMPRINT_IMPORT_PORTS: String(files.port) }
+  const service = await startServiceUnderTest({ settings })
+  t.after(service.stop)
+  const identity = new IdentityClient(service.identityUrl, service.cast.admin.token)
+  for (const { username, password, project_name: project, roles } of accounts) {
+    await identity.ensureAccount({ user: username, password, project, roles })
+  }
+  const select = 'tempest\\.api\\.image'
+  const results = await runTempest({ folder: scratch.path, service, importUrl: files.urlOf(raw), accounts, select })
+  await reportTempest(t, results, explained)
+})

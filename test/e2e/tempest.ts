@@ -1,0 +1,128 @@
+/** Runs tests of Debian's tempest against an image service and reads their results. */
+import { mkdir, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { command } from '../peers/command.ts'
+import { cast } from '../peers/identity-client.ts'
+import { iniText } from '../peers/ini.ts'
+import type { ImageService } from './image-service.ts'
+
+export interface TempestAccount {
+  readonly username: string
+  readonly password: string
+  readonly project_name: string
+  readonly domain_name: string
+  readonly roles: readonly string[]
+  readonly types?: readonly 'admin'[]
+}
+export interface TempestOptions {
+  readonly folder: string
+  readonly service: ImageService
+  /** A URL that the service may import from. */
+  readonly importUrl: string
+  /** Accounts that exist; absent: tempest makes and deletes its own, as the administrator. */
+  readonly accounts?: readonly TempestAccount[]
+  /** Regular expression of test names. */
+  readonly select: string
+}
+export interface TempestResult {
+  readonly name: string
+  readonly outcome: 'ok' | 'skipped' | 'failed'
+  /** Of a skip as tempest words it; of a failure its traceback. */
+  readonly reason: string
+}
+
+const TEST_TIMEOUT_S = 300
+const RUN_TIMEOUT_MS = 20 * 60_000
+
+export async function runTempest(options: TempestOptions): Promise<readonly TempestResult[]> {
+  const { folder, select } = options
+  const workspace = join(folder, 'workspace')
+  for (const path of [workspace, join(folder, 'lock')]) await mkdir(path, { recursive: true })
+  const accountsFile = join(folder, 'accounts.yaml')
+  await writeFile(accountsFile, JSON.stringify(options.accounts ?? [])) // JSON is YAML
+  await writeFile(join(folder, 'tempest.conf'), iniText(settings(options, accountsFile)))
+  const discovery = {
+    test_path: '/usr/lib/python3/dist-packages/tempest/test_discover',
+    top_dir: '/usr/lib/python3/dist-packages',
+  }
+  // tests of one class run in one process: they share what the class made
+  await writeFile(join(workspace, '.stestr.conf'), iniText({ DEFAULT: { ...discovery, group_regex: '([^\\.]*\\.)*' } }))
+  const openstack = Object.keys(process.env).filter((name) => name.startsWith('OS_'))
+  const { stdout, stderr } = await command(['/usr/bin/python3', '-m', 'stestr', 'run', '--concurrency', '2', select], {
+    cwd: workspace,
+    env: {
+      ...Object.fromEntries(openstack.map((name) => [name, undefined])),
+      TEMPEST_CONFIG_DIR: folder,
+      TEMPEST_CONFIG: 'tempest.conf',
+      OS_TEST_TIMEOUT: String(TEST_TIMEOUT_S),
+      OS_STDOUT_CAPTURE: '1',
+      OS_STDERR_CAPTURE: '1',
+      PYTHONWARNINGS: 'ignore',
+      no_proxy: '127.0.0.1',
+    },
+    timeoutMs: RUN_TIMEOUT_MS,
+  })
+  const results = readResults(stdout)
+  if (results.length === 0) throw new Error(`tempest ran no test:\n${(stdout + stderr).slice(-3000)}`)
+  return results
+}
+
+const settings = ({ folder, service, importUrl, accounts }: TempestOptions, accountsFile: string) => ({
+  DEFAULT: { log_dir: folder, log_file: 'tempest.log', debug: true },
+  oslo_concurrency: { lock_path: join(folder, 'lock') },
+  service_available: { glance: true, nova: false, cinder: false, neutron: false, swift: false },
+  auth: accounts
+    ? { use_dynamic_credentials: false, test_accounts_file: accountsFile }
+    : {
+        use_dynamic_credentials: true,
+        create_isolated_networks: false,
+        tempest_roles: 'member',
+        admin_username: cast.admin.user,
+        admin_password: cast.admin.password,
+        admin_project_name: cast.admin.project,
+        admin_domain_name: 'Default',
+        admin_system: 'all',
+      },
+  identity: {
+    auth_version: 'v3',
+    uri_v3: service.identityUrl,
+    region: 'RegionOne',
+    default_domain_id: 'default',
+    v3_endpoint_type: 'public',
+    admin_role: 'admin',
+  },
+  'identity-feature-enabled': { api_v2: false, api_v2_admin: false, api_v3: true, system_scope: !accounts },
+  image: {
+    region: 'RegionOne',
+    catalog_type: 'image',
+    endpoint_type: 'public',
+    http_image: importUrl,
+    build_timeout: 60,
+    build_interval: 1,
+    image_caching_enabled: false,
+  },
+  'image-feature-enabled': {
+    api_v2: true,
+    api_v1: false,
+    import_image: true,
+    os_glance_reserved: true,
+    manage_locations: false,
+  },
+  enforce_scope: { glance: !accounts },
+  validation: { run_validation: false },
+})
+
+/** `{0} name [0.5s] ... ok`, `… SKIPPED: reason`, or `… FAILED` with a traceback in the lines that follow. */
+function readResults(text: string): TempestResult[] {
+  const results: TempestResult[] = []
+  const blocks = text.split(/^(?=\{\d+\} )/m).slice(1)
+  for (const block of blocks) {
+    const found = /^\{\d+\} (.+?) (?:\[[\d.]+s\] )?\.\.\. (ok|SKIPPED|FAILED)(?:: (.*))?/.exec(block)
+    if (!found) continue
+    const [, name = '', outcome, reason = ''] = found
+    if (outcome === 'ok') results.push({ name, outcome: 'ok', reason: '' })
+    else if (outcome === 'SKIPPED') results.push({ name, outcome: 'skipped', reason })
+    else results.push({ name, outcome: 'failed', reason: block.slice(0, 6000) })
+  }
+  return results
+}
