@@ -71,6 +71,12 @@ const refused: readonly { name: string; bytes: Uint8Array; options?: object; cod
     says: /damaged/,
   },
   {
+    name: 'zstd with something after it',
+    bytes: Buffer.concat([zstdCompressSync(randomBytes(50)), Buffer.from('trailer')]),
+    code: 'invalid-image',
+    says: /follows its last frame/,
+  },
+  {
     name: 'zstd with a window of 2 GiB',
     bytes: Buffer.from('28b52ffd00a8010000', 'hex'),
     code: 'invalid-image',

@@ -10,6 +10,8 @@ export interface DecompressOptions {
   readonly maxRatio?: number
   /** Up to here, any ratio is let pass: an image that small can be mostly empty. */
   readonly freeBytes?: number
+  /** Told of each buffer of compressed bytes; of nothing where the file is not compressed. */
+  readonly onPacked?: (bytes: Uint8Array) => void
 }
 const MAX_RATIO = 250 // a disk image with a system on it is compressed 2 to 100 times; gzip ends at 1030, zstd at 50,000
 const FREE_BYTES = 256 * MiB
@@ -59,7 +61,7 @@ function compressionOf(head: Uint8Array): Compression {
 async function* inflate(
   body: AsyncIterable<Uint8Array>,
   compression: 'gzip' | 'zstd',
-  { maxBytes, maxRatio = MAX_RATIO, freeBytes = FREE_BYTES }: DecompressOptions,
+  { maxBytes, maxRatio = MAX_RATIO, freeBytes = FREE_BYTES, onPacked }: DecompressOptions,
 ): AsyncGenerator<Uint8Array, void, undefined> {
   let [taken, given] = [0, 0]
   let failure: unknown
@@ -67,6 +69,7 @@ async function* inflate(
     try {
       for await (const chunk of body) {
         taken += chunk.length
+        onPacked?.(chunk)
         yield chunk
       }
     } catch (error) {

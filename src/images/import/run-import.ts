@@ -1,0 +1,244 @@
+import type { Caller } from '../../base/caller.ts'
+import { isServiceError, ServiceError } from '../../base/errors.ts'
+import { failpoint } from '../../base/failpoint.ts'
+import { formats, openImage } from '../../disk/formats/index.ts'
+import type { CatalogWriter, ImageRecord } from '../../store/catalog/catalog.ts'
+import type { Lease } from '../../store/chunks/chunk-store.ts'
+import { recordAudit } from '../audit.ts'
+import type { Declared, ImagePorts } from '../ports.ts'
+import { assertWithinQuota, quotaOf } from '../quotas.ts'
+import { failureText, ownerOfChunks } from '../transfer.ts'
+import { type HeldImport, heldImage, reserve, reservedBytesOf, watch } from './held-image.ts'
+import { downloadedFile, type SourceFile, stagedFile } from './source-file.ts'
+import { changeTask, TASK_KIND, type TaskRecord } from './tasks.ts'
+
+/** How often an import is begun again after the service was stopped or killed in the middle of it. */
+const MAX_ATTEMPTS = 3
+
+/** Notes by which an import holds its image, and by which clients of Glance follow it. */
+export const importingNotes = (taskId: string, store: string) => ({
+  importTask: taskId,
+  importingToStores: store,
+  failedImport: '',
+})
+
+/**
+ * Imports what a task asks for: file → examined → its disk kept, as raw chunks → active; or back to queued with the reason,
+ * in the notes of the image and in the task. A file that cannot be opened as a disk here is kept as it is.
+ *
+ * Nothing is left behind by a failure. When the service stops (`stopping`) or dies on the way, image and task stay as they
+ * are, and the next start begins the import again.
+ *
+ * @param store the name under which clients know the store
+ */
+export async function runImport(
+  ports: ImagePorts,
+  caller: Caller,
+  taskId: string,
+  store: string,
+  stopping: AbortSignal,
+): Promise<void> {
+  const held = await takeUp(ports, taskId)
+  if (!held) return
+  failpoint('import:started')
+  const following = watch(ports, held, stopping)
+  const leases: Lease[] = []
+  const letGo = held.image.stagedManifest === null ? () => {} : ports.readers.hold(held.image.stagedManifest)
+  try {
+    if (held.task.attempts > MAX_ATTEMPTS) {
+      throw new ServiceError(
+        'unavailable',
+        `the import was begun ${MAX_ATTEMPTS} times and the service stopped in each; import it again`,
+      )
+    }
+    const file = await sourceOf(ports, held, following)
+    if (file.lease) leases.push(file.lease)
+    const declared = declaredBy(held.image)
+    const { virtualBytes, warnings } = await ports.examine(await ports.chunks.open(file.manifest), declared, following.signal)
+    const kept = await keep(ports, held, file, declared, following)
+    if (kept.lease) leases.push(kept.lease)
+    failpoint('import:ingested')
+    await finish(ports, caller, held, following.bytes(), {
+      ...kept.changes,
+      virtualSize: virtualBytes,
+      notes: { ...file.notes, originFormat: declared.diskFormat, ...noteOf(warnings) },
+    })
+    failpoint('import:active')
+    await dropScratch(ports, held.image, file, kept)
+  } catch (error) {
+    for (const lease of leases) await lease.abandon()
+    const goesOnLater = stopping.aborted && isServiceError(error, 'cancelled')
+    if (!goesOnLater) await fail(ports, caller, held, store, error)
+  } finally {
+    letGo()
+    await following.stop()
+  }
+}
+
+/** Begins, or begins again. `undefined` where there is nothing to do: the image is gone, or the task is finished. */
+async function takeUp(ports: ImagePorts, taskId: string): Promise<HeldImport | undefined> {
+  const owner = await ownerOfTask(ports, taskId)
+  const quota = await quotaOf(ports, owner)
+  return ports.catalog.write(async (tx) => {
+    const task = (await tx.documents.get<TaskRecord>(TASK_KIND, taskId))?.body
+    if (!task || task.status === 'success' || task.status === 'failure') return undefined
+    const image = await tx.images.get(task.imageId)
+    const at = ports.now()
+    if (image?.status !== 'importing' || image.notes.importTask !== taskId) {
+      await changeTask(tx, taskId, { status: 'failure', message: 'The image was deleted.', updatedAt: at })
+      return undefined
+    }
+    const begun: TaskRecord = { ...task, status: 'processing', attempts: task.attempts + 1, bytes: 0, updatedAt: at }
+    await changeTask(tx, taskId, begun)
+    return { task: begun, image, quota }
+  })
+}
+
+async function ownerOfTask({ catalog }: ImagePorts, taskId: string): Promise<string | null> {
+  const task = await catalog.documents.get<TaskRecord>(TASK_KIND, taskId)
+  return (task && (await catalog.images.get(task.body.imageId))?.owner) ?? null
+}
+
+type Following = ReturnType<typeof watch>
+
+function sourceOf(ports: ImagePorts, held: HeldImport, following: Following): Promise<SourceFile> {
+  const { method } = held.task.request
+  switch (method.name) {
+    case 'glance-direct':
+      return stagedFile(ports, held, method.digest, following)
+    case 'web-download':
+      return downloadedFile(ports, held, method.uri, method.digest, following)
+    case 'copy-image':
+      throw new Error('copy-image begins no task where there is one store')
+  }
+}
+
+function declaredBy({ diskFormat, containerFormat, id }: ImageRecord): Declared {
+  if (diskFormat !== null && containerFormat !== null) return { diskFormat, containerFormat }
+  throw new ServiceError(
+    'conflict',
+    `image ${id} lost its disk_format or container_format while it was imported; set both, and import again`,
+  )
+}
+
+interface Kept {
+  readonly changes: Pick<ImageRecord, 'manifest' | 'size' | 'checksum' | 'hashAlgo' | 'hashValue'> & {
+    readonly diskFormat?: 'raw'
+  }
+  /** The file itself is kept, not a disk out of it. */
+  readonly isFile: boolean
+  readonly lease?: Lease
+}
+
+/** The disk in the file, as raw chunks; the file itself where it is the disk already, or cannot be opened here. */
+async function keep(
+  ports: ImagePorts,
+  held: HeldImport,
+  file: SourceFile,
+  declared: Declared,
+  { signal }: Following,
+): Promise<Kept> {
+  const isOpened =
+    declared.containerFormat === 'bare' &&
+    declared.diskFormat !== 'raw' &&
+    formats.some(({ name }) => name === declared.diskFormat)
+  if (!isOpened) {
+    await reserve(ports, held, file.fileBytes)
+    return { changes: contents(file.manifest, file.fileBytes, file.digests), isFile: true }
+  }
+  const disk = await openImage(declared.diskFormat, await ports.chunks.open(file.manifest))
+  try {
+    await reserve(ports, held, disk.size)
+    const { manifest, fileBytes, digests, lease } = await ports.chunks.ingestDisk(disk, {
+      owner: ownerOfChunks(held.image),
+      digests: ['md5', 'sha512'],
+      maxBytes: ports.settings.maxImageBytes,
+      signal,
+    })
+    return { changes: { ...contents(manifest, fileBytes, digests), diskFormat: 'raw' }, isFile: false, lease }
+  } finally {
+    await disk.close()
+  }
+}
+
+const contents = (manifest: string, size: number, { md5, sha512 }: SourceFile['digests']) => ({
+  manifest,
+  size,
+  checksum: md5 ?? null,
+  hashAlgo: sha512 === undefined ? null : 'sha512',
+  hashValue: sha512 ?? null,
+})
+const noteOf = (warnings: readonly string[]): { readonly warnings?: string } =>
+  warnings.length > 0 ? { warnings: warnings.join(' ') } : {}
+
+/** The record names the bytes: from here on they are safe. @throws ServiceError `gone`, `over-quota` */
+async function finish(
+  ports: ImagePorts,
+  caller: Caller,
+  held: HeldImport,
+  bytes: number,
+  changes: Partial<ImageRecord>,
+): Promise<void> {
+  await ports.catalog.write(async (tx) => {
+    const image = await heldImage(tx, held)
+    await assertWithinQuota(tx, image.owner, held.quota, {
+      storedBytes: Math.max(0, (changes.size ?? 0) - reservedBytesOf(image)),
+    })
+    const at = ports.now()
+    const stored = await tx.images.update(image.id, image.version, {
+      ...changes,
+      notes: settled(image, '', changes.notes ?? {}),
+      status: 'active',
+      stagedManifest: null,
+      updatedAt: at,
+    })
+    await changeTask(tx, held.task.id, { status: 'success', bytes: Math.max(bytes, stored.size ?? 0), updatedAt: at })
+    await recordAudit(tx, caller, 'import', stored, at, { method: held.task.request.method.name, bytes: stored.size })
+  })
+}
+
+/** The notes of an image that is no longer being imported. */
+function settled(image: ImageRecord, failedStores: string, more: ImageRecord['notes']): ImageRecord['notes'] {
+  const { importTask, reservedBytes, stagedMd5, stagedSha512, failure, ...notes } = image.notes
+  return { ...notes, importingToStores: '', failedImport: failedStores, ...more }
+}
+
+/** Gives up what served on the way. Cut short here, the collector finds it by the records alone. */
+async function dropScratch(ports: ImagePorts, { stagedManifest }: ImageRecord, file: SourceFile, kept: Kept): Promise<void> {
+  if (kept.isFile) await file.lease?.release()
+  else await file.lease?.abandon()
+  await kept.lease?.release()
+  if (!kept.isFile && stagedManifest !== null) await ports.chunks.drop(stagedManifest)
+}
+
+/** Back to queued, with the reason. An image that was deleted meanwhile is left alone. */
+async function fail(ports: ImagePorts, caller: Caller, held: HeldImport, store: string, error: unknown): Promise<void> {
+  const failure = failureText(error)
+  const staged = await ports.catalog.write(async (tx) => {
+    const at = ports.now()
+    await changeTask(tx, held.task.id, { status: 'failure', message: failure, updatedAt: at })
+    const image = await stillHeld(tx, held)
+    if (!image) return null
+    await tx.images.update(image.id, image.version, {
+      status: 'queued',
+      size: null,
+      virtualSize: null,
+      stagedManifest: null,
+      notes: settled(image, store, { failure }),
+      updatedAt: at,
+    })
+    await recordAudit(tx, caller, 'import', image, at, { failure }, 'failure')
+    return image.stagedManifest
+  })
+  if (staged !== null) await ports.chunks.drop(staged)
+  if (!isServiceError(error)) throw error
+}
+
+async function stillHeld(tx: CatalogWriter, held: HeldImport): Promise<ImageRecord | undefined> {
+  try {
+    return await heldImage(tx, held)
+  } catch (error) {
+    if (isServiceError(error, 'gone')) return undefined
+    throw error
+  }
+}
