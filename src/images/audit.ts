@@ -1,0 +1,61 @@
+import { randomBytes } from 'node:crypto'
+import type { Caller } from '../base/caller.ts'
+import type { CatalogReader, CatalogWriter, ImageRecord } from '../store/catalog/catalog.ts'
+
+export const AUDIT_KIND = 'audit'
+
+/** Who did what to which image: written in the transaction that does it, so that neither stands without the other. */
+export interface AuditRecord {
+  readonly at: number
+  readonly action: string
+  readonly outcome: 'success' | 'failure'
+  readonly imageId: string
+  /** The project that owns the image. */
+  readonly projectId: string | null
+  readonly userId: string
+  readonly userName: string
+  /** The project in whose name the user acted. */
+  readonly actingProjectId: string | null
+  readonly requestId: string
+  /** What else is worth knowing: the member, the reason of a failure … */
+  readonly details?: Readonly<Record<string, string | number | boolean | null>>
+}
+
+export async function recordAudit(
+  { documents }: CatalogWriter,
+  caller: Caller,
+  action: string,
+  image: Pick<ImageRecord, 'id' | 'owner'>,
+  at: number,
+  details?: AuditRecord['details'],
+  outcome: AuditRecord['outcome'] = 'success',
+): Promise<void> {
+  const record: AuditRecord = {
+    at,
+    action,
+    outcome,
+    imageId: image.id,
+    projectId: image.owner,
+    userId: caller.userId,
+    userName: caller.userName,
+    actingProjectId: caller.projectId,
+    requestId: caller.requestId,
+    ...(details ? { details } : {}),
+  }
+  const indexes = { image: image.id, ...(image.owner === null ? {} : { project: image.owner }) }
+  await documents.put(AUDIT_KIND, timeKey(at), record, { indexes })
+}
+
+/** Keys that ascend with time; the random part tells things of one millisecond apart. */
+const timeKey = (at: number): string => `${at.toString(16).padStart(12, '0')}-${randomBytes(8).toString('hex')}`
+
+/** Newest first. */
+export async function listAudit(
+  { documents }: CatalogReader,
+  of: { readonly imageId: string } | { readonly projectId: string },
+  page: { readonly after?: string; readonly limit: number },
+): Promise<readonly { readonly key: string; readonly record: AuditRecord }[]> {
+  const index = 'imageId' in of ? { name: 'image', value: of.imageId } : { name: 'project', value: of.projectId }
+  const found = await documents.list<AuditRecord>(AUDIT_KIND, { index, ...page, direction: 'desc' })
+  return found.map(({ key, body }) => ({ key, record: body }))
+}

@@ -1,0 +1,181 @@
+import { randomUUID } from 'node:crypto'
+import type { Caller } from '../base/caller.ts'
+import { isServiceError, ServiceError } from '../base/errors.ts'
+import { MiB } from '../base/units.ts'
+import type { CatalogWriter, ImageRecord } from '../store/catalog/catalog.ts'
+import type { Ingested } from '../store/chunks/chunk-store.ts'
+import { recordAudit } from './audit.ts'
+import { findImage } from './find-image.ts'
+import type { Declared, ImagePorts } from './ports.ts'
+import { assertWithinQuota, type ProjectQuota, quotaOf, stageableBytes, storableBytes } from './quotas.ts'
+
+/**
+ * What `upload` and `stage` have in common: bytes on their way into one image. Whoever moves the record from `queued` notes
+ * its own `transferId` there and holds the image by it; a record that does not have it any more belongs to somebody else.
+ */
+export interface Transfer {
+  readonly image: ImageRecord
+  readonly transferId: string
+  readonly quota: ProjectQuota
+  /** Most bytes that may come: the service's limit. */
+  readonly maxBytes: number
+  readonly kind: 'upload' | 'stage'
+}
+
+/** What the client sends, and what it said about it. */
+export interface Incoming {
+  readonly bytes: AsyncIterable<Uint8Array>
+  /** Content-Length; null where the client did not say. */
+  readonly declaredBytes: number | null
+  /** The client went away, or the service stops. */
+  readonly signal?: AbortSignal
+}
+
+const FIRST_RESERVATION_BYTES = 64 * MiB
+const stateOf = { upload: 'saving', stage: 'uploading' } as const
+
+/**
+ * Takes the image for this transfer, with room for its bytes.
+ * @throws ServiceError `not-found`, `denied`, `conflict`, `invalid-request`, `too-large`, `over-quota`
+ */
+export async function beginTransfer(
+  ports: ImagePorts,
+  caller: Caller,
+  id: string,
+  kind: Transfer['kind'],
+  declaredBytes: number | null,
+): Promise<Transfer> {
+  const { maxImageBytes: maxBytes } = ports.settings
+  const { image: before } = await findImage(ports.catalog, caller, id, kind)
+  if (declaredBytes !== null && declaredBytes > maxBytes) throw tooLarge(maxBytes)
+  const quota = await quotaOf(ports, before.owner)
+  const transferId = randomUUID()
+  return ports.catalog.write(async (tx) => {
+    const { image } = await findImage(tx, caller, id, kind)
+    if (kind === 'upload') declaredOf(image)
+    const usage = image.owner === null ? undefined : await tx.images.usage(image.owner)
+    const room = usage ? (kind === 'upload' ? storableBytes(quota, usage) : stageableBytes(quota, usage)) : Infinity
+    const reservedBytes = declaredBytes ?? Math.min(room, FIRST_RESERVATION_BYTES)
+    await assertWithinQuota(tx, image.owner, quota, { uploads: 1, ...bytesOf(kind, reservedBytes) })
+    const { failure: _, ...notes } = image.notes
+    const taken = await tx.images.update(image.id, image.version, {
+      status: stateOf[kind],
+      notes: { ...notes, transferId, ...(room === Infinity ? {} : { reservedBytes }) },
+      updatedAt: ports.now(),
+    })
+    return { image: taken, transferId, quota, maxBytes, kind }
+  })
+}
+
+/** Both formats of the image, without which nothing is known of its bytes. @throws ServiceError `invalid-request` */
+export function declaredOf({ id, diskFormat, containerFormat }: ImageRecord): Declared {
+  if (diskFormat === null || containerFormat === null) {
+    const missing = [...(diskFormat === null ? ['disk_format'] : []), ...(containerFormat === null ? ['container_format'] : [])]
+    throw new ServiceError('invalid-request', `set ${missing.join(' and ')} of image ${id} before you send its bytes`)
+  }
+  return { diskFormat, containerFormat }
+}
+
+/** The bytes as they come, with room reserved before they are used. @throws ServiceError `over-quota`, `cancelled` */
+export async function* metered(
+  ports: ImagePorts,
+  transfer: Transfer,
+  { bytes, declaredBytes }: Incoming,
+): AsyncGenerator<Uint8Array> {
+  const reserved = transfer.image.notes.reservedBytes
+  let reservedBytes = typeof reserved === 'number' ? reserved : Infinity
+  let taken = 0
+  for await (const chunk of bytes) {
+    taken += chunk.length
+    if (taken > reservedBytes) reservedBytes = await reserveMore(ports, transfer, taken, reservedBytes)
+    yield chunk
+  }
+  if (declaredBytes !== null && taken !== declaredBytes) {
+    throw new ServiceError('invalid-request', `the body ended after ${taken} of ${declaredBytes} bytes`, { taken, declaredBytes })
+  }
+}
+
+async function reserveMore(ports: ImagePorts, transfer: Transfer, needed: number, reserved: number): Promise<number> {
+  const { image, quota, kind } = transfer
+  return ports.catalog.write(async (tx) => {
+    const now = await heldImage(tx, transfer)
+    await assertWithinQuota(tx, image.owner, quota, bytesOf(kind, needed - reserved))
+    const usage = image.owner === null ? undefined : await tx.images.usage(image.owner)
+    const room = usage ? (kind === 'upload' ? storableBytes(quota, usage) : stageableBytes(quota, usage)) : Infinity
+    const reservedBytes = Math.max(needed, Math.min(reserved * 2, reserved + room))
+    await tx.images.update(now.id, now.version, { notes: { ...now.notes, reservedBytes }, updatedAt: now.updatedAt })
+    return reservedBytes
+  })
+}
+
+/** The image, while this transfer holds it. @throws ServiceError `gone` */
+export async function heldImage(tx: CatalogWriter, { image: { id }, transferId, kind }: Transfer): Promise<ImageRecord> {
+  const image = await tx.images.get(id)
+  if (image?.status === stateOf[kind] && image.notes.transferId === transferId) return image
+  throw new ServiceError('gone', `image ${id} was deleted while its bytes were on their way; they are gone as well`, {
+    imageId: id,
+  })
+}
+
+/**
+ * Records what came. Until this has happened, the lease keeps the chunks; afterwards the record does.
+ * @throws ServiceError `gone`, with nothing left behind
+ */
+export async function completeTransfer(
+  ports: ImagePorts,
+  caller: Caller,
+  transfer: Transfer,
+  { lease }: Ingested,
+  changes: Partial<ImageRecord>,
+): Promise<ImageRecord> {
+  const image = await ports.catalog.write(async (tx) => {
+    const held = await heldImage(tx, transfer)
+    const { transferId: _, reservedBytes: __, ...notes } = { ...held.notes, ...changes.notes }
+    const at = ports.now()
+    const stored = await tx.images.update(held.id, held.version, { ...changes, notes, updatedAt: at })
+    await recordAudit(tx, caller, transfer.kind, stored, at, { bytes: stored.size })
+    return stored
+  })
+  await lease.release()
+  return image
+}
+
+/** Gives the image back as `queued`, with the reason. Where somebody else has it by now, there is nothing to give back. */
+export async function abandonTransfer(
+  ports: ImagePorts,
+  caller: Caller,
+  transfer: Transfer,
+  ingested: Ingested | undefined,
+  error: unknown,
+): Promise<void> {
+  await ingested?.lease.abandon()
+  const failure = failureText(error)
+  await ports.catalog.write(async (tx) => {
+    const image = await tx.images.get(transfer.image.id)
+    if (image?.notes.transferId !== transfer.transferId || image.status !== stateOf[transfer.kind]) return
+    const { transferId: _, reservedBytes: __, ...notes } = image.notes
+    const at = ports.now()
+    await tx.images.update(image.id, image.version, {
+      status: 'queued',
+      size: null,
+      virtualSize: null,
+      notes: { ...notes, failure },
+      updatedAt: at,
+    })
+    await recordAudit(tx, caller, transfer.kind, image, at, { failure }, 'failure')
+  })
+}
+
+const MAX_FAILURE_CHARACTERS = 500
+
+/** For the owner of the image: what was refused on purpose is told, a fault of the service is not. */
+export const failureText = (error: unknown): string =>
+  (isServiceError(error) ? error.message : 'the service failed; its log has the reason').slice(0, MAX_FAILURE_CHARACTERS)
+
+const bytesOf = (kind: Transfer['kind'], bytes: number) => (kind === 'upload' ? { storedBytes: bytes } : { stagedBytes: bytes })
+
+export const tooLarge = (maxBytes: number): ServiceError =>
+  new ServiceError('too-large', `an image has at most ${maxBytes} bytes here`, { maxBytes })
+
+/** Chunks of images that no project owns. */
+export const ownerOfChunks = ({ owner }: Pick<ImageRecord, 'owner'>): string => owner ?? ''

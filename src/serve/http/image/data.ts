@@ -1,0 +1,121 @@
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import { ServiceError } from '../../../base/errors.ts'
+import { download } from '../../../images/download.ts'
+import { STORE_ID } from '../../../images/import/import-image.ts'
+import { stage } from '../../../images/stage.ts'
+import type { Incoming } from '../../../images/transfer.ts'
+import { upload } from '../../../images/upload.ts'
+import { callerOf } from '../api.ts'
+import { type ByteRange, rangeFrom } from './byte-range.ts'
+import type { ImageServices } from './image-services.ts'
+import { idOf } from './images.ts'
+import { refuseOtherMethods } from './metadefs.ts'
+import { sendBytes } from './send-bytes.ts'
+
+const BYTES = 'application/octet-stream'
+
+/** `/images/{id}/file` and `/images/{id}/stage`, below `/image/v2`. Bodies are streams here, and nothing reads them in between. */
+export function registerData(app: FastifyInstance, { ports }: ImageServices): void {
+  app.removeAllContentTypeParsers()
+  app.addContentTypeParser('*', (_, payload, done) => done(null, payload))
+
+  app.put('/images/:id/file', { bodyLimit: Number.MAX_SAFE_INTEGER }, async (request, reply) => {
+    assertStore(request.headers['x-image-meta-store'])
+    await receive(request, (incoming) => upload(ports, callerOf(request), idOf(request.params), incoming))
+    return reply.code(204).send()
+  })
+  app.route({
+    method: ['GET', 'HEAD'],
+    url: '/images/:id/file',
+    handler: async (request, reply) => {
+      const { format } = request.query as { readonly format?: string | readonly string[] }
+      const wanted = typeof format === 'object' ? format.at(-1) : format
+      return answerDownload(ports, request, reply, wanted)
+    },
+  })
+  refuseOtherMethods(app, '/images/:id/file', ['GET', 'HEAD', 'PUT'])
+
+  app.put('/images/:id/stage', { bodyLimit: Number.MAX_SAFE_INTEGER }, async (request, reply) => {
+    await receive(request, (incoming) => stage(ports, callerOf(request), idOf(request.params), incoming))
+    return reply.code(204).send()
+  })
+  refuseOtherMethods(app, '/images/:id/stage', ['PUT'])
+}
+
+/** @throws ServiceError `unsupported` where the body is not called bytes; what `take` throws; `cancelled` for a body cut off */
+async function receive(request: FastifyRequest, take: (incoming: Incoming) => Promise<unknown>): Promise<void> {
+  const contentType = request.headers['content-type']?.split(';', 1)[0]?.trim().toLowerCase()
+  if (contentType !== BYTES) throw new ServiceError('unsupported', `image bytes are sent as ${BYTES}`)
+  const length = request.headers['content-length']
+  const gone = new AbortController()
+  const leave = () => {
+    if (!request.raw.complete) gone.abort(new ServiceError('cancelled', 'the client went away before its bytes had come'))
+  }
+  request.raw.once('close', leave)
+  try {
+    await take({ bytes: bodyOf(request), declaredBytes: length === undefined ? null : Number(length), signal: gone.signal })
+  } finally {
+    request.raw.off('close', leave)
+    request.raw.resume() // what was not taken is read and thrown away, so that the client gets its answer
+  }
+}
+
+async function* bodyOf({ raw }: FastifyRequest): AsyncGenerator<Uint8Array> {
+  try {
+    yield* raw.iterator({ destroyOnReturn: false }) as AsyncIterable<Uint8Array>
+  } catch (cause) {
+    throw new ServiceError('cancelled', 'the connection broke before all bytes had come', {}, { cause })
+  }
+}
+
+function assertStore(store: string | readonly string[] | undefined): void {
+  if (store !== undefined && store !== STORE_ID)
+    throw new ServiceError('invalid-request', `there is no store of this name; there is ${STORE_ID}`)
+}
+
+async function answerDownload(
+  ports: ImageServices['ports'],
+  request: FastifyRequest,
+  reply: FastifyReply,
+  format: string | undefined,
+): Promise<FastifyReply> {
+  const file = await download(ports, callerOf(request), idOf(request.params), format)
+  if (!file) return reply.code(204).send()
+  try {
+    const { headers } = request
+    if (matches(headers['if-none-match'], file.etag)) return reply.code(304).header('etag', file.etag).send()
+    const range = askedRange(reply, headers, file)
+    const { offset, length } = range ?? { offset: 0, length: file.size }
+    const status = range ? 206 : 200
+    const answer = {
+      'content-type': BYTES,
+      'content-length': String(length),
+      'accept-ranges': 'bytes',
+      etag: file.etag,
+      ...(file.md5 === null ? {} : { 'content-md5': file.md5 }),
+      ...(range ? { 'content-range': `bytes ${offset}-${offset + length - 1}/${file.size}` } : {}),
+    }
+    if (request.method === 'HEAD' || length === 0) return await reply.code(status).headers(answer).send()
+    await sendBytes(reply, status, answer, (signal) => file.stream(offset, length, signal))
+    return reply
+  } finally {
+    await file.close()
+  }
+}
+
+function askedRange(
+  reply: FastifyReply,
+  headers: FastifyRequest['headers'],
+  { size, etag }: { readonly size: number; readonly etag: string },
+): ByteRange | undefined {
+  if (headers['if-range'] !== undefined && headers['if-range'] !== etag) return undefined // another file by now: all of it
+  try {
+    return rangeFrom(headers, size)
+  } catch (error) {
+    reply.header('content-range', `bytes */${size}`)
+    throw error
+  }
+}
+
+const matches = (condition: string | undefined, etag: string): boolean =>
+  condition?.split(',', 100).some((tag) => tag.trim().replace(/^W\//, '') === etag || tag.trim() === '*') ?? false

@@ -1,0 +1,51 @@
+import type { FastifyReply } from 'fastify'
+
+/**
+ * Sends the bytes of an image straight to the socket, as fast as the client takes them. The first buffer is read before
+ * anything is sent, so that what fails at once is answered as an error; what fails later cuts the connection, which the client
+ * sees by the length that it was told.
+ *
+ * @param open given a signal that is aborted when the client goes away
+ */
+export async function sendBytes(
+  reply: FastifyReply,
+  status: number,
+  headers: Readonly<Record<string, string>>,
+  open: (signal: AbortSignal) => AsyncIterable<Uint8Array>,
+): Promise<void> {
+  const socket = reply.raw
+  const gone = new AbortController()
+  const leave = () => gone.abort()
+  socket.once('close', leave)
+  const bytes = open(gone.signal)[Symbol.asyncIterator]()
+  try {
+    let next = await bytes.next()
+    reply.hijack()
+    socket.writeHead(status, { ...(reply.getHeaders() as Record<string, string>), ...headers })
+    while (!next.done && !gone.signal.aborted) {
+      if (!socket.write(next.value)) await drained(socket)
+      next = await bytes.next()
+    }
+    socket.end()
+  } catch (error) {
+    if (!reply.sent) throw error
+    socket.destroy()
+    if (!gone.signal.aborted) throw error
+  } finally {
+    socket.off('close', leave)
+    await bytes.return?.()
+  }
+}
+
+function drained(socket: FastifyReply['raw']): Promise<void> {
+  return new Promise((resolve) => {
+    const done = () => {
+      socket.off('drain', done)
+      socket.off('close', done)
+      resolve()
+    }
+    socket.once('drain', done)
+    socket.once('close', done)
+    if (socket.destroyed) done()
+  })
+}
