@@ -53,7 +53,8 @@ export function populate(path: string, count: number): void {
   for (const { name } of indexes) database.exec(`DROP INDEX ${name}`)
   const columns = Object.keys(imageRow(populationImage(1)))
   const insert = database.prepare(`INSERT INTO images (seq, ${columns.join()}) VALUES (?${', ?'.repeat(columns.length)})`)
-  const insertTerm = database.prepare('INSERT INTO image_terms (term, shelf, created_at, id, seq) VALUES (?, ?, ?, ?, ?)')
+  database.exec('CREATE TEMP TABLE unsorted (term BLOB, shelf INTEGER, created_at INTEGER, id TEXT, seq INTEGER)')
+  const insertTerm = database.prepare('INSERT INTO unsorted (term, shelf, created_at, id, seq) VALUES (?, ?, ?, ?, ?)')
   const usage = new Map<string, typeof noUsage>()
   for (let n = 1; n <= count; n += 1) {
     const image = populationImage(n)
@@ -63,6 +64,7 @@ export function populate(path: string, count: number): void {
     const owner = image.owner ?? ''
     usage.set(owner, addUsage(usage.get(owner) ?? noUsage, usageOf(image)))
   }
+  database.exec('INSERT INTO image_terms SELECT * FROM unsorted ORDER BY term, shelf, created_at, id; DROP TABLE unsorted')
   for (const { sql } of indexes) database.exec(String(sql))
   const insertUsage = database.prepare('INSERT INTO project_usage VALUES (?, ?, ?, ?, ?)')
   for (const [owner, use] of usage) {

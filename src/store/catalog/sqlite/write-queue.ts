@@ -21,6 +21,8 @@ interface Waiting {
 /** A committed transaction that is not yet acknowledged. */
 interface Committed {
   readonly dirty: boolean
+  /** Whether it is acknowledged only once the journal has all that it is owed. */
+  readonly waitsForJournal: boolean
   /** The journal number of the transaction and its lines; absent when it changed nothing that the journal keeps. */
   readonly journal?: { readonly n: number; readonly lines: readonly string[] }
   readonly acknowledge: () => void
@@ -105,7 +107,7 @@ export class WriteQueue {
   /** Resolves when all that is committed now is durable and in the journal. @throws ServiceError when it cannot be */
   flushed(): Promise<void> {
     const { promise, resolve, reject } = Promise.withResolvers<void>()
-    this.#acknowledgeLater({ dirty: false, acknowledge: resolve, fail: reject })
+    this.#acknowledgeLater({ dirty: false, waitsForJournal: true, acknowledge: resolve, fail: reject })
     return promise
   }
 
@@ -126,7 +128,11 @@ export class WriteQueue {
     while (this.#waiting.length > 0) {
       const batch = this.#waiting.splice(0, MAX_BATCH)
       await this.#transaction(batch)
-      await this.#afterBatch()
+      await this.#afterBatch().catch((cause: unknown) => {
+        this.poison(
+          new ServiceError('unavailable', "the catalog's files cannot be looked at: restart the service", {}, { cause }),
+        )
+      })
     }
     this.#running = undefined
   }
@@ -147,6 +153,7 @@ export class WriteQueue {
       failpoint('catalog:committed')
       this.#acknowledgeLater({
         dirty,
+        waitsForJournal: journal !== undefined,
         ...(journal && { journal }),
         acknowledge: () => {
           for (const { waiting, result } of done) waiting.resolve(result)
@@ -203,13 +210,11 @@ export class WriteQueue {
     await Promise.resolve()
     while (this.#committed.length > 0) {
       const group = this.#committed.splice(0)
-      try {
-        if (group.some(({ dirty }) => dirty)) await this.#syncOnce()
-        if (this.#poison) throw this.#poison
-        await this.#writeJournal(group)
-        for (const { acknowledge } of group) acknowledge()
-      } catch (error) {
-        for (const { fail } of group) fail(error)
+      if (group.some(({ dirty }) => dirty)) await this.#syncOnce()
+      const refusal = this.#poison ?? (await this.#writeJournal(group))
+      for (const { waitsForJournal, acknowledge, fail } of group) {
+        if (this.#poison || (refusal !== undefined && waitsForJournal)) fail(refusal)
+        else acknowledge()
       }
     }
     this.#flushing = undefined
@@ -226,17 +231,24 @@ export class WriteQueue {
     failpoint('catalog:durable')
   }
 
-  async #writeJournal(group: readonly Committed[]): Promise<void> {
+  /** @returns why the journal refuses what it is owed; undefined when it owes nothing any more, or nobody waits for it */
+  async #writeJournal(group: readonly Committed[]): Promise<unknown> {
     const entries = group.flatMap(({ journal }) => (journal ? [journal] : []))
     const [first, last] = [entries[0]?.n, entries.at(-1)?.n]
     if (first !== undefined && last !== undefined) {
       this.#owed.push({ first, last, lines: entries.flatMap(({ lines }) => lines) })
     }
-    for (let owed = this.#owed[0]; owed; owed = this.#owed[0]) {
-      const { lines, ...segment } = owed
-      await this.#journal?.append(segment, lines)
-      this.#journaled = owed.last
-      this.#owed.shift()
+    if (!group.some(({ waitsForJournal }) => waitsForJournal)) return undefined
+    try {
+      for (let owed = this.#owed[0]; owed; owed = this.#owed[0]) {
+        const { lines, ...segment } = owed
+        await this.#journal?.append(segment, lines)
+        this.#journaled = owed.last
+        this.#owed.shift()
+      }
+      return undefined
+    } catch (error) {
+      return error
     }
   }
 
