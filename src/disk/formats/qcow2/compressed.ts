@@ -18,7 +18,8 @@ const ZSTD_BLOCK_RESERVED = 3
  * @throws ServiceError `invalid-image` when the data are damaged, too short or too long
  */
 export async function decompressCluster(bytes: Uint8Array, h: Qcow2Header, diskOffset: number): Promise<Uint8Array> {
-  const options = { maxOutputLength: h.clusterBytes, chunkSize: h.clusterBytes }
+  /** A little more room than the cluster needs: a buffer filled to the brim costs a second trip to the thread pool. */
+  const options = { maxOutputLength: h.clusterBytes, chunkSize: h.clusterBytes + 64 }
   const damaged = (why: string, cause?: unknown) =>
     Object.assign(
       refuse('malformed', `the compressed cluster for byte ${diskOffset} of the disk is damaged: ${why}`, { diskOffset }),

@@ -135,9 +135,12 @@ test('clusters beyond the end of a file read as zeros, as in QEMU; the audit ref
       const read = checked(await qcow2.open(file), 'qcow2')
       assert.equal(await digestOf(read), await digestOf(back), `${missing} bytes missing`)
       await assertExtentsAreTrue(read)
-      if (missing < 65536) assert.match((await qcow2.audit(file)).join(), /ends inside its last cluster/)
-      else await assert.rejects(qcow2.audit(file), { code: 'invalid-image', message: /beyond the end/ })
-      await Promise.all([read.close(), back.close()])
+      await back.close()
+      const mayBeEmpty = extended === 'on' // what is cut off may be subclusters without data
+      if (!mayBeEmpty && missing < 65536) assert.match((await qcow2.audit(file)).join(), /ends inside its last cluster/)
+      if (!mayBeEmpty && missing >= 65536)
+        await assert.rejects(qcow2.audit(file), { code: 'invalid-image', message: /beyond the end/ })
+      await read.close()
     }
   }
 })
