@@ -197,6 +197,16 @@ test('a guesser waits, and the right password does not help him while he does', 
   await byPassword('ann', 'ann password')
 })
 
+test('of ten thousand guesses at once few are hashed, and others can log in afterwards', async () => {
+  const { byPassword } = await house()
+  const guesses = Array.from({ length: 10_000 }, (_, n) => byPassword('ann', `guess ${n}`).catch((error) => error.code))
+  const codes = await Promise.all(guesses)
+  const hashed = codes.filter((code) => code === 'unauthenticated').length
+  assert.equal(codes.filter((code) => code === 'too-many-requests').length, 10_000 - hashed)
+  assert.ok(hashed < 100, `${hashed} were hashed`)
+  await byPassword('admin', 'root password')
+})
+
 test('the same login from another address goes on while a guesser waits', async () => {
   const { byPassword, ports } = await house()
   for (let n = 0; n < 12; n += 1) await assert.rejects(byPassword('ann', `guess ${n}`))

@@ -470,11 +470,11 @@ test('a token with anything in it but a token is a 401', async () => {
   }
 })
 
-test('ten thousand guesses at once are refused, few of them hashed, and others can log in afterwards', async () => {
+test('a thousand guesses at once are refused, most of them with the time to wait, and others can log in afterwards', async () => {
   const guess = (n: number) => send('POST', '/auth/tokens', { token: null, body: passwordLogin('admin', `guess ${n}`) })
-  const replies = await Promise.all(Array.from({ length: 10_000 }, (_, n) => guess(n)))
+  const replies = await Promise.all(Array.from({ length: 1000 }, (_, n) => guess(n)))
   const count = (status: number) => replies.filter((reply) => reply.status === status).length
-  assert.equal(count(401) + count(429), 10_000)
+  assert.equal(count(401) + count(429), 1000)
   assert.ok(count(401) < 100, `${count(401)} were hashed`)
   assert.ok(replies.some(({ status, headers }) => status === 429 && Number(headers['retry-after']) > 0))
   const other = await send('POST', '/auth/tokens', { token: null, body: passwordLogin('ann', member.password) })
