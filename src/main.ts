@@ -31,8 +31,6 @@ import { openChunkStore } from './store/chunks/open.ts'
 const VERSION = (JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string }).version
 const HOUR_MS = 3_600_000
 
-process.exitCode = await runCli(process.argv.slice(2), { serve })
-
 /** `imprint serve`: runs until SIGTERM or SIGINT, then lets transfers finish. @returns the exit status */
 async function serve(flags: Readonly<Partial<Record<SettingName, string>>>, configFile: string | undefined): Promise<number> {
   const settings = readSettings(flags, process.env, configFile)
@@ -249,3 +247,5 @@ function baseUrl(settings: Settings): (request: FastifyRequest) => string {
 }
 
 const inMiB = (bytes: number): number => (bytes < 0 ? -1 : Math.floor(bytes / 2 ** 20))
+
+process.exitCode = await runCli(process.argv.slice(2), { serve })
