@@ -17,7 +17,8 @@ const PACK_BUFFERS_BYTES = 32 * MiB
 
 export function planMemory(memoryBytes: number, workers: number): MemoryPlan {
   const left = Math.max(memoryBytes - PACK_BUFFERS_BYTES, 24 * MiB)
-  const slots = Math.max(workers + 2, Math.floor(left / 3 / MiB))
+  // each worker needs one to work on, one ready, and one that is being placed; more would only wait
+  const slots = Math.max(workers + 2, Math.min(4 * workers + 4, Math.floor(left / 3 / MiB)))
   return {
     slots,
     slotsOfOne: Math.min(slots, 3 * workers),

@@ -3,7 +3,17 @@ import { createHash } from 'node:crypto'
 import { after, test } from 'node:test'
 import fc from 'fast-check'
 import { MemoryBlobStore } from '../blobs/memory/memory-blob-store.ts'
-import { fileOf, ingestAndRelease, inSteps, keysOf, memoryStore, noise, type Piece, readAll, these } from './random-files.suite.ts'
+import {
+  fileOf,
+  ingestAndRelease,
+  inSteps,
+  keysOf,
+  memoryStore,
+  noise,
+  type Piece,
+  readAll,
+  these,
+} from './random-files.suite.ts'
 
 const CHUNK = 4096
 const blobs = new MemoryBlobStore()
@@ -37,7 +47,8 @@ test('what is ingested in any pieces is read back the same, whole and in ranges'
         const source = await store.open(ingested.manifest)
         assert.equal(Buffer.compare(await source.read(offset, length), slice), 0)
         for await (const extent of source.extents(offset, length))
-          if (extent.kind !== 'data') assert.ok(bytes.subarray(extent.offset, extent.offset + extent.length).every((x) => x === 0))
+          if (extent.kind !== 'data')
+            assert.ok(bytes.subarray(extent.offset, extent.offset + extent.length).every((x) => x === 0))
         const again = await store.ingestDisk(source, { owner: 'p', digests: ['md5'] })
         assert.equal(again.manifest, ingested.manifest, 'one file has one manifest')
         assert.equal(again.digests.md5, ingested.digests.md5)

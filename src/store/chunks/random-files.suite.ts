@@ -71,4 +71,3 @@ export async function keysOf(blobs: BlobStore, prefix = ''): Promise<string[]> {
   for await (const key of blobs.list(prefix)) keys.push(key)
   return keys
 }
-
