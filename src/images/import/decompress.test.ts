@@ -126,6 +126,20 @@ test('any bytes come out or are refused, and an error of the source passes throu
   await assert.rejects(buffer(bytes), { message: 'line down' })
 })
 
+test('a source whose kind is refused is ended as well', async () => {
+  let ended = false
+  async function* source(): AsyncGenerator<Uint8Array> {
+    try {
+      yield Buffer.from('fd377a585a0000', 'hex')
+      yield Buffer.alloc(10)
+    } finally {
+      ended = true
+    }
+  }
+  await assert.rejects(decompressed(source(), { maxBytes: 1000 }), { code: 'unsupported' })
+  assert.ok(ended)
+})
+
 test('a reader that stops early ends the source', async () => {
   let ended = false
   async function* source(): AsyncGenerator<Uint8Array> {

@@ -33,7 +33,13 @@ export async function decompressed(
   options: DecompressOptions,
 ): Promise<{ readonly compression: Compression; readonly bytes: AsyncIterable<Uint8Array> }> {
   const { head, all } = await withHead(body)
-  const compression = compressionOf(head)
+  let compression: Compression
+  try {
+    compression = compressionOf(head)
+  } catch (error) {
+    await all.return()
+    throw error
+  }
   if (compression === 'none') return { compression, bytes: all }
   return { compression, bytes: inflate(all, compression, options) }
 }
@@ -124,8 +130,10 @@ function isCompressed(head: Uint8Array): boolean {
   }
 }
 
-/** The first bytes, and all of them: `body` is read by pieces until there is enough to tell. */
-async function withHead(body: AsyncIterable<Uint8Array>): Promise<{ head: Uint8Array; all: AsyncIterable<Uint8Array> }> {
+/** The first bytes, and all of them: `body` is read by pieces until there is enough to tell. `all` must be read, or returned. */
+async function withHead(
+  body: AsyncIterable<Uint8Array>,
+): Promise<{ head: Uint8Array; all: AsyncGenerator<Uint8Array, void, undefined> }> {
   const iterator = body[Symbol.asyncIterator]()
   const first: Uint8Array[] = []
   let [bytes, done] = [0, false]
@@ -137,17 +145,25 @@ async function withHead(body: AsyncIterable<Uint8Array>): Promise<{ head: Uint8A
       bytes += next.value.length
     }
   }
-  async function* all(): AsyncGenerator<Uint8Array, void, undefined> {
-    try {
-      yield* first
-      for (;;) {
-        const next = await iterator.next()
-        if (next.done) return
-        yield next.value
-      }
-    } finally {
-      await iterator.return?.()
+  const all = follow(first, iterator)
+  await all.next() // into its `try`, so that `return` closes the source although nothing was read
+  return { head: Buffer.concat(first), all }
+}
+
+/** Yields an empty buffer first: see above. */
+async function* follow(
+  first: readonly Uint8Array[],
+  iterator: AsyncIterator<Uint8Array>,
+): AsyncGenerator<Uint8Array, void, undefined> {
+  try {
+    yield new Uint8Array()
+    yield* first
+    for (;;) {
+      const next = await iterator.next()
+      if (next.done) return
+      yield next.value
     }
+  } finally {
+    await iterator.return?.()
   }
-  return { head: Buffer.concat(first), all: all() }
 }

@@ -20,27 +20,27 @@ export async function heldImage({ images }: CatalogWriter, { task }: HeldImport)
 }
 
 /**
- * Makes room for `bytes` in the project's quota, before they are used; what is reserved already counts.
- * @returns what is reserved now
+ * Makes room for `needed` bytes in the project's quota, before they are used, and for up to `wanted` where there is room.
+ * @returns what is reserved now; what was reserved before counts
  * @throws ServiceError `over-quota`, `gone`
  */
-export async function reserve({ catalog }: ImagePorts, held: HeldImport, bytes: number): Promise<number> {
+export async function reserve({ catalog }: ImagePorts, held: HeldImport, needed: number, wanted = needed): Promise<number> {
   return catalog.write(async (tx) => {
     const image = await heldImage(tx, held)
     const reserved = reservedBytesOf(image)
-    if (bytes <= reserved) return reserved
-    await assertWithinQuota(tx, image.owner, held.quota, { storedBytes: bytes - reserved })
-    await tx.images.update(image.id, image.version, {
-      notes: { ...image.notes, reservedBytes: bytes },
-      updatedAt: image.updatedAt,
-    })
-    return bytes
+    if (needed <= reserved) return reserved
+    await assertWithinQuota(tx, image.owner, held.quota, { storedBytes: needed - reserved })
+    const room = image.owner === null ? Infinity : storableBytes(held.quota, await tx.images.usage(image.owner))
+    const reservedBytes = Math.max(needed, Math.min(wanted, reserved + room))
+    await tx.images.update(image.id, image.version, { notes: { ...image.notes, reservedBytes }, updatedAt: image.updatedAt })
+    return reservedBytes
   })
 }
 export const reservedBytesOf = ({ notes }: ImageRecord): number =>
   typeof notes.reservedBytes === 'number' ? notes.reservedBytes : 0
 
-const FIRST_RESERVATION_BYTES = 64 * MiB
+/** Small, so that imports at the same time do not keep room from each other that none of them will use. */
+const FIRST_RESERVATION_BYTES = MiB
 
 /** Bytes as they come, with room reserved before they are passed on: in steps that double, so that few writes are needed. */
 export async function* reserving(
@@ -51,15 +51,9 @@ export async function* reserving(
   let [taken, reserved] = [0, reservedBytesOf(held.image)]
   for await (const chunk of body) {
     taken += chunk.length
-    if (taken > reserved) reserved = await reserve(ports, held, Math.max(taken, await nextStep(ports, held, reserved)))
+    if (taken > reserved) reserved = await reserve(ports, held, taken, Math.max(FIRST_RESERVATION_BYTES, reserved * 2))
     yield chunk
   }
-}
-
-async function nextStep({ catalog }: ImagePorts, { image, quota }: HeldImport, reserved: number): Promise<number> {
-  const wanted = Math.max(FIRST_RESERVATION_BYTES, reserved * 2)
-  if (image.owner === null) return wanted
-  return Math.min(wanted, reserved + storableBytes(quota, await catalog.images.usage(image.owner)))
 }
 
 /**

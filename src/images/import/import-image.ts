@@ -8,8 +8,8 @@ import type { ImageVerb } from '../policy.ts'
 import type { ImagePorts } from '../ports.ts'
 import { assertWithinQuota, quotaOf } from '../quotas.ts'
 import type { ImportRequest } from './import-request.ts'
-import { importingNotes, runImport } from './run-import.ts'
-import { newTask, putTask, type TaskRecord, unfinishedTasks } from './tasks.ts'
+import { abandonImport, importingNotes, runImport } from './run-import.ts'
+import { dropExpiredTasks, newTask, putTask, type TaskRecord, unfinishedTasks } from './tasks.ts'
 
 /** The one store there is, as clients name it. */
 export const STORE_ID = 'imprint'
@@ -56,9 +56,15 @@ export async function importImage(
       updatedAt: at,
     })
     await recordAudit(tx, caller, 'import-begin', image, at, { method: method.name })
+    await dropExpiredTasks(tx, at)
     return putTask(tx, begun)
   })
-  start(ports, caller, task)
+  try {
+    start(ports, caller, task)
+  } catch (error) {
+    await abandonImport(ports, caller, task.id, STORE_ID, error)
+    throw error
+  }
   return task
 }
 

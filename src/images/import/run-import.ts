@@ -75,6 +75,18 @@ export async function runImport(
   }
 }
 
+/** Ends an import that cannot be begun, as one that failed. */
+export async function abandonImport(
+  ports: ImagePorts,
+  caller: Caller,
+  taskId: string,
+  store: string,
+  error: unknown,
+): Promise<void> {
+  const held = await takeUp(ports, taskId)
+  if (held) await fail(ports, caller, held, store, error)
+}
+
 /** Begins, or begins again. `undefined` where there is nothing to do: the image is gone, or the task is finished. */
 async function takeUp(ports: ImagePorts, taskId: string): Promise<HeldImport | undefined> {
   const owner = await ownerOfTask(ports, taskId)
@@ -181,9 +193,8 @@ async function finish(
 ): Promise<void> {
   await ports.catalog.write(async (tx) => {
     const image = await heldImage(tx, held)
-    await assertWithinQuota(tx, image.owner, held.quota, {
-      storedBytes: Math.max(0, (changes.size ?? 0) - reservedBytesOf(image)),
-    })
+    const more = (changes.size ?? 0) - reservedBytesOf(image)
+    if (more > 0) await assertWithinQuota(tx, image.owner, held.quota, { storedBytes: more })
     const at = ports.now()
     const stored = await tx.images.update(image.id, image.version, {
       ...changes,
