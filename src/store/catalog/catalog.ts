@@ -8,7 +8,9 @@
 export interface Catalog extends CatalogReader {
   /**
    * Runs `work` alone against the newest state: what it reads cannot change before its writes are committed. All of its writes
-   * happen or none. `work` does nothing slow and nothing outside the catalog.
+   * happen or none. `work` does nothing slow and nothing outside the catalog, reads through `tx`, and never calls `write`, which
+   * would wait for itself. Works that wait together may share a transaction of the database; one that fails is undone alone.
+   * @throws what `work` throws; ServiceError `no-space`; `unavailable` once a disk has failed
    */
   write<T>(work: (tx: CatalogWriter) => Promise<T>): Promise<T>
   close(): Promise<void>
@@ -110,7 +112,7 @@ export interface ProjectUsage {
   readonly imageCount: number
   /** Sum of `size`, and of the reserved bytes of those under way (`notes.reservedBytes`). */
   readonly totalBytes: number
-  /** Bytes staged and not yet imported. */
+  /** Bytes staged and not yet imported, and the reserved bytes of those being staged. */
   readonly stagedBytes: number
   /** Images in saving, uploading or importing. */
   readonly uploadingCount: number
