@@ -28,6 +28,8 @@ interface Session extends WantedUpload {
   readonly projectId: string
   /** Decided at the beginning, so that a commit said twice makes one image. */
   readonly imageId: string
+  /** A commit has begun: a queued image of this id is ours, left by a crash. */
+  readonly hasRecord: boolean
   readonly isCommitted: boolean
   /** Milliseconds since 1970. */
   readonly touchedAt: number
@@ -82,7 +84,15 @@ export class ChunkUploads {
     await this.#assertRoom(projectId, wanted.fileBytes + open.reduce((sum, { fileBytes }) => sum + fileBytes, 0))
     const upload = await this.#ports.chunks.beginUpload({ owner: projectId })
     const imageId = typeof wanted.image.id === 'string' ? wanted.image.id : randomUUID()
-    const session = { ...wanted, id: upload.id, projectId, imageId, isCommitted: false, touchedAt: this.#ports.now() }
+    const session = {
+      ...wanted,
+      id: upload.id,
+      projectId,
+      imageId,
+      hasRecord: false,
+      isCommitted: false,
+      touchedAt: this.#ports.now(),
+    }
     await this.#write(session)
     this.#keep(upload)
     return this.#view(session)
@@ -161,10 +171,11 @@ export class ChunkUploads {
     const ports = this.#ports
     const upload = await this.#handle(session)
     const wanted = newImageFrom({ ...session.image, id: session.imageId })
-    const left = await ports.catalog.images.get(session.imageId)
-    // what a crash left in the middle of an earlier commit is ours, and queued again
-    const isOurs = left?.status === 'queued' && left.notes.chunkUpload === session.id
-    if (!isOurs) await this.#createMarked(caller, session.id, { ...wanted, protected: false })
+    const left = session.hasRecord ? await ports.catalog.images.get(session.imageId) : undefined
+    if (left?.status !== 'queued') {
+      await this.#write({ ...session, hasRecord: true })
+      await createImage(ports, caller, { ...wanted, protected: false })
+    }
     let ingested: Ingested | undefined
     const transfer = await beginTransfer(ports, caller, session.imageId, 'upload', session.fileBytes).catch(
       async (error: unknown) => {
@@ -197,25 +208,10 @@ export class ChunkUploads {
       await deleteImage(ports, caller, session.imageId).catch((alsoFailed: unknown) => {
         if (!isServiceError(alsoFailed, 'not-found')) throw alsoFailed
       })
-      await this.#renameImage(session)
+      if (ingested) await this.#forget({ ...session, isCommitted: true })
+      else await this.#write(anew(session))
       throw error
     }
-  }
-
-  /** The record says which upload it waits for. */
-  async #createMarked(caller: Caller, uploadId: string, wanted: ReturnType<typeof newImageFrom>): Promise<void> {
-    const { catalog } = this.#ports
-    const { id } = await createImage(this.#ports, caller, wanted)
-    await catalog.write(async ({ images }) => {
-      const image = await images.get(id)
-      if (image)
-        await images.update(id, image.version, { notes: { ...image.notes, chunkUpload: uploadId }, updatedAt: image.updatedAt })
-    })
-  }
-
-  /** A deleted image leaves its id behind for ever: the next commit makes another, unless the client chose it. */
-  async #renameImage(session: Session): Promise<void> {
-    await this.#write({ ...session, imageId: randomUUID() })
   }
 
   async #assertWanted(caller: Caller, { fileBytes, image }: WantedUpload): Promise<string> {
@@ -300,3 +296,6 @@ export class ChunkUploads {
     return { id, imageId, fileBytes, chunkBytes: this.#ports.chunks.chunkBytes, expiresAt: touchedAt + KEEP_MS }
   }
 }
+
+/** A deleted image leaves its id behind for ever: the next commit makes another. */
+const anew = (session: Session): Session => ({ ...session, imageId: randomUUID(), hasRecord: false })

@@ -1,0 +1,96 @@
+/** The service itself, in this process, for tests of the command line: real adapters, a free port, an administrator. */
+import { mkdtempSync } from 'node:fs'
+import type { AddressInfo } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type { FastifyRequest } from 'fastify'
+import pino from 'pino'
+import { createIdentity } from '../identity/service.ts'
+import { ChunkUploads } from '../images/add-by-chunks.ts'
+import { createExaminer } from '../images/examine/examiner.ts'
+import { createDialer } from '../images/import/dialer.ts'
+import type { ImagePorts } from '../images/ports.ts'
+import { noProtections } from '../images/protections/protections.ts'
+import { openImages } from '../images/service.ts'
+import { StoreJobs } from '../images/store-jobs.ts'
+import { identityApi } from '../serve/http/identity/identity-api.ts'
+import { imageApi } from '../serve/http/image/image-api.ts'
+import { imprintApi } from '../serve/http/imprint/imprint-api.ts'
+import { createMetrics } from '../serve/http/metrics.ts'
+import { createServer } from '../serve/http/server.ts'
+import { MemoryBlobStore } from '../store/blobs/memory/memory-blob-store.ts'
+import { SqliteCatalog } from '../store/catalog/sqlite/sqlite-catalog.ts'
+import { SqliteChunkIndex } from '../store/chunks/index/sqlite/sqlite-chunk-index.ts'
+import { openChunkStore } from '../store/chunks/open.ts'
+
+export const ADMIN_PASSWORD = 'correct horse battery'
+
+export interface RealService {
+  readonly url: string
+  readonly images: ImagePorts
+  close(): Promise<void>
+}
+
+export async function startService(options: { readonly importPorts?: readonly number[] } = {}): Promise<RealService> {
+  const catalog = await SqliteCatalog.open({ path: ':memory:' })
+  const identity = createIdentity(catalog)
+  await identity.bootstrap({ password: ADMIN_PASSWORD })
+  const chunks = await openChunkStore({
+    blobs: new MemoryBlobStore(),
+    index: await SqliteChunkIndex.open(':memory:'),
+    workers: 2,
+  })
+  const examiner = createExaminer({ workers: 1 })
+  const service = await openImages({
+    catalog,
+    chunks,
+    limits: identity.limits,
+    examiner,
+    dialer: createDialer({
+      allowedHosts: ['127.0.0.1', 'localhost'],
+      allowedNetworks: [],
+      allowedPorts: options.importPorts ?? [80],
+    }),
+    protections: noProtections,
+    maxImageBytes: 2 ** 40,
+    onProblem: (error) => console.error(error),
+  })
+  const images = service.ports
+  const baseUrlOf = (request: FastifyRequest) => `http://${request.headers.host}`
+  const app = createServer({
+    apis: [
+      identityApi({ identity, baseUrlOf }),
+      imageApi({ ports: images, baseUrlOf }),
+      imprintApi({
+        images,
+        uploads: new ChunkUploads(images),
+        jobs: new StoreJobs(images),
+        identity,
+        version: '0.0.0-test',
+        startedAt: Date.now(),
+        now: Date.now,
+      }),
+    ],
+    authenticator: identity.authenticator,
+    metrics: createMetrics(() => chunks.stats()),
+    log: pino({ level: process.env.IMPRINT_TEST_LOG ?? 'silent' }),
+    ready: async () => {},
+    versions: () => ({}),
+    baseUrlOf,
+  })
+  await app.listen({ host: '127.0.0.1', port: 0 })
+  return {
+    url: `http://127.0.0.1:${(app.server.address() as AddressInfo).port}`,
+    images,
+    async close() {
+      await app.close()
+      await service.close()
+      await examiner.close()
+      await chunks.close()
+      await catalog.close()
+    },
+  }
+}
+
+/** A home folder of its own, so that no test sees the login of another. */
+export const freshHome = (): string => mkdtempSync(join(tmpdir(), 'imprint-home-'))
