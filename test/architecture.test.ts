@@ -22,8 +22,11 @@ const mayImport: Record<string, readonly string[]> = {
 }
 /** Folders whose subfolders implement one interface and must not know each other. */
 const families = ['disk/formats', 'store/blobs', 'store/catalog', 'store/chunks/index', 'serve/http']
-/** Of these, nobody but main.ts may name a member: everyone else takes the interface. */
+/** Of these, nobody but wiring.ts may name a member: everyone else takes the interface. */
 const ports = ['store/blobs', 'store/catalog']
+
+/** What puts it all together may import everything, and nobody imports it. */
+const wiring = ['main.ts', 'wiring.ts']
 
 const src = resolve(import.meta.dirname, '../src')
 const layers = Object.keys(mayImport).sort((a, b) => b.length - a.length)
@@ -36,7 +39,7 @@ const memberOf = (path: string, among: readonly string[]) => {
 }
 
 const files = readdirSync(src, { recursive: true, encoding: 'utf8' }).filter(
-  (name) => name.endsWith('.ts') && !/\.(test|suite)\.ts$/.test(name) && name !== 'main.ts',
+  (name) => name.endsWith('.ts') && !/\.(test|suite)\.ts$/.test(name) && !wiring.includes(name),
 )
 
 for (const file of files) {
@@ -49,7 +52,7 @@ for (const file of files) {
       assert.ok(to && (to === from || mayImport[from]!.includes(to)), `${from} may not import ${path}`)
       const [mine, theirs] = [memberOf(file, families), memberOf(path, families)]
       assert.ok(!mine || !theirs || mine === theirs, `${mine} and ${theirs} are strangers`)
-      assert.ok(!memberOf(path, ports) || mine === theirs, `only main.ts may name the adapter ${path}`)
+      assert.ok(!memberOf(path, ports) || mine === theirs, `only wiring.ts may name the adapter ${path}`)
     }
   })
 }
