@@ -6,8 +6,8 @@ import { decompressCluster } from './compressed.ts'
 import { type Qcow2Header, readHeader } from './header.ts'
 import { ClusterMap, readL1, type Segment } from './tables.ts'
 
-/** One cluster is at most 2 MiB, so at least four stay: enough for a reader that goes through it in small steps. */
-const MAX_CACHED_CLUSTER_BYTES = 8 * MiB
+/** One cluster is at most 2 MiB, so at least two stay: enough for a reader that goes through it in small steps. */
+const MAX_CACHED_CLUSTER_BYTES = 4 * MiB
 /** Compressed clusters that lie side by side are fetched together, up to this many bytes. */
 const MAX_GROUP_BYTES = 1 * MiB
 const MAX_GROUP_GAP_BYTES = 64 * KiB
@@ -15,7 +15,11 @@ const MAX_GROUP_CLUSTERS = 16
 /** Reads of the file, or groups being decompressed, at a time and for one read of the disk. */
 const MAX_JOBS = 8
 
-/** The guest's disk in a qcow2 file. @throws ServiceError `invalid-image` | `unsupported` */
+/**
+ * The guest's disk in a qcow2 file. Holds at most 8 MiB of tables and clusters, and the L1 table: 16 KiB for each TiB with
+ * clusters of 64 KiB, never more than 32 MiB.
+ * @throws ServiceError `invalid-image` | `unsupported`
+ */
 export async function openDisk(file: BlockSource): Promise<BlockSource> {
   const h = await readHeader(file)
   const map = new ClusterMap(file, h, await readL1(file, h))

@@ -17,7 +17,7 @@ export interface Segment {
   readonly hostBytes: number
 }
 
-const MAX_CACHED_TABLE_BYTES = 8 * MiB // maps 64 GiB of disk with clusters of 64 KiB
+const MAX_CACHED_TABLE_BYTES = 4 * MiB // maps 32 GiB of disk with clusters of 64 KiB
 const MAX_SLICE_BYTES = 64 * KiB // an L2 table can be 2 MiB; a random read should not cost as much
 const SUBCLUSTERS = 32 // specification: "Extended L2 Entries"
 

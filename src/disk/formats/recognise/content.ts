@@ -18,8 +18,8 @@ const isVolumeBootSector = (look: Look): boolean =>
 const hasPartitions = (look: Look): boolean =>
   PARTITION_ENTRIES.every((at) => (look.byte(at) & 0x7f) === 0) && PARTITION_ENTRIES.some((at) => look.byte(at + 4) !== 0)
 
-/** A list for `verifyDeclared`: the tables that an ISO may carry so that it starts from a USB stick as well. */
-export const partitionTables: readonly string[] = ['mbr', 'gpt', 'apm', 'boot-sector']
+/** What an ISO may carry so that it starts from a USB stick, or on a Macintosh, as well. */
+export const isoCompanions: readonly string[] = ['mbr', 'gpt', 'apm', 'hfs', 'boot-sector']
 
 export const contentSignatures: readonly Signature[] = [
   {

@@ -1,5 +1,5 @@
 import { ServiceError } from '../../../base/errors.ts'
-import { partitionTables } from './content.ts'
+import { isoCompanions } from './content.ts'
 import type { Found, Recognition } from './recognition.ts'
 
 /** Glance's names of disk formats. The Amazon three stand for kernel, ramdisk and root file system: any bytes that are no disk format. */
@@ -57,7 +57,7 @@ export function suggestedFormat({ found }: Recognition): string | null {
 function checkDisk(declared: string, disk: Found, found: readonly Found[]): void {
   if (disk.diskFormat !== declared) throw mismatch(declared, [disk])
   if (disk.plain) return
-  const others = found.filter((other) => other !== disk && !(declared === 'iso' && partitionTables.includes(other.name)))
+  const others = found.filter((other) => other !== disk && !(declared === 'iso' && isoCompanions.includes(other.name)))
   if (others.length > 0) throw severalFormats([disk, ...others])
 }
 
