@@ -18,17 +18,26 @@ const MAX_SCANNED = 10_000 // of one request with `where`; a page may then come 
 
 /** `GET /v2/images`. @throws ServiceError `denied`; `invalid-request` for a marker that the caller cannot see */
 export async function listImages(
-  { catalog }: Pick<ImagePorts, 'catalog'>,
+  { catalog, protections }: Pick<ImagePorts, 'catalog' | 'protections'>,
   caller: Caller,
   request: ListRequest,
 ): Promise<ImagePage> {
   authorizeService(caller, 'list')
   const { where, ...conditions } = request
   const { projectId } = caller
+  const asked = Object.keys(request.properties ?? {})
+  if (asked.some((name) => !protections.check(caller, name, 'read'))) return { images: [] } // a filter must not tell what may not be read
   const query: ImageQuery = { ...conditions, viewer: caller.isAdmin ? { all: true, projectId } : { projectId } }
+  if (query.limit === 0) return emptyPage(catalog.images, query)
   if (where) return scan(catalog.images, query, where)
   const images = await catalog.images.list(query)
   return pageOf(images, images.length === query.limit ? images.at(-1) : undefined)
+}
+
+/** A page of nothing, whose marker is checked all the same. */
+async function emptyPage(images: ImagePorts['catalog']['images'], query: ImageQuery): Promise<ImagePage> {
+  if (query.marker !== undefined) await images.list({ ...query, limit: 1 })
+  return { images: [] }
 }
 
 async function scan(

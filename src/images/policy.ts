@@ -37,6 +37,8 @@ interface Rule {
   readonly states: Readonly<Record<Exclude<ImageStatus, 'deleted'>, InState>>
   /** Membership is a thing of shared images: on others the verb is denied. */
   readonly onlyShared?: true
+  /** A wrong state is told to whoever sees the image, before anybody's role is asked for. */
+  readonly stateFirst?: true
 }
 
 const inAnyState: Rule['states'] = {
@@ -69,9 +71,9 @@ export const imagePolicy = {
   delete: { ...owners, states: inAnyState },
   upload: { ...owners, states: only(['queued'], 'conflict') },
   stage: { ...owners, states: only(['queued'], 'conflict') },
-  'import-staged': { ...owners, states: only(['uploading'], 'conflict') },
-  'import-download': { ...owners, states: only(['queued'], 'conflict') },
-  'import-copy': { ...administrators, states: only(['active'], 'conflict') },
+  'import-staged': { ...owners, states: only(['uploading'], 'conflict'), stateFirst: true },
+  'import-download': { ...owners, states: only(['queued'], 'conflict'), stateFirst: true },
+  'import-copy': { ...administrators, states: only(['active'], 'conflict'), stateFirst: true },
   deactivate: { ...owners, states: only(['active', 'deactivated'], 'deny') },
   reactivate: { ...owners, states: only(['active', 'deactivated'], 'deny') },
   'delete-from-store': { ...administrators, states: only(['active'], 'conflict') },
@@ -129,8 +131,8 @@ export function decide(
   if (!isAdmin && (standing === 'stranger' || !suffices(rank, 'reader'))) return 'hide'
   if (rule.onlyShared && visibility !== 'shared') return 'deny'
   const least: Least = standing === 'stranger' ? 'admin' : rule[standing]
-  if (!suffices(rank, least)) return 'deny'
   const inState = rule.states[status]
+  if (!suffices(rank, least)) return rule.stateFirst && inState === 'conflict' ? 'conflict' : 'deny'
   return inState === 'admin' ? (isAdmin ? 'allow' : 'deny') : inState
 }
 
@@ -173,7 +175,8 @@ function reasonOf(verb: ImageVerb, image: ImageRecord): string {
   const rule: Rule = imagePolicy[verb]
   if (rule.onlyShared && image.visibility !== 'shared')
     return `image ${image.id} is ${image.visibility}: only shared images have members`
-  if (image.status !== 'deleted' && rule.states[image.status] !== 'allow') {
+  const inState = image.status === 'deleted' ? 'allow' : rule.states[image.status]
+  if (inState === 'deny' || inState === 'admin') {
     return `image ${image.id} is ${image.status}: "${verb}" is not allowed in this state`
   }
   if (verb === 'answer-membership') return `only a project that image ${image.id} is shared with answers for its membership`

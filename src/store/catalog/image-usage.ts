@@ -6,7 +6,7 @@ const RECEIVING: ReadonlySet<string> = new Set(['saving', 'uploading', 'importin
 
 /**
  * What one image counts against its owner. While its only bytes are staged ones, `size` counts as staged; once it has a file
- * (or before it has any), as stored. `notes.reservedBytes` counts as stored while bytes are on their way.
+ * (or before it has any), as stored. `notes.reservedBytes` counts while bytes are on their way: as staged in `uploading`, else as stored.
  */
 export function usageOf(image: ImageRecord): ProjectUsage {
   if (image.status === 'deleted' || image.status === 'killed') return noUsage
@@ -14,10 +14,11 @@ export function usageOf(image: ImageRecord): ProjectUsage {
   const size = image.size ?? 0
   const onlyStaged = image.stagedManifest !== null && image.manifest === null
   const reservedBytes = receiving ? bytesOf(image.notes.reservedBytes) : 0
+  const staging = image.status === 'uploading'
   return {
     imageCount: 1,
-    totalBytes: (onlyStaged ? 0 : size) + reservedBytes,
-    stagedBytes: onlyStaged ? size : 0,
+    totalBytes: (onlyStaged ? 0 : size) + (staging ? 0 : reservedBytes),
+    stagedBytes: (onlyStaged ? size : 0) + (staging ? reservedBytes : 0),
     uploadingCount: receiving ? 1 : 0,
   }
 }

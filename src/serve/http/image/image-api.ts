@@ -1,12 +1,16 @@
 import type { FastifyInstance } from 'fastify'
 import type { Api } from '../api.ts'
+import { registerActions } from './actions.ts'
 import { registerData } from './data.ts'
 import { renderGlanceError } from './error-body.ts'
 import { ImageJson } from './image-json.ts'
 import { type ImageServices, PREFIX } from './image-services.ts'
 import { registerImages } from './images.ts'
+import { registerInfo } from './info.ts'
+import { registerMembers } from './members.ts'
 import { registerMetadefs } from './metadefs.ts'
 import { registerSchemas } from './schemas.ts'
+import { registerTasks } from './tasks.ts'
 import { imageVersions } from './versions.ts'
 
 export { imageVersions }
@@ -30,6 +34,10 @@ export function imageApi(services: ImageServices): Api {
           v2.register(async (scope) => {
             readBodiesWhole(scope)
             registerImages(scope, services, json)
+            registerMembers(scope, services)
+            registerActions(scope, services)
+            registerTasks(scope, services)
+            registerInfo(scope, services)
           })
         },
         { prefix: '/v2' },

@@ -86,11 +86,15 @@ const shownNotes: Readonly<Record<string, string>> = {
   failedImport: 'os_glance_failed_import',
   failure: 'imprint_failure',
   warnings: 'imprint_warnings',
-  originFormat: 'imprint_origin_format',
+  originMethod: 'imprint_origin_method',
+  originUri: 'imprint_origin_uri',
+  originCompression: 'imprint_origin_compression',
+  sourceFormat: 'imprint_origin_format',
   originSize: 'imprint_origin_size',
   originMd5: 'imprint_origin_md5',
+  originSha256: 'imprint_origin_sha256',
   originSha512: 'imprint_origin_sha512',
-  originUri: 'imprint_origin_uri',
+  originVerified: 'imprint_origin_verified',
 }
 
 function noteView(notes: ImageRecord['notes']): Record<string, string> {

@@ -13,7 +13,7 @@ import { type ImageServices, PREFIX } from './image-services.ts'
 import { jsonObjectFrom } from './json-body.ts'
 import { listRequestFrom, queryAgain } from './list-query.ts'
 import { refuseOtherMethods } from './metadefs.ts'
-import { changesFrom, patchMediaTypes } from './patch-body.ts'
+import { changesFrom, isPatch, patchMediaTypes } from './patch-body.ts'
 
 /** `/images` and `/images/{id}`, below `/image/v2`. */
 export function registerImages(app: FastifyInstance, { ports, baseUrlOf }: ImageServices, json: ImageJson): void {
@@ -56,7 +56,7 @@ export function registerImages(app: FastifyInstance, { ports, baseUrlOf }: Image
   app.patch('/images/:id', async (request, reply) => {
     const caller = callerOf(request)
     const contentType = request.headers['content-type']
-    reply.header('accept-patch', patchMediaTypes.join(', '))
+    if (!isPatch(contentType)) reply.header('accept-patch', patchMediaTypes.join(', '))
     const changes = changesFrom(contentType, request.body)
     const image = await patchImage(ports, caller, idOf(request.params), changes)
     return reply.header('content-type', 'application/json').send(json.of(image, caller))

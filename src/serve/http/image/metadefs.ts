@@ -45,6 +45,7 @@ import {
   updateTag,
 } from '../../../images/metadefs/tags.ts'
 import { callerOf } from '../api.ts'
+import { renderGlanceError } from './error-body.ts'
 import { lastOf, limitFrom, orderFrom, type Query, queryAgain, visibilityFrom } from './metadefs-query.ts'
 import {
   renderAssociation,
@@ -298,11 +299,10 @@ export function refuseOtherMethods(scope: FastifyInstance, url: string, allowed:
   scope.route({
     method: allMethods.filter((method) => !allowed.includes(method)),
     url,
-    handler: (request, reply) =>
-      reply
-        .code(405)
-        .header('allow', allowed.join(', '))
-        .type('text/plain; charset=UTF-8')
-        .send(`405 Method Not Allowed\n\nThere is no ${request.method} here; there is ${allowed.join(', ')}.\n`),
+    handler: (request, reply) => {
+      const error = new ServiceError('unsupported', `there is no ${request.method} here; there is ${allowed.join(', ')}`)
+      const { contentType, body } = renderGlanceError(error, 405, request.headers.accept)
+      return reply.code(405).header('allow', allowed.join(', ')).type(contentType).send(body)
+    },
   })
 }

@@ -8,6 +8,8 @@ const editions: Readonly<Record<string, 'named' | 'listed'>> = {
   'application/openstack-images-v2.1-json-patch': 'listed',
 }
 export const patchMediaTypes = Object.keys(editions)
+const editionOf = (contentType = '') => editions[contentType.split(';', 1)[0]?.trim().toLowerCase() ?? '']
+export const isPatch = (contentType: string | undefined): boolean => editionOf(contentType) !== undefined
 
 const operations = ['add', 'remove', 'replace'] as const
 type Operation = (typeof operations)[number]
@@ -20,7 +22,7 @@ const bad = (problem: string): never => {
 
 /** @throws ServiceError `unsupported` for another media type; `invalid-request`; `denied` for what may not be changed */
 export function changesFrom(contentType: string | undefined, bytes: unknown): readonly Change[] {
-  const edition = editions[(contentType ?? '').split(';', 1)[0]?.trim().toLowerCase() ?? '']
+  const edition = editionOf(contentType)
   if (!edition) throw new ServiceError('unsupported', `a patch comes as ${patchMediaTypes.join(' or ')}`)
   const body = jsonFrom(bytes)
   if (!Array.isArray(body)) return bad('a patch is a JSON array of operations')
