@@ -21,9 +21,13 @@ export function formatNamed(name: string): FormatDriver {
   throw new ServiceError('unsupported', `the disk format "${name}" cannot be opened or written; ${names} can`, { format: name })
 }
 
+/** Formats of which a machine is given the file as it is: an optical disc, a kernel, a ramdisk, a root file system. */
+export const plainFormats: readonly string[] = ['raw', 'iso', 'ami', 'ari', 'aki']
+
 /** Shows the disk in a file of the format that its owner declared. The bytes never choose the format. */
 export async function openImage(name: string, file: BlockSource): Promise<BlockSource> {
-  return checked(await formatNamed(name).open(checked(file, 'file')), name)
+  const driver = plainFormats.includes(name) ? raw : formatNamed(name)
+  return checked(await driver.open(checked(file, 'file')), name)
 }
 
 /** The file of format `name` that would hold `disk`. */

@@ -1,5 +1,5 @@
 import type { BlockSource } from '../../disk/block/block-source.ts'
-import { formats, openImage, recognise, verifyDeclared } from '../../disk/formats/index.ts'
+import { formats, openImage, plainFormats, recognise, verifyDeclared } from '../../disk/formats/index.ts'
 
 /** What an upload turned out to be. */
 export interface Examined {
@@ -21,12 +21,14 @@ export async function examination(file: BlockSource, declared: string, container
   const warnings = [...verifyDeclared(declared, recognition, containerFormat)]
   const found = recognition.found.find(({ diskFormat, kind }) => kind === 'disk' && diskFormat === declared)
   const driver = formats.find(({ name }) => name === declared && (found || name === 'raw'))
-  if (!driver) return { format: declared, virtualBytes: found?.virtualBytes ?? (isPlain(declared) ? file.size : null), warnings }
+  if (!driver)
+    return {
+      format: declared,
+      virtualBytes: found?.virtualBytes ?? (plainFormats.includes(declared) ? file.size : null),
+      warnings,
+    }
 
   warnings.push(...(await driver.audit(file)))
   const disk = await openImage(driver.name, file)
   return { format: declared, virtualBytes: disk.size, warnings }
 }
-
-/** A machine sees these byte for byte. */
-const isPlain = (declared: string): boolean => ['iso', 'ami', 'ari', 'aki'].includes(declared)

@@ -132,8 +132,8 @@ const leaning = [
   { name: 'a data file', make: ['-o', 'data_file=data'], says: /another file/ },
   { name: 'a raw data file', make: ['-o', 'data_file=data,data_file_raw=on'], says: /another file/ },
   {
-    name: 'LUKS encryption',
-    make: [...secret, '-o', 'encrypt.format=luks,encrypt.key-secret=key,encrypt.iter-time=10'],
+    name: 'encryption',
+    make: [...secret, '-o', 'encrypt.format=aes,encrypt.key-secret=key'],
     says: /encrypted/,
   },
 ]

@@ -1,0 +1,47 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { digestOf, randomDisk } from '../../../test/fixtures/disk/disks.ts'
+import { bytesSource } from '../block/memory-source.ts'
+import { diskFormats, formatNamed, formats, openImage, recognise, suggestedFormat, wrapDisk } from './index.ts'
+
+const disk = randomDisk(2_000_000 - 128, 6, 8)
+
+test('a disk goes into every format and comes out the same', async () => {
+  for (const { name } of formats) {
+    const again = await openImage(name, await wrapDisk(name, disk))
+    const padded = name === 'raw' ? disk.size : Math.ceil(disk.size / 512) * 512
+    assert.equal(again.size, padded, name)
+    assert.deepEqual(await again.read(0, disk.size), await disk.read(0, disk.size), name)
+  }
+})
+
+test('wrapping the same disk twice gives the same bytes', async () => {
+  for (const { name } of formats) {
+    assert.equal(
+      await digestOf(await wrapDisk(name, disk)),
+      await digestOf(await wrapDisk(name, randomDisk(disk.size, 6, 8))),
+      name,
+    )
+  }
+})
+
+test('discs and Amazon parts are shown as they are', async () => {
+  for (const name of ['iso', 'ami', 'ari', 'aki']) {
+    assert.equal(await digestOf(await openImage(name, disk)), await digestOf(disk))
+    assert.throws(() => formatNamed(name), { code: 'unsupported', message: /qcow2, raw can/ })
+  }
+})
+
+test('formats that are recognised only say so when they are opened', async () => {
+  for (const name of diskFormats.filter((each) => !['raw', 'qcow2', 'iso', 'ami', 'ari', 'aki'].includes(each))) {
+    await assert.rejects(openImage(name, disk), { code: 'unsupported', message: new RegExp(name) })
+  }
+})
+
+test('a format is suggested for what can be declared, and none for the rest', async () => {
+  const suggested = async (bytes: Uint8Array) => suggestedFormat(await recognise(bytesSource(bytes)))
+  assert.equal(suggestedFormat(await recognise(await wrapDisk('qcow2', disk))), 'qcow2')
+  assert.equal(await suggested(new Uint8Array(5000)), 'raw')
+  assert.equal(await suggested(Uint8Array.of(0x1f, 0x8b, 8, 0, 0)), null)
+  assert.equal(await suggested(Buffer.concat([Buffer.from('QED\0'), Buffer.alloc(600)])), null)
+})
