@@ -19,6 +19,7 @@ import { createMetrics } from './serve/http/metrics.ts'
 import { createServer } from './serve/http/server.ts'
 import { readSettings, type SettingName, type Settings } from './settings/settings.ts'
 import type { BlobStore } from './store/blobs/blob-store.ts'
+import { openBackupFolder } from './store/blobs/fs/backup-folder.ts'
 import { FsBlobStore } from './store/blobs/fs/fs-blob-store.ts'
 import type { Catalog } from './store/catalog/catalog.ts'
 import { rebuildCatalog } from './store/catalog/sqlite/rebuild-catalog.ts'
@@ -101,7 +102,7 @@ async function openService(settings: Settings, data: string, log: Logger): Promi
     maxImageBytes: settings.maxImageBytes,
     onProblem: problem('job'),
   })
-  const jobs = new StoreJobs(images.ports)
+  const jobs = new StoreJobs(images.ports, { blobs, open: (folder) => openBackupFolder(folder, data) })
   const uploads = new ChunkUploads(images.ports)
   const stopSweeping = identity.startSweeping()
   const stopCollecting = every(

@@ -15,7 +15,7 @@ const mayImport: Record<string, readonly string[]> = {
   'store/chunks': ['base', 'disk/block', 'store/blobs'],
   'store/catalog': ['base', 'store/blobs'],
   identity: ['base', 'store/catalog'],
-  images: ['base', 'disk/block', 'disk/filters', 'disk/formats', 'disk/guest', 'store/catalog', 'store/chunks'],
+  images: ['base', 'disk/block', 'disk/filters', 'disk/formats', 'disk/guest', 'store/blobs', 'store/catalog', 'store/chunks'],
   'serve/http': ['base', 'settings', 'disk/block', 'identity', 'images', 'store/catalog', 'store/chunks'],
   'cli/client': ['base'],
   cli: ['base', 'settings', 'disk/block', 'disk/filters', 'disk/formats', 'cli/client'],

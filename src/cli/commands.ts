@@ -28,6 +28,7 @@ export const commandLoaders: Readonly<Record<string, () => Promise<Command>>> = 
   'store check': async () => (await import('./commands/store-check.ts')).storeCheck,
   'store gc': async () => (await import('./commands/store-gc.ts')).storeGc,
   'store rebuild': async () => (await import('./commands/store-rebuild.ts')).storeRebuild,
+  'store backup': async () => (await import('./commands/store-backup.ts')).storeBackup,
   'quota show': async () => (await import('./commands/quota-show.ts')).quotaShow,
   'quota set': async () => (await import('./commands/quota-set.ts')).quotaSet,
   'user create': async () => (await import('./commands/user-create.ts')).userCreate,

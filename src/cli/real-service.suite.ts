@@ -1,8 +1,5 @@
 /** The service itself, in this process, for tests of the command line: real adapters, a free port, an administrator. */
-import { mkdtempSync } from 'node:fs'
 import type { AddressInfo } from 'node:net'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import type { FastifyRequest } from 'fastify'
 import pino from 'pino'
 import { createIdentity } from '../identity/service.ts'
@@ -35,8 +32,9 @@ export async function startService(options: { readonly importPorts?: readonly nu
   const catalog = await SqliteCatalog.open({ path: ':memory:' })
   const identity = createIdentity(catalog)
   await identity.bootstrap({ password: ADMIN_PASSWORD })
+  const blobs = new MemoryBlobStore()
   const chunks = await openChunkStore({
-    blobs: new MemoryBlobStore(),
+    blobs,
     index: await SqliteChunkIndex.open(':memory:'),
     workers: 2,
   })
@@ -64,7 +62,10 @@ export async function startService(options: { readonly importPorts?: readonly nu
       imprintApi({
         images,
         uploads: new ChunkUploads(images),
-        jobs: new StoreJobs(images),
+        jobs: new StoreJobs(images, {
+          blobs,
+          open: async () => ({ blobs: new MemoryBlobStore(), complete: async () => {}, close: async () => {} }),
+        }),
         identity,
         version: '0.0.0-test',
         startedAt: Date.now(),
@@ -91,6 +92,3 @@ export async function startService(options: { readonly importPorts?: readonly nu
     },
   }
 }
-
-/** A home folder of its own, so that no test sees the login of another. */
-export const freshHome = (): string => mkdtempSync(join(tmpdir(), 'imprint-home-'))

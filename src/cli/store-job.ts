@@ -12,8 +12,8 @@ export interface JobOutcome {
 
 /** Runs a job of the store, showing how far it is, to its end. Ctrl-C ends the job at the service too. */
 export async function followJob(
-  name: 'check' | 'collect' | 'rebuild',
-  options: Readonly<Record<string, boolean>>,
+  name: 'check' | 'collect' | 'rebuild' | 'backup',
+  options: Readonly<Record<string, boolean | string>>,
   { out, connect, signal }: Context,
 ): Promise<JobOutcome> {
   const { imprint } = await connect()

@@ -1,8 +1,11 @@
 import { ServiceError } from '../base/errors.ts'
+import type { BackupTarget } from '../store/blobs/backup-target.ts'
+import type { BlobStore } from '../store/blobs/blob-store.ts'
+import { type MirrorReport, mirrorBlobs } from '../store/blobs/mirror-blobs.ts'
 import type { CollectReport, JobOptions, StoreFault } from '../store/chunks/chunk-store.ts'
 import type { ImagePorts } from './ports.ts'
 
-export type StoreJobName = 'collect' | 'check' | 'rebuild'
+export type StoreJobName = 'collect' | 'check' | 'rebuild' | 'backup'
 
 /** A fault, and the images that it touches. */
 export interface ImageFault extends StoreFault {
@@ -12,15 +15,27 @@ export interface CheckReport {
   readonly faults: number
 }
 
+/** What a backup is made from, and how its target is reached. */
+export interface Backups {
+  readonly blobs: BlobStore
+  /** @throws ServiceError `invalid-request` for a folder that is none, or not a backup's */
+  readonly open: (folder: string) => Promise<BackupTarget>
+}
+
 type Ports = Pick<ImagePorts, 'catalog' | 'chunks' | 'readers'>
+
+/** The catalog's journal: every record, which is copied before the packs that records name. */
+const RECORDS = 'journal/'
 
 /** What an administrator (or the clock) does to the whole store. One at a time: they read all of it, and would only slow each other. */
 export class StoreJobs {
   readonly #ports: Ports
+  readonly #backups: Backups
   #running: StoreJobName | null = null
 
-  constructor(ports: Ports) {
+  constructor(ports: Ports, backups: Backups) {
     this.#ports = ports
+    this.#backups = backups
   }
 
   get running(): StoreJobName | null {
@@ -50,6 +65,31 @@ export class StoreJobs {
         onFault({ ...fault, images: await this.#imagesOf(fault.manifests) })
       }
       return { faults }
+    })
+  }
+
+  /**
+   * Copies every blob that the backup in `folder` lacks: images, records and users as they are acknowledged by now. Uploads go
+   * on meanwhile; the collector does not, so nothing is taken away while it is copied. A backup that was cut short goes on
+   * where it stood.
+   * @param folder on the machine of the service
+   * @throws ServiceError `invalid-request` for a folder that will not do; `conflict` while another job runs, or for the backup of
+   *   another store; `no-space`; `cancelled`
+   */
+  backup(folder: string, { signal, onProgress }: JobOptions = {}): Promise<MirrorReport> {
+    return this.#alone('backup', async () => {
+      const target = await this.#backups.open(folder)
+      try {
+        const { packs } = await this.#ports.chunks.stats()
+        const report = await mirrorBlobs(this.#backups.blobs, target.blobs, RECORDS, {
+          ...(signal ? { signal } : {}),
+          onProgress: (copied) => onProgress?.({ phase: 'copying', done: copied, total: Math.max(copied, packs) }),
+        })
+        await target.complete()
+        return report
+      } finally {
+        await target.close()
+      }
     })
   }
 

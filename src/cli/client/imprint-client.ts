@@ -72,8 +72,8 @@ export class ImprintClient {
 
   /** Starts a job and follows it; leaving the loop, or `signal`, ends the job. */
   async *job(
-    name: 'check' | 'collect' | 'rebuild',
-    options: Readonly<Record<string, boolean>>,
+    name: 'check' | 'collect' | 'rebuild' | 'backup',
+    options: Readonly<Record<string, boolean | string>>,
     signal: AbortSignal,
   ): AsyncIterable<JobLine> {
     const ask = {
@@ -158,6 +158,7 @@ const usagesFrom = (answer: unknown): readonly Usage[] =>
 
 function failureOf(error: Shape): ServiceError {
   const message = error.textOrNull('message') ?? 'the job failed'
-  const code = error.textOrNull('code')
-  return new ServiceError(code === 'conflict' || code === 'corrupt' || code === 'cancelled' ? code : 'unavailable', message)
+  const told = error.textOrNull('code')
+  const code = (['conflict', 'corrupt', 'cancelled', 'invalid-request', 'no-space'] as const).find((known) => known === told)
+  return new ServiceError(code ?? 'unavailable', message)
 }

@@ -60,3 +60,13 @@ test('a blob that is merged into another during the copy is not missed', async (
   await mirrorBlobs(from, to, 'journal/')
   assert.deepEqual(await keysOf(to), await keysOf(from))
 })
+
+test('the mirror of another store, or of another past of this one, is refused before anything is removed', async () => {
+  for (const key of ['store.json', 'journal/1']) {
+    const from = await filled(['journal/1', 'packs/b', 'store.json'])
+    const to = await filled(['packs/a'])
+    await to.put(key, [Buffer.from('of another')])
+    await assert.rejects(mirrorBlobs(from, to, 'journal/'), { code: 'conflict' })
+    assert.ok((await keysOf(to)).includes('packs/a'))
+  }
+})

@@ -141,6 +141,10 @@ export const JobLine = Type.Union(
   { description: 'one a line; the last is a result or an error' },
 )
 export const CheckOptions = Type.Object({ readData: Type.Optional(Type.Boolean()) }, { additionalProperties: false })
+export const BackupOptions = Type.Object(
+  { folder: Type.String({ minLength: 1, maxLength: 4096, description: 'whole path; new, empty, or an earlier backup' }) },
+  { additionalProperties: false },
+)
 export const NoOptions = Type.Object({}, { additionalProperties: false })
 
 export const Status = Type.Object({

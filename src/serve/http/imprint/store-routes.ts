@@ -4,7 +4,7 @@ import { isServiceError, ServiceError } from '../../../base/errors.ts'
 import type { AuthenticatedCaller } from '../../../identity/identity.ts'
 import type { JobOptions } from '../../../store/chunks/chunk-store.ts'
 import { type Route, route } from './route.ts'
-import { CheckOptions, JobLine, NoOptions, StoreStatsBody } from './schemas.ts'
+import { BackupOptions, CheckOptions, JobLine, NoOptions, StoreStatsBody } from './schemas.ts'
 import type { ImprintServices } from './services.ts'
 
 /** A line at least so often: tells proxies and the client that the job is alive. */
@@ -73,6 +73,19 @@ export const storeRoutes = (services: ImprintServices): readonly Route[] => [
     async handle({ caller, reply }) {
       administratorsOnly(caller)
       return runJob(services, reply, (options) => services.jobs.rebuild(options))
+    },
+  }),
+  route({
+    method: 'POST',
+    path: '/store/backup',
+    summary: 'Copy what is new into a backup on the machine of the service',
+    who,
+    body: BackupOptions,
+    reply: stream,
+    errors: [...errors, 'invalid-request', 'no-space'],
+    async handle({ caller, reply, body }) {
+      administratorsOnly(caller)
+      return runJob(services, reply, (options) => services.jobs.backup(body.folder, options))
     },
   }),
 ]
