@@ -69,7 +69,7 @@ function fileReader(worker: Worker, { number, file, maxReadBytes, maxReads }: Jo
       return stop(overBudget('its tables are too large', { maxReadBytes }))
     if (reads > maxReads) return stop(overBudget('its tables are in too many pieces', { maxReads }))
     try {
-      const bytes = Uint8Array.from(await file.read(offset, length)) // handed over; the source may keep its own
+      const bytes = new Uint8Array(await file.read(offset, length)) // handed over; the source may keep its own
       post(worker, { kind: 'bytes', job: number, id, bytes }, [bytes.buffer])
     } catch (error) {
       if (error instanceof ServiceError) return stop(error)
