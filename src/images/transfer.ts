@@ -118,17 +118,16 @@ export async function heldImage(tx: CatalogWriter, { image: { id }, transferId, 
 }
 
 /**
- * Records what came. Until this has happened, the lease keeps the chunks; afterwards the record does.
- * @throws ServiceError `gone`, with nothing left behind
+ * Records what came. Until this has happened, the lease keeps the chunks; afterwards the record does, and the lease can go.
+ * @throws ServiceError `gone`
  */
 export async function completeTransfer(
   ports: ImagePorts,
   caller: Caller,
   transfer: Transfer,
-  { lease }: Ingested,
   changes: Partial<ImageRecord>,
 ): Promise<ImageRecord> {
-  const image = await ports.catalog.write(async (tx) => {
+  return ports.catalog.write(async (tx) => {
     const held = await heldImage(tx, transfer)
     const { transferId: _, reservedBytes: __, ...notes } = { ...held.notes, ...changes.notes }
     const at = ports.now()
@@ -136,8 +135,6 @@ export async function completeTransfer(
     await recordAudit(tx, caller, transfer.kind, stored, at, { bytes: stored.size })
     return stored
   })
-  await lease.release()
-  return image
 }
 
 /** Gives the image back as `queued`, with the reason. Where somebody else has it by now, there is nothing to give back. */
