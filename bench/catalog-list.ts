@@ -56,22 +56,24 @@ try {
   populate(path, count)
   console.log(`populated ${count} images in ${((performance.now() - began) / 1000).toFixed(1)} s`)
   const catalog = await SqliteCatalog.open({ path })
-  console.log('list of 25                        member: median    p99 µs     admin: median    p99 µs')
+  console.log('list of 25, µs'.padEnd(34), 'member: median    p99    CPU     admin: median    p99    CPU')
   for (const [name, query] of Object.entries(kinds)) {
     const cells: string[] = []
     for (const viewer of [{ projectId: DEMO }, { all: true, projectId: DEMO }] as const) {
       const times: number[] = []
+      const cpuBefore = process.threadCpuUsage()
       for (let round = 0; round < ROUNDS; round += 1) {
         const full = { viewer, limit: 25, ...query(round) }
         const from = performance.now()
         await catalog.images.list(full)
         times.push((performance.now() - from) * 1000)
       }
+      const { user, system } = process.threadCpuUsage(cpuBefore)
       times.sort((a, b) => a - b)
-      const at = (share: number) => (times[Math.floor(times.length * share)] ?? 0).toFixed(0).padStart(10)
-      cells.push(at(0.5) + at(0.99))
+      const at = (share: number) => (times[Math.floor(times.length * share)] ?? 0).toFixed(0).padStart(7)
+      cells.push(at(0.5).padStart(15) + at(0.99) + ((user + system) / ROUNDS).toFixed(0).padStart(7))
     }
-    console.log(name.padEnd(34), cells.join('     '))
+    console.log(name.padEnd(34), cells.join(''))
   }
   for (const writers of [1, 16]) {
     const each = 800 / writers
