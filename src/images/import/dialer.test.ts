@@ -192,6 +192,7 @@ test('a URL is read in one way or not at all', () => {
         }
       },
     ),
+    { numRuns: 40 },
   )
 })
 

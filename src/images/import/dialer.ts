@@ -146,22 +146,40 @@ function assertAllowed({ addresses, hosts }: Context, address: string, host: str
 }
 
 /** The addresses of a host that may be connected to: at least one. @throws ServiceError `invalid-request`, `unavailable` */
-async function allowedAddresses(context: Context, host: string): Promise<readonly string[]> {
+async function allowedAddresses(context: Context, host: string, signal: AbortSignal | undefined): Promise<readonly string[]> {
   if (isIP(host) !== 0) {
     assertAllowed(context, host, host)
     return [host]
   }
-  let answers: readonly string[]
-  try {
-    answers = await context.resolve(host)
-  } catch (cause) {
-    throw unavailable(`cannot be found: the name ${host} has no address`, cause)
-  }
+  const answers = await resolveInTime(context, host, signal)
   const allowed = answers.filter((address) => context.addresses.refusal(address, context.hosts.has(host)) === undefined)
   if (allowed.length > 0) return allowed.slice(0, MAX_ADDRESSES)
-  if (answers[0] === undefined) throw unavailable(`cannot be found: the name ${host} has no address`)
+  if (answers[0] === undefined) throw refused(`the name ${host} has no address`)
   assertAllowed(context, answers[0], host)
   return []
+}
+
+/** A name that does not exist is wrong for good; a name server that does not answer may answer later. */
+async function resolveInTime(
+  { resolve, limits }: Context,
+  host: string,
+  signal: AbortSignal | undefined,
+): Promise<readonly string[]> {
+  const deadline = AbortSignal.any([AbortSignal.timeout(limits.connectMs), ...(signal ? [signal] : [])])
+  const late = Promise.withResolvers<never>()
+  const onAbort = (): void => late.reject(deadline.reason)
+  deadline.addEventListener('abort', onAbort, { once: true })
+  try {
+    return await Promise.race([resolve(host), late.promise])
+  } catch (cause) {
+    if (signal?.aborted) throw cancelled(signal)
+    const isUnknown = (cause as NodeJS.ErrnoException).code === 'ENOTFOUND'
+    throw isUnknown
+      ? refused(`the name ${host} has no address`)
+      : unavailable(`cannot be found: nobody says which address ${host} has`, cause)
+  } finally {
+    deadline.removeEventListener('abort', onAbort)
+  }
 }
 
 async function requestOnce(context: Context, url: ImportUrl, { headers, signal }: DialOptions): Promise<DialedResponse> {
@@ -213,7 +231,7 @@ function lengthOf(headers: IncomingHttpHeaders): number | undefined {
 /** Tries the addresses in turn. What comes back is connected to an address that passed, and for https is authenticated. */
 async function connectTo(context: Context, url: ImportUrl, signal: AbortSignal | undefined): Promise<Socket> {
   let last: unknown
-  for (const address of await allowedAddresses(context, url.host)) {
+  for (const address of await allowedAddresses(context, url.host, signal)) {
     try {
       return await connectToAddress(context, url, address, signal)
     } catch (error) {

@@ -11,7 +11,9 @@ export interface FetchOptions {
   readonly onAnswer?: ((answer: { readonly url: string; readonly fileBytes: number | undefined }) => void) | undefined
 }
 export interface RetryLimits {
-  /** Tries in a row that bring no byte. */
+  /** Tries at the beginning, before the source has ever answered: few, for somebody waits to learn of a slip in the address. */
+  readonly first: number
+  /** Later tries in a row that bring no byte. */
   readonly fruitless: number
   /** Connections in all. */
   readonly connections: number
@@ -19,7 +21,7 @@ export interface RetryLimits {
   readonly firstPauseMs: number
   readonly maxPauseMs: number
 }
-const defaultRetry: RetryLimits = { fruitless: 5, connections: 50, firstPauseMs: 500, maxPauseMs: 30_000 }
+const defaultRetry: RetryLimits = { first: 3, fruitless: 5, connections: 50, firstPauseMs: 500, maxPauseMs: 30_000 }
 
 /**
  * The bytes of a file elsewhere, front to back. Where the connection breaks, it goes on from the byte it had reached, if the
@@ -62,11 +64,12 @@ export async function* fetchFile(
     }
     fruitless = offset > before ? 0 : fruitless + 1
     const resumable = offset === 0 || file?.validator !== undefined
-    if (!resumable || fruitless >= retry.fruitless || connections >= retry.connections) {
+    const patience = file ? retry.fruitless : retry.first
+    if (!resumable || fruitless >= patience || connections >= retry.connections) {
       const what = resumable ? `gave up after ${connections} connections` : 'it names no ETag, so it cannot be gone on with'
       throw new ServiceError('unavailable', `${failure.message}; ${what}`, { offset }, { cause: failure })
     }
-    await pause(Math.min(retry.maxPauseMs, retry.firstPauseMs * 2 ** fruitless), undefined, signal ? { signal } : {}).catch(
+    await pause(Math.min(retry.maxPauseMs, retry.firstPauseMs * 2 ** (fruitless - 1)), undefined, signal ? { signal } : {}).catch(
       () => {
         throw new ServiceError('cancelled', 'the import was cancelled')
       },

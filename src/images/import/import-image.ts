@@ -37,7 +37,7 @@ export async function importImage(
   assertImportable(before)
   assertStores(request)
   if (method.name === 'copy-image') {
-    if (request.allStores) return null
+    if (request.allStores) return nothingToCopy(ports, caller, id)
     throw new ServiceError('invalid-request', `image ${before.id} is in store "${STORE_ID}" already, and there is no other`)
   }
   if (method.name === 'web-download') ports.source.check(method.uri)
@@ -66,6 +66,16 @@ export async function importImage(
     throw error
   }
   return task
+}
+
+/** Clients that wait for a copy look at the image until no store is left to copy to. */
+async function nothingToCopy(ports: ImagePorts, caller: Caller, id: string): Promise<null> {
+  await ports.catalog.write(async (tx) => {
+    const { image } = await findImage(tx, caller, id, verbs['copy-image'])
+    const notes = { ...image.notes, importingToStores: '', failedImport: '' }
+    await tx.images.update(image.id, image.version, { notes, updatedAt: ports.now() })
+  })
+  return null
 }
 
 /** Takes up the imports that the last run of the service left unfinished. */

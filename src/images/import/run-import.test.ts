@@ -7,6 +7,8 @@ import { wrapDisk } from '../../disk/formats/index.ts'
 import { deleteImage } from '../delete-image.ts'
 import { stage } from '../stage.ts'
 import { type HostileServer, hostileServer, ok, reply } from './hostile-server.suite.ts'
+import { importImage } from './import-image.ts'
+import { importRequestFrom } from './import-request.ts'
 import { importService, importStores } from './import-service.suite.ts'
 
 const sha256 = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex')
@@ -247,6 +249,27 @@ test('parallel imports never take more than the quota', async (t) => {
   assert.ok(usage.totalBytes <= 2 * 2 ** 20, String(usage.totalBytes))
   const statuses = await Promise.all(ids.map(async (id) => (await service.show(id)).status))
   assert.ok(statuses.includes('active') && statuses.includes('queued'))
+})
+
+test('a name that does not exist fails at once, with the reason', async (t) => {
+  const { service } = await serving(t, disk)
+  const id = await service.image()
+  const { image } = await service.import(id, { name: 'web-download', uri: 'http://does-not-exist.invalid/disk.img' })
+  assert.deepEqual([image.status, image.notes.failedImport], ['queued', 'imprint'])
+  assert.match(String(image.notes.failure), /does-not-exist\.invalid/)
+})
+
+test('a copy to all stores is done where there is one, and to that one refused', async (t) => {
+  const { service, web } = await serving(t, disk)
+  const id = await service.image()
+  await service.import(id, web)
+  const admin = { ...service.caller, isAdmin: true }
+  const copy = (more: object) =>
+    importImage(service.ports(), admin, id, importRequestFrom({ method: { name: 'copy-image' }, ...more }))
+  assert.equal(await copy({ all_stores: true }), null)
+  assert.equal((await service.show(id)).notes.importingToStores, '')
+  await assert.rejects(copy({}), { code: 'invalid-request', message: /already/ })
+  await assert.rejects(copy({ stores: ['elsewhere'] }), { code: 'conflict', message: /no store "elsewhere"/ })
 })
 
 const notBegun: readonly { name: string; fields?: object; method: object; code: string }[] = [

@@ -139,10 +139,10 @@ export const resources: StandardNamespace = {
     'What a machine needs at least. Memory and disk are attributes of every image, min_ram and min_disk; the rest is here.',
   resource_type_associations: onImages,
   properties: {
-    imprint_min_vcpus: whole('Processors', 'Virtual processors that the system needs to be of use.', 1, 1024),
-    imprint_recommended_ram: whole('Recommended memory', 'MB with which it runs well.', 0),
-    imprint_recommended_disk: whole('Recommended disk', 'GB with which it runs well.', 0),
-    imprint_recommended_vcpus: whole('Recommended processors', 'Virtual processors with which it runs well.', 1, 1024),
+    min_vcpus: whole('Processors', 'Virtual processors that the system needs to be of use.', 1, 1024),
+    recommended_ram: whole('Recommended memory', 'MB with which it runs well.', 0),
+    recommended_disk: whole('Recommended disk', 'GB with which it runs well.', 0),
+    recommended_vcpus: whole('Recommended processors', 'Virtual processors with which it runs well.', 1, 1024),
   },
 }
 
