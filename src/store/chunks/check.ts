@@ -1,7 +1,7 @@
 import { isServiceError } from '../../base/errors.ts'
 import { MiB } from '../../base/units.ts'
 import type { JobOptions, StoreFault } from './chunk-store.ts'
-import { countOf, digestAt, digestOfManifest, hexOf, keyAt, keyOf } from './digests.ts'
+import { countOf, digestAt, digestOfManifest, hexOf, joinDigests, keyAt, keyOf } from './digests.ts'
 import type { Engine } from './engine.ts'
 import { cancelledError } from './gather.ts'
 import type { ChunkColumns } from './index/chunk-index.ts'
@@ -203,5 +203,9 @@ async function* checkManifests(
     }
     onProgress?.({ phase: 'manifests', done: names.size, total: 0 })
   }
+  // a manifest whose pages are damaged cannot be walked to the end, but the index remembers what it used
+  for (const one of [...findings, ...missing.values()])
+    for (const user of one.digests.length === 0 ? [] : await engine.index.manifestsUsing(joinDigests(one.digests)))
+      if (names.has(hexOf(user))) one.manifests.add(hexOf(user))
   yield* missing.values()
 }

@@ -127,11 +127,10 @@ export class ChunkReader {
     }
   }
 
-  /** Forgets what it knows, as what is stored has changed. */
+  /** Forgets where chunks are and which manifests there were; chunks are what their digests say, for ever. */
   forget(): void {
     this.#locations.clear()
     this.#manifests.clear()
-    this.#cache.clear()
   }
 
   #plainBytes({ root }: OpenManifest, chunk: number): number {

@@ -69,6 +69,7 @@ export async function collect(
     chunksRemoved += removed.chunks
     onProgress({ phase: 'sweep', done: after, total: lastChunk })
   }
+  engine.reader.forget()
   failpoint('collector:swept')
 
   const packsRewritten = await repack(engine, assertGoesOn, onProgress)

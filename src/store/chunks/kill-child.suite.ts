@@ -27,7 +27,13 @@ export const fileOfSeed = (seed: number): Uint8Array => {
 export async function openFsStore(folder: string) {
   const blobs = await FsBlobStore.open(join(folder, 'blobs'))
   const index = await SqliteChunkIndex.open(join(folder, 'index.db'))
-  return { blobs, store: await openChunkStore({ blobs, index, workers: 2, chunkBytes: CHUNK_BYTES }) }
+  const store = await openChunkStore({ blobs, index, workers: 2, chunkBytes: CHUNK_BYTES })
+  let closing: Promise<void> | undefined
+  const close = () => {
+    closing ??= store.close().then(() => blobs.close())
+    return closing
+  }
+  return { blobs, store, close }
 }
 
 export function uploadsIn(folder: string): string[] {

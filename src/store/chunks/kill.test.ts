@@ -20,7 +20,7 @@ function runUntilKilled(folder: string, failpoint: string, killAfterMs?: number)
 
 /** What must hold after any death: opens, nothing acknowledged is lost, and one collection leaves nothing else. */
 async function assertSound(folder: string): Promise<void> {
-  const { blobs, store } = await openFsStore(folder)
+  const { blobs, store, close } = await openFsStore(folder)
   try {
     const records = recordsIn(folder)
     for (const [manifest, seed] of records)
@@ -37,8 +37,7 @@ async function assertSound(folder: string): Promise<void> {
     await store.collect(() => these())
     assert.deepEqual(await keysOf(blobs), ['store.json'], 'nothing leaks')
   } finally {
-    await store.close()
-    await blobs.close()
+    await close()
   }
 }
 

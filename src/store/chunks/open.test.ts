@@ -63,8 +63,9 @@ test('what is ingested in any pieces is read back the same, whole and in ranges'
   )
 })
 
-test('what nobody names is gone after one collection, and what somebody names is not', async () => {
+test('what nobody names is gone after one collection, and what somebody names is not', async (t) => {
   const mine = await memoryStore(new MemoryBlobStore(), CHUNK)
+  t.after(() => mine.close())
   const keep = noise(200 * CHUNK, 1)
   const both = noise(100 * CHUNK, 2)
   const kept = await ingestAndRelease(mine, Buffer.concat([keep, both]))
@@ -82,7 +83,6 @@ test('what nobody names is gone after one collection, and what somebody names is
   await mine.drop(kept.manifest)
   await mine.collect(() => these())
   assert.equal((await mine.stats()).chunks, 0)
-  await mine.close()
 })
 
 test('a store without manifests has no packs after a collection', async () => {

@@ -1,0 +1,107 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { MemoryBlobStore } from '../blobs/memory/memory-blob-store.ts'
+import { fileOf, inSteps, keysOf, memoryStore, noise, readAll, these } from './random-files.suite.ts'
+
+const CHUNK = 4096
+const WRITERS = 4
+const ROUNDS = 12
+
+/** Files are made of a few parts that all writers use, so that nearly every chunk is dropped and wanted again all the time. */
+const parts = Array.from({ length: 6 }, (_, seed) => noise(30 * CHUNK, seed))
+const fileFrom = (seed: number) =>
+  new Uint8Array(Buffer.concat([parts[seed % 6]!, parts[(seed * 5 + 1) % 6]!, fileOf([{ fill: 'text', bytes: 100, seed }])]))
+
+test('no chunk in use is lost while files come and go and the collector runs all the time', async (t) => {
+  const blobs = new MemoryBlobStore()
+  const store = await memoryStore(blobs, CHUNK)
+  t.after(() => store.close())
+  /** What records name: manifest → how many records. */
+  const records = new Map<string, number>()
+  const change = (manifest: string, by: number) => {
+    const count = (records.get(manifest) ?? 0) + by
+    if (count > 0) records.set(manifest, count)
+    else records.delete(manifest)
+    return count
+  }
+  let collections = 0
+  let over = false
+  const collector = async () => {
+    while (!over) {
+      await store.collect(() => these(...records.keys()))
+      collections += 1
+    }
+  }
+  const writer = async (number: number) => {
+    const mine: { manifest: string; seed: number }[] = []
+    for (let round = 0; round < ROUNDS; round += 1) {
+      const seed = number * 31 + round * 7
+      const bytes = fileFrom(seed)
+      const ingested = await store.ingest(inSteps(bytes, 50_000), { owner: `p${number}` })
+      change(ingested.manifest, 1)
+      await ingested.lease.release()
+      mine.push({ manifest: ingested.manifest, seed })
+      const old = mine[round % mine.length]!
+      assert.equal(
+        Buffer.compare(await readAll(store, old.manifest), fileFrom(old.seed)),
+        0,
+        `file ${old.seed} in round ${round}`,
+      )
+      if (mine.length > 3) {
+        const gone = mine.splice(1, 1)[0]! // the oldest stays
+        if (change(gone.manifest, -1) === 0) await store.drop(gone.manifest)
+      }
+    }
+    return mine
+  }
+  const running = collector()
+  const kept = await Promise.all(Array.from({ length: WRITERS }, (_, number) => writer(number))).finally(() => {
+    over = true
+  })
+  await running
+  assert.ok(collections > 2, 'the collector ran beside the writers')
+  for (const { manifest, seed } of kept.flat())
+    if (records.has(manifest)) assert.equal(Buffer.compare(await readAll(store, manifest), fileFrom(seed)), 0)
+  await store.collect(() => these(...records.keys()))
+  for await (const fault of store.check(() => these(...records.keys()))) assert.fail(fault.message)
+  await store.collect(() => these())
+  assert.deepEqual(await keysOf(blobs), ['store.json'])
+})
+
+test('the same new bytes from many at once are stored once', async (t) => {
+  const blobs = new MemoryBlobStore()
+  const store = await memoryStore(blobs, CHUNK)
+  t.after(() => store.close())
+  const bytes = noise(200 * CHUNK, 77)
+  const all = await Promise.all(Array.from({ length: 6 }, () => store.ingest(inSteps(bytes, 70_000), { owner: 'p' })))
+  assert.equal(new Set(all.map(({ manifest }) => manifest)).size, 1)
+  const { storedBytes, chunks } = await store.stats()
+  assert.equal(
+    all.reduce((sum, { newBytes }) => sum + newBytes, 0),
+    storedBytes,
+  )
+  assert.equal(chunks, 200 + 2)
+  for (const { lease } of all.slice(1)) await lease.abandon()
+  await all[0]!.lease.release()
+  await store.collect(() => these(all[0]!.manifest))
+  assert.equal(Buffer.compare(await readAll(store, all[0]!.manifest), bytes), 0)
+})
+
+test('who reads a file may finish although it was dropped and collected meanwhile', async (t) => {
+  const store = await memoryStore(new MemoryBlobStore(), CHUNK)
+  t.after(() => store.close())
+  const bytes = noise(600 * CHUNK, 5)
+  const { manifest, lease } = await store.ingest(inSteps(bytes, 70_000), { owner: 'p' })
+  await lease.release()
+  const read: Uint8Array[] = []
+  for await (const part of store.stream(manifest, 0, bytes.length)) {
+    if (read.length === 0) {
+      await store.drop(manifest)
+      await store.collect(() => these())
+    }
+    read.push(part)
+  }
+  assert.equal(Buffer.compare(Buffer.concat(read), bytes), 0)
+  await store.collect(() => these())
+  await assert.rejects(readAll(store, manifest), { code: 'not-found' })
+})
