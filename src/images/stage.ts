@@ -16,15 +16,11 @@ export async function stage(ports: ImagePorts, caller: Caller, id: string, incom
   try {
     ingested = await ports.chunks.ingest(metered(ports, transfer, incoming), ingestOptions(transfer, incoming))
     failpoint('stage:ingested')
-    const image = await completeTransfer(ports, caller, transfer, {
+    return await completeTransfer(ports, caller, transfer, ingested, {
       stagedManifest: ingested.manifest,
       size: ingested.fileBytes,
       notes: stagedDigests(ingested),
     })
-    const { lease } = ingested
-    ingested = undefined // the record has the bytes now
-    await lease.release()
-    return image
   } catch (error) {
     await abandonTransfer(ports, caller, transfer, ingested, error)
     throw error

@@ -118,16 +118,17 @@ export async function heldImage(tx: CatalogWriter, { image: { id }, transferId, 
 }
 
 /**
- * Records what came. Until this has happened, the lease keeps the chunks; afterwards the record does, and the lease can go.
+ * Records what came. Until this has happened, the lease keeps the chunks; afterwards the record does, and the lease goes.
  * @throws ServiceError `gone`
  */
 export async function completeTransfer(
   ports: ImagePorts,
   caller: Caller,
   transfer: Transfer,
+  { lease }: Ingested,
   changes: Partial<ImageRecord>,
 ): Promise<ImageRecord> {
-  return ports.catalog.write(async (tx) => {
+  const image = await ports.catalog.write(async (tx) => {
     const held = await heldImage(tx, transfer)
     const { transferId: _, reservedBytes: __, ...notes } = { ...held.notes, ...changes.notes }
     const at = ports.now()
@@ -135,6 +136,8 @@ export async function completeTransfer(
     await recordAudit(tx, caller, transfer.kind, stored, at, { bytes: stored.size })
     return stored
   })
+  await lease.release()
+  return image
 }
 
 /** Gives the image back as `queued`, with the reason. Where somebody else has it by now, there is nothing to give back. */
@@ -145,7 +148,7 @@ export async function abandonTransfer(
   ingested: Ingested | undefined,
   error: unknown,
 ): Promise<void> {
-  await ingested?.lease.abandon()
+  if (ingested) await letGo(ports, transfer, ingested)
   const failure = failureText(error)
   await ports.catalog.write(async (tx) => {
     const image = await tx.images.get(transfer.image.id)
@@ -161,6 +164,13 @@ export async function abandonTransfer(
     })
     await recordAudit(tx, caller, transfer.kind, image, at, { failure }, 'failure')
   })
+}
+
+/** A commit that failed may have happened all the same: what the record names is kept. */
+async function letGo({ catalog }: ImagePorts, { image: { id } }: Transfer, { lease, manifest }: Ingested): Promise<void> {
+  const image = await catalog.images.get(id)
+  const isNamed = image?.manifest === manifest || image?.stagedManifest === manifest
+  await (isNamed ? lease.release() : lease.abandon())
 }
 
 const MAX_FAILURE_CHARACTERS = 500

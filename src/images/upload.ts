@@ -33,7 +33,7 @@ export async function upload(ports: ImagePorts, caller: Caller, id: string, inco
       declaredOf(transfer.image),
       incoming.signal,
     )
-    const image = await completeTransfer(ports, caller, transfer, {
+    const image = await completeTransfer(ports, caller, transfer, ingested, {
       status: 'active',
       manifest: ingested.manifest,
       size: ingested.fileBytes,
@@ -42,9 +42,6 @@ export async function upload(ports: ImagePorts, caller: Caller, id: string, inco
       notes: warnings.length > 0 ? { warnings: warnings.join(' ') } : {},
     })
     failpoint('upload:active')
-    const { lease } = ingested
-    ingested = undefined // the record has the bytes now: nothing that happens from here on takes them away
-    await lease.release()
     return image
   } catch (error) {
     await abandonTransfer(ports, caller, transfer, ingested, error)
