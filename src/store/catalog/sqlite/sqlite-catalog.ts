@@ -43,11 +43,12 @@ export class SqliteCatalog implements Catalog {
   readonly #reader: DatabaseSync
   readonly #wal: WalFile
   readonly #queue: WriteQueue
-  readonly #checkpointer: Checkpointer | undefined
+  readonly #checkpointer: Checkpointer
   readonly #journal: Journal | undefined
   readonly #options: SqliteCatalogOptions
   readonly #readSession: SqliteSession
   #checkpointedBytes = 0
+  #temporaryFolder: string | undefined
 
   /**
    * Opens the database, makes or migrates it, and brings it and the journal to the same transaction.
@@ -79,17 +80,11 @@ export class SqliteCatalog implements Catalog {
 
   static async #openTemporary(options: SqliteCatalogOptions): Promise<SqliteCatalog> {
     const folder = mkdtempSync(join(tmpdir(), 'imprint-catalog-'))
-    const discard = () => rmSync(folder, { recursive: true, force: true })
-    process.once('exit', discard)
+    temporaryFolders.add(folder)
     const catalog = await SqliteCatalog.open({ ...options, path: join(folder, 'catalog.db') })
-    catalog.#discard = () => {
-      process.off('exit', discard)
-      discard()
-    }
+    catalog.#temporaryFolder = folder
     return catalog
   }
-
-  #discard: (() => void) | undefined
 
   private constructor(
     options: SqliteCatalogOptions,
@@ -120,7 +115,7 @@ export class SqliteCatalog implements Catalog {
     this.#queue = new WriteQueue({
       database: writer,
       makeWriter,
-      sync: () => (this.#discard ? Promise.resolve() : wal.sync()),
+      sync: () => (this.#temporaryFolder ? Promise.resolve() : wal.sync()),
       journal,
       afterBatch: () => this.#keepHouse(),
     })
@@ -133,11 +128,11 @@ export class SqliteCatalog implements Catalog {
   async close(): Promise<void> {
     await this.#queue.close()
     await this.#journal?.settled()
-    await this.#checkpointer?.close()
+    await this.#checkpointer.close()
     await this.#wal.close()
     this.#reader.close()
     this.#writer.close() // the last connection checkpoints and removes the log
-    this.#discard?.()
+    if (this.#temporaryFolder) discard(this.#temporaryFolder)
   }
 
   /** Between two batches: checkpoints and compactions are started, and the log is kept from growing without end. */
@@ -146,11 +141,11 @@ export class SqliteCatalog implements Catalog {
       () => this.#durablePages(),
       (error) => this.#options.onProblem?.(error),
     )
-    const walBytes = await this.#wal.bytes()
+    const walBytes = this.#wal.bytes()
     if (walBytes < this.#checkpointedBytes) this.#checkpointedBytes = 0 // SQLite has started the log anew
     if (walBytes < CHECKPOINT_BYTES || walBytes < this.#checkpointedBytes + CHECKPOINT_AGAIN_BYTES) return
     this.#checkpointedBytes = walBytes
-    const checkpoint = this.#checkpointer?.run().catch((error: unknown) => this.#checkpointFailed(error))
+    const checkpoint = this.#checkpointer.run().catch((error: unknown) => this.#checkpointFailed(error))
     if (walBytes >= PAUSE_BYTES) await checkpoint
   }
 
@@ -166,6 +161,16 @@ export class SqliteCatalog implements Catalog {
       yield page
     }
   }
+}
+
+/** Of catalogs on `:memory:` that are still open. */
+const temporaryFolders = new Set<string>()
+process.once('exit', () => {
+  for (const folder of temporaryFolders) discard(folder)
+})
+function discard(folder: string): void {
+  rmSync(folder, { recursive: true, force: true })
+  temporaryFolders.delete(folder)
 }
 
 /** Commits go to the write-ahead log without a sync; `WalFile` syncs it, and a worker checkpoints it. */
