@@ -1,8 +1,9 @@
 /** Settings → adapters → services → server. The only file that names an adapter. */
-import { existsSync, mkdirSync, readFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
-import type { FastifyInstance, FastifyRequest } from 'fastify'
-import pino, { type Logger } from 'pino'
+import type { FastifyInstance } from 'fastify'
+import type { Logger } from 'pino'
+import { ServiceError } from './base/errors.ts'
 import { lockFolder } from './base/folder-lock.ts'
 import { createIdentity } from './identity/service.ts'
 import { ChunkUploads } from './images/add-by-chunks.ts'
@@ -17,6 +18,9 @@ import { imageApi, imageVersions } from './serve/http/image/image-api.ts'
 import { imprintApi } from './serve/http/imprint/imprint-api.ts'
 import { createMetrics } from './serve/http/metrics.ts'
 import { createServer } from './serve/http/server.ts'
+import { addressFor, baseUrl, hostAndPort } from './serve/process/address.ts'
+import { announcement } from './serve/process/announce.ts'
+import { openLog } from './serve/process/log.ts'
 import { readSettings, type SettingName, type Settings } from './settings/settings.ts'
 import type { BlobStore } from './store/blobs/blob-store.ts'
 import { openBackupFolder } from './store/blobs/fs/backup-folder.ts'
@@ -42,21 +46,20 @@ export async function serve(
   })
   const data = resolve(settings.data)
   mkdirSync(data, { recursive: true, mode: 0o700 })
-  const unlock = lockFolder(join(data, 'lock'))
-  const { log, place } = openLog(settings, data)
-  const service = await openService(settings, data, log)
-  try {
-    await service.app.listen(hostAndPort(settings.listen))
-    announce(addressOf(service.app, settings), data, place, service.firstPassword)
-    log.info({ event: 'started', version: VERSION, data })
-    log.info({ event: 'stopping', signal: await stopSignal })
-    await drain(service.app, settings.drainSeconds, log)
-  } finally {
-    await service.close()
-    unlock()
+  await using opened = new AsyncDisposableStack() // closed in reverse, also where the start fails half-way
+  opened.defer(lockFolder(join(data, 'lock')))
+  const { log, file } = openLog(settings, data)
+  opened.defer(() => {
     log.info({ event: 'stopped' })
     log.flush()
-  }
+  })
+  const { app, firstPassword } = await openService(settings, data, log, opened)
+  const port = await listen(app, settings.listen)
+  const address = addressFor(settings, port)
+  process.stdout.write(announcement({ version: VERSION, address, dataFolder: data, logFile: file, firstPassword }))
+  log.info({ event: 'started', version: VERSION, address })
+  log.info({ event: 'stopping', signal: await stopSignal })
+  await drain(app, settings.drainSeconds, log)
   return 0
 }
 
@@ -64,18 +67,17 @@ interface Service {
   readonly app: FastifyInstance
   /** Made up for the first administrator; null on every later start. */
   readonly firstPassword: string | null
-  close(): Promise<void>
 }
 
-async function openService(settings: Settings, data: string, log: Logger): Promise<Service> {
+/** @param opened gets what must be closed */
+async function openService(settings: Settings, data: string, log: Logger, opened: AsyncDisposableStack): Promise<Service> {
   const problem = (what: string) => (error: unknown) => log.error({ event: 'background-problem', what, err: error })
   const blobs = await FsBlobStore.open(join(data, 'store'))
-  const catalog = await openCatalog(join(data, 'catalog.db'), blobs, log)
-  const chunks = await openChunks(join(data, 'index.db'), blobs, catalog, settings, log)
+  const catalog = opened.adopt(await openCatalog(join(data, 'catalog.db'), blobs, log), (it) => it.close())
+  const chunks = opened.adopt(await openChunks(join(data, 'index.db'), blobs, catalog, settings, log), (it) => it.close())
   const identity = createIdentity(catalog, { tokenLifetimeMs: settings.tokenHours * HOUR_MS, region: settings.region })
-  const password = settings.adminPassword
-  const first = await identity.bootstrap({
-    ...(password ? { password } : {}),
+  const { password: firstPassword } = await identity.bootstrap({
+    ...(settings.adminPassword ? { password: settings.adminPassword } : {}),
     defaultLimits: {
       image_count_total: settings.quotaImages,
       image_size_total: inMiB(settings.quotaBytes),
@@ -85,48 +87,45 @@ async function openService(settings: Settings, data: string, log: Logger): Promi
   })
   await loadStandardMetadefs({ catalog })
 
-  const examiner = createExaminer({})
-  const images = await openImages({
-    catalog,
-    chunks,
-    limits: identity.limits,
-    examiner,
-    dialer: createDialer({
-      allowedHosts: settings.importHosts,
-      allowedNetworks: settings.importNetworks,
-      allowedPorts: settings.importPorts.map(Number),
+  const images = opened.adopt(
+    await openImages({
+      catalog,
+      chunks,
+      limits: identity.limits,
+      examiner: opened.adopt(createExaminer(), (it) => it.close()),
+      dialer: createDialer({
+        allowedHosts: settings.importHosts,
+        allowedNetworks: settings.importNetworks,
+        allowedPorts: settings.importPorts.map(Number),
+      }),
+      protections: settings.propertyProtections
+        ? parseProtections(readFileSync(settings.propertyProtections, 'utf8'))
+        : noProtections,
+      maxImageBytes: settings.maxImageBytes,
+      onProblem: problem('job'),
     }),
-    protections: settings.propertyProtections
-      ? parseProtections(readFileSync(settings.propertyProtections, 'utf8'))
-      : noProtections,
-    maxImageBytes: settings.maxImageBytes,
-    onProblem: problem('job'),
-  })
-  const jobs = new StoreJobs(images.ports, { blobs, open: (folder) => openBackupFolder(folder, data) })
-  const uploads = new ChunkUploads(images.ports)
-  const stopSweeping = identity.startSweeping()
-  const stopCollecting = every(
-    settings.collectHours * HOUR_MS,
-    async () => {
-      if (jobs.running) return
-      log.info({ event: 'collected', ...(await jobs.collect()) })
-    },
-    problem('collector'),
+    (it) => it.close(),
   )
+  const jobs = new StoreJobs(images.ports, { blobs, open: (folder) => openBackupFolder(folder, data) })
+  const collect = async () => {
+    if (!jobs.running) log.info({ event: 'collected', ...(await jobs.collect()) })
+  }
+  opened.defer(identity.startSweeping())
+  opened.defer(every(settings.collectHours * HOUR_MS, collect, problem('collector')))
 
   const baseUrlOf = baseUrl(settings)
-  const startedAt = Date.now()
+  const uploads = new ChunkUploads(images.ports)
   const app = createServer({
     apis: [
       identityApi({ identity, baseUrlOf }),
       imageApi({ ports: images.ports, baseUrlOf }),
-      imprintApi({ images: images.ports, uploads, jobs, identity, version: VERSION, startedAt, now: Date.now }),
+      imprintApi({ images: images.ports, uploads, jobs, identity, version: VERSION, startedAt: Date.now(), now: Date.now }),
     ],
     authenticator: identity.authenticator,
     metrics: createMetrics(() => chunks.stats()),
     log,
     ...(settings.tlsCertificate
-      ? { tls: { cert: readFileSync(settings.tlsCertificate, 'utf8'), key: readFileSync(settings.tlsKey, 'utf8') } }
+      ? { tls: { cert: readFileSync(settings.tlsCertificate), key: readFileSync(settings.tlsKey) } }
       : {}),
     ready: async () => {
       await catalog.documents.get('identity-state', 'bootstrap')
@@ -135,18 +134,20 @@ async function openService(settings: Settings, data: string, log: Logger): Promi
     versions: imageVersions,
     baseUrlOf,
   })
-  return {
-    app,
-    firstPassword: first.password,
-    async close() {
-      stopCollecting()
-      stopSweeping()
-      await images.close()
-      await examiner.close()
-      await chunks.close()
-      await catalog.close()
-    },
+  return { app, firstPassword }
+}
+
+/** @returns the port that was bound */
+async function listen(app: FastifyInstance, address: string): Promise<number> {
+  try {
+    await app.listen(hostAndPort(address))
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code !== 'EADDRINUSE') throw cause
+    const message = `another program answers at ${address} already; choose another address with --listen or IMPRINT_LISTEN`
+    throw new ServiceError('conflict', message, {}, { cause })
   }
+  const bound = app.server.address()
+  return typeof bound === 'object' && bound ? bound.port : hostAndPort(address).port
 }
 
 /** A database that is lost is made again from the journal in the store. */
@@ -171,7 +172,9 @@ async function openChunks(
   settings: Settings,
   log: Logger,
 ): Promise<ChunkStore> {
-  const lost = !existsSync(path) && (await holdsAny(blobs, 'packs/'))
+  const unfinished = `${path}.rebuilding` // stands there while the index is made again, so that a kill does not leave half of one
+  const lost = existsSync(unfinished) || (!existsSync(path) && (await holdsAny(blobs, 'packs/')))
+  if (lost) writeFileSync(unfinished, '')
   const index = await SqliteChunkIndex.open(path)
   const chunks = await openChunkStore({ blobs, index, workers: settings.workers, memoryBytes: settings.memory })
   if (lost) {
@@ -180,6 +183,7 @@ async function openChunks(
       for await (const { manifest } of catalog.images.manifests()) yield manifest
     }
     log.warn({ event: 'index-rebuilt', ...(await chunks.rebuild(live)) })
+    rmSync(unfinished)
   }
   return chunks
 }
@@ -187,30 +191,6 @@ async function openChunks(
 async function holdsAny(blobs: BlobStore, prefix: string): Promise<boolean> {
   for await (const _ of blobs.list(prefix)) return true
   return false
-}
-
-/** In a terminal the log goes to a file, for the terminal is for people; elsewhere (systemd, containers) to stderr. */
-function openLog(settings: Settings, data: string): { log: Logger; place: string | null } {
-  const place = process.stderr.isTTY ? join(data, 'imprint.log') : null
-  const destination = pino.destination(place ? { dest: place, sync: false, mode: 0o600 } : { dest: 2, sync: false })
-  return { log: pino({ level: settings.logLevel, base: null, timestamp: pino.stdTimeFunctions.isoTime }, destination), place }
-}
-
-function announce(address: string, data: string, logFile: string | null, password: string | null): void {
-  const say = (line = '') => process.stdout.write(`${line}\n`)
-  say(`Imprint ${VERSION} answers at ${address}`)
-  say(`  data   ${data}`)
-  if (logFile) say(`  log    ${logFile}`)
-  if (password !== null) {
-    say()
-    say('  The first administrator was made. This password is shown once; only its hash is kept:')
-    say('    user      admin')
-    say(`    password  ${password}`)
-  }
-  say()
-  say('  Next, in another terminal:')
-  say(`    bin/imprint login ${address}`)
-  say()
 }
 
 /** Lets requests finish for so long, then cuts what is left. */
@@ -228,25 +208,6 @@ function every(ms: number, work: () => Promise<void>, onProblem: (error: unknown
   if (ms === 0) return () => {}
   const timer = setInterval(() => void work().catch(onProblem), ms)
   return () => clearInterval(timer)
-}
-
-function hostAndPort(listen: string): { host: string; port: number } {
-  const colon = listen.lastIndexOf(':')
-  return { host: listen.slice(0, colon).replace(/^\[|\]$/g, ''), port: Number(listen.slice(colon + 1)) }
-}
-
-function addressOf(app: FastifyInstance, settings: Settings): string {
-  if (settings.publicUrl) return settings.publicUrl
-  const bound = app.server.address()
-  const port = typeof bound === 'object' && bound ? bound.port : hostAndPort(settings.listen).port
-  return `${settings.tlsCertificate ? 'https' : 'http'}://${settings.listen.slice(0, settings.listen.lastIndexOf(':'))}:${port}`
-}
-
-/** Links lead back the way that the client came, unless the operator says otherwise. A Host header is a client's word: only a plain one is repeated. */
-function baseUrl(settings: Settings): (request: FastifyRequest) => string {
-  const PLAIN_HOST = /^([a-z0-9.-]+|\[[0-9a-f:.]+\])(:\d{1,5})?$/i
-  return (request) =>
-    settings.publicUrl || `${request.protocol}://${PLAIN_HOST.test(request.host) ? request.host : settings.listen}`
 }
 
 const inMiB = (bytes: number): number => (bytes < 0 ? -1 : Math.floor(bytes / 2 ** 20))

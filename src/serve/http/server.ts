@@ -14,7 +14,7 @@ export interface ServerOptions {
   readonly authenticator: Authenticator
   readonly metrics: Metrics
   readonly log: Logger
-  readonly tls?: { readonly cert: string; readonly key: string }
+  readonly tls?: { readonly cert: Uint8Array; readonly key: Uint8Array }
   /** Throws where a part of the service cannot work now. */
   readonly ready: () => Promise<void>
   /** The document at `/` and `/versions`, for clients that discover. */
