@@ -151,8 +151,12 @@ export class ImageClient {
     }
     const found = new Map<string, Image>()
     const views = candidates ? [candidates] : [[], [['visibility', 'community']] as const, [['os_hidden', 'true']] as const]
+    const byName = nameFilter(nameOrId)
     for (const view of views) {
-      for await (const image of this.list([['name', inFilter(nameOrId)], ...view], 20)) found.set(image.id, image)
+      for await (const image of this.list([...byName, ...view])) {
+        if (image.name === nameOrId) found.set(image.id, image)
+        if (found.size > MAX_NAMESAKES) break
+      }
     }
     const [only, ...more] = found.values()
     if (!only) {
@@ -168,8 +172,17 @@ export class ImageClient {
 
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i
 
-/** `in:"…"`: one name as it is, commas and all. */
-const inFilter = (name: string): string => (/^(in:|neq:|eq:)|[",]/.test(name) ? `in:"${name.replace(/"/g, '\\"')}"` : name)
+/** More of one name are not listed. */
+const MAX_NAMESAKES = 20
+
+/**
+ * The filter that finds a name. The API reads `word:…` as an operator, so that a colon must stand inside `in:"…"`, where a
+ * quotation mark cannot: a name with both is found by looking at every image.
+ */
+function nameFilter(name: string): readonly (readonly [string, string])[] {
+  if (!name.includes(':')) return [['name', name]]
+  return /["\\]/.test(name) ? [] : [['name', `in:"${name}"`]]
+}
 
 export function imageFrom(answer: unknown): Image {
   const shape = answer instanceof Shape ? answer : new Shape(answer, 'image')

@@ -1,4 +1,4 @@
-import { type Static, Type } from '@sinclair/typebox'
+import { Type } from '@sinclair/typebox'
 import type { FastifyRequest } from 'fastify'
 import { ServiceError } from '../../../base/errors.ts'
 import { KiB, MiB } from '../../../base/units.ts'
@@ -118,7 +118,7 @@ function bodyOf(request: FastifyRequest): AsyncIterable<Uint8Array> {
 }
 
 /** The body in the words of the image API, which knows what an image may say of itself. */
-function wantedOf({ fileBytes, diskFormat, image, source }: Static<typeof BeginUpload>): WantedUpload {
+function wantedOf({ fileBytes, diskFormat, image, source }: BeginUpload): WantedUpload {
   const { minDiskGb, minRamMb, properties, ...same } = image
   return {
     fileBytes,
@@ -130,14 +130,22 @@ function wantedOf({ fileBytes, diskFormat, image, source }: Static<typeof BeginU
       disk_format: diskFormat,
       container_format: 'bare',
     },
-    source: source
-      ? {
-          sourceFormat: source.format,
-          sourceBytes: source.bytes,
-          ...(source.digest ? { sourceDigest: source.digest } : {}),
-          ...(source.fileName ? { sourceName: source.fileName } : {}),
-        }
-      : {},
+    source: source ? notesOf(source) : {},
+  }
+}
+
+/** In the words in which imports note where an image came from. */
+function notesOf({ format, bytes, digest, fileName }: NonNullable<BeginUpload['source']>): WantedUpload['source'] {
+  const [algorithm, hex] = digest?.split(':') ?? []
+  const named: Record<string, string> = { md5: 'originMd5', sha256: 'originSha256', sha512: 'originSha512' }
+  const note = algorithm === undefined ? undefined : named[algorithm]
+  return {
+    originMethod: 'chunks',
+    originFormat: format,
+    originSize: bytes,
+    ...(note && hex ? { [note]: hex } : {}),
+    ...(algorithm === undefined ? {} : { originVerified: algorithm }),
+    ...(fileName === undefined ? {} : { originName: fileName }),
   }
 }
 
