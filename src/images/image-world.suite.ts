@@ -53,6 +53,12 @@ export async function imageWorld(
     limits,
     problems,
     create,
+    /** Removes what no record names and nobody reads. */
+    collect: () =>
+      chunks.collect(async function* () {
+        for await (const { manifest } of catalog.images.manifests()) yield manifest
+        yield* ports.readers.held()
+      }),
     /** As a start of the service would. */
     reopen: open,
     async close(): Promise<void> {

@@ -10,7 +10,6 @@ import { download } from './download.ts'
 import { showImage } from './find-image.ts'
 import { type ImageWorld, imageWorld, inPieces, sent, someone } from './image-world.suite.ts'
 import { stage } from './stage.ts'
-import { StoreJobs } from './store-jobs.ts'
 import { upload } from './upload.ts'
 
 let world: ImageWorld
@@ -88,7 +87,7 @@ test('an image deleted while its bytes come ends the upload with gone, and leave
     body.release()
     await refused('gone', () => taking)
     await refused('not-found', () => showImage(world.ports, mine, id))
-    await new StoreJobs(world.ports).collect()
+    await world.collect()
     assert.equal((await world.chunks.stats()).chunks, before.chunks)
   }
 })
@@ -198,7 +197,7 @@ test('a download goes on to its end although the image is deleted and the store 
   const stream = file.stream(0, file.size)[Symbol.asyncIterator]()
   const parts = [(await stream.next()).value as Uint8Array]
   await deleteImage(world.ports, mine, id)
-  await new StoreJobs(world.ports).collect()
+  await world.collect()
   for (let next = await stream.next(); !next.done; next = await stream.next()) parts.push(next.value)
   await file.close()
   assert.equal(Buffer.compare(Buffer.concat(parts), bytes), 0)
@@ -210,7 +209,7 @@ test('two images with the same bytes do not depend on each other', async () => {
   await upload(world.ports, mine, a.id, sent(bytes))
   await upload(world.ports, mine, b.id, sent(bytes))
   await deleteImage(world.ports, mine, a.id)
-  await new StoreJobs(world.ports).collect()
+  await world.collect()
   assert.equal(Buffer.compare(await bytesOf(b.id), bytes), 0)
 })
 
