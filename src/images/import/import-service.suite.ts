@@ -1,6 +1,8 @@
 import { randomUUID } from 'node:crypto'
+import { join } from 'node:path'
 import { buffer } from 'node:stream/consumers'
 import { type Caller, serviceCaller } from '../../base/caller.ts'
+import { FsBlobStore } from '../../store/blobs/fs/fs-blob-store.ts'
 import { MemoryBlobStore } from '../../store/blobs/memory/memory-blob-store.ts'
 import type { ImageRecord } from '../../store/catalog/catalog.ts'
 import { SqliteCatalog } from '../../store/catalog/sqlite/sqlite-catalog.ts'
@@ -15,14 +17,16 @@ import { importImage } from './import-image.ts'
 import { importRequestFrom } from './import-request.ts'
 import { showTask, type TaskRecord } from './tasks.ts'
 
-/** Threads and stores are slow to begin: one set serves all tests of a file, each of which leaves it empty. */
-export async function importStores() {
-  const catalog = await SqliteCatalog.open({ path: ':memory:' })
-  const chunks = await openChunkStore({
-    blobs: new MemoryBlobStore(),
-    index: await SqliteChunkIndex.open(':memory:'),
-    workers: 1,
-  })
+/**
+ * Threads and stores are slow to begin: one set serves all tests of a file, each of which leaves it empty.
+ * @param folder where they outlive the process; absent: memory
+ */
+export async function importStores(folder?: string) {
+  const fs = folder === undefined ? undefined : await FsBlobStore.open(join(folder, 'blobs'))
+  const path = (name: string): string => (folder === undefined ? ':memory:' : join(folder, name))
+  const catalog = await SqliteCatalog.open({ path: path('catalog.db') })
+  const index = await SqliteChunkIndex.open(path('index.db'))
+  const chunks = await openChunkStore({ blobs: fs ?? new MemoryBlobStore(), index, workers: 1 })
   const examiner = createExaminer({ workers: 1 })
   return {
     catalog,
@@ -32,6 +36,7 @@ export async function importStores() {
       await examiner.close()
       await chunks.close()
       await catalog.close()
+      await fs?.close()
     },
   }
 }

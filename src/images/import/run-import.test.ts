@@ -252,9 +252,10 @@ test('parallel imports never take more than the quota', async (t) => {
 })
 
 test('a name that does not exist fails at once, with the reason', async (t) => {
-  const { service } = await serving(t, disk)
+  const { server, service } = await serving(t, disk)
   const id = await service.image()
-  const { image } = await service.import(id, { name: 'web-download', uri: 'http://does-not-exist.invalid/disk.img' })
+  const uri = `http://does-not-exist.invalid:${server.port}/disk.img`
+  const { image } = await service.import(id, { name: 'web-download', uri })
   assert.deepEqual([image.status, image.notes.failedImport], ['queued', 'imprint'])
   assert.match(String(image.notes.failure), /does-not-exist\.invalid/)
 })
