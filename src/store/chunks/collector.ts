@@ -34,6 +34,7 @@ export async function collect(
   const assertGoesOn = () => {
     if (signal?.aborted) throw cancelledError()
   }
+  await engine.writer.settle() // chunks of an ingest that failed a moment ago go with this collection
   const sessionsSince = Date.now() - SESSION_IDLE_MS
   const { lastChunk, manifests } = await index.candidates(sessionsSince)
 

@@ -132,6 +132,12 @@ export class PackWriter {
     setImmediate(() => this.#sealIfIdle())
   }
 
+  /** Resolves when what was placed until now is in the index, or has failed. */
+  async settle(): Promise<void> {
+    this.#seal()
+    await Promise.allSettled([...this.#writing].map(({ durable }) => durable))
+  }
+
   /** Resolves when nothing is open or being written; failures went to those who wait for them. */
   async drain(): Promise<void> {
     for (;;) {
