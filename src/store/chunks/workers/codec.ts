@@ -1,5 +1,6 @@
 import { constants, zstdCompressSync, zstdDecompressSync } from 'node:zlib'
 import { CODEC_PLAIN, CODEC_ZSTD } from '../pack-format.ts'
+import { looksRandom } from './random-bytes.ts'
 
 const LEVEL = 3 // docs/decisions/chunk-size.md
 /** The largest window that a frame may ask for: the largest chunk is 1 MiB. Bounds memory, whoever made the frame. */
@@ -7,6 +8,7 @@ const MAX_WINDOW_LOG = 20
 
 /** @returns the bytes to store: compressed, or `plain` itself where that does not help */
 export function encodeChunk(plain: Uint8Array): { readonly bytes: Uint8Array; readonly codec: number } {
+  if (looksRandom(plain)) return { bytes: plain, codec: CODEC_PLAIN }
   const compressed = zstdCompressSync(plain, {
     chunkSize: plain.length + 1024, // one piece of output, no joining
     pledgedSrcSize: plain.length,
