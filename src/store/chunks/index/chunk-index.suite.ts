@@ -1,0 +1,167 @@
+import assert from 'node:assert/strict'
+import { createHash } from 'node:crypto'
+import { test } from 'node:test'
+import type { ChunkColumns, ChunkIndex, RefColumns } from './chunk-index.ts'
+
+const digest = (name: string) => new Uint8Array(createHash('sha256').update(name).digest())
+const digests = (...names: string[]) => new Uint8Array(Buffer.concat(names.map(digest)))
+const noRefs: RefColumns = { chunks: new Uint32Array(0), holds: new Float64Array(0) }
+const PLAIN = 100
+const STORED = 10
+/** A pack of chunks of 10 stored and 100 plain bytes each. */
+const packOf = (...names: string[]): ChunkColumns => ({
+  digests: digests(...names),
+  offsets: Uint32Array.from(names, (_, index) => 8 + STORED * index),
+  storedBytes: new Uint32Array(names.length).fill(STORED),
+  plainBytes: new Uint32Array(names.length).fill(PLAIN),
+  kinds: new Uint8Array(names.length),
+  codecs: new Uint8Array(names.length),
+})
+/** The hold keeps all chunks of the pack. */
+const refsTo = (hold: number, count: number): RefColumns => ({
+  chunks: Uint32Array.from({ length: count }, (_, index) => index),
+  holds: new Float64Array(count).fill(hold),
+})
+const pack = (letter: string) => letter.repeat(32)
+
+/**
+ * What every ChunkIndex must do.
+ * @param open a fresh, empty index
+ */
+export function chunkIndexSuite(adapter: string, open: () => Promise<ChunkIndex>): void {
+  const must = (title: string, check: (index: ChunkIndex) => Promise<void>) =>
+    test(`${adapter} must ${title}`, async () => {
+      const index = await open()
+      try {
+        await check(index)
+      } finally {
+        await index.close()
+      }
+    })
+  const manifest = async (index: ChunkIndex, owner: string, name: string, ...chunks: string[]) => {
+    const hold = await index.begin(owner)
+    await index.claim(hold, digests(...chunks))
+    await index.complete(hold, { digest: digest(name), fileBytes: 1, allocatedBytes: 1 })
+    await index.commit(hold)
+    return hold
+  }
+
+  must('find what packs brought, and say where it lies', async (index) => {
+    await index.addPack(pack('a'), 1000, packOf('x', 'y'), noRefs, [])
+    const hold = await index.begin('p')
+    assert.deepEqual([...(await index.claim(hold, digests('y', 'z', 'x')))], [PLAIN, 0, PLAIN])
+    const found = await index.locate(digests('z', 'y'))
+    assert.deepEqual([...found.pack], [-1, 0])
+    assert.deepEqual(found.packs, [pack('a')])
+    assert.equal(found.offsets[1], 18)
+  })
+
+  must('not remove a chunk that a hold claimed, whatever the order', async (index) => {
+    await index.addPack(pack('a'), 1000, packOf('x', 'y', 'z'), noRefs, [])
+    const { lastChunk } = await index.candidates(0)
+    const free = await index.unreferenced(0, lastChunk, 10)
+    assert.equal(free.length, 3)
+    await index.claim(await index.begin('p'), digests('y'))
+    assert.deepEqual(await index.removeChunks(free), { chunks: 2, bytes: 2 * STORED })
+    assert.deepEqual([...(await index.claim(await index.begin('p'), digests('x', 'y', 'z')))], [0, PLAIN, 0])
+  })
+
+  must('not list a lease among what may go, and list it once it is committed or abandoned', async (index) => {
+    const leased = await index.begin('p')
+    assert.deepEqual((await index.candidates(0)).manifests, [])
+    await index.complete(leased, { digest: digest('m'), fileBytes: 1, allocatedBytes: 1 })
+    assert.deepEqual((await index.candidates(0)).manifests, [])
+    await index.commit(leased)
+    const given = await index.begin('p')
+    await index.abandon(given)
+    assert.deepEqual(
+      (await index.candidates(0)).manifests.map(({ hold, committed }) => [hold, committed]),
+      [
+        [leased, true],
+        [given, false],
+      ],
+    )
+    await assert.rejects(index.claim(given, digests('x')), { code: 'conflict' })
+  })
+
+  must('not remove rows of leases, even when it is told to', async (index) => {
+    const hold = await index.begin('p')
+    await index.addPack(pack('a'), 1000, packOf('x'), refsTo(hold, 1), [])
+    while (await index.removeManifests([hold], Date.now() + 1));
+    assert.equal((await index.unreferenced(0, 100, 10)).length, 0)
+  })
+
+  must('count stored and exclusive bytes of manifests that share chunks', async (index) => {
+    await index.addPack(pack('a'), 1000, packOf('x', 'y', 'z'), noRefs, [])
+    const one = await manifest(index, 'p', 'one', 'x', 'y')
+    await manifest(index, 'q', 'two', 'y', 'z')
+    assert.equal((await index.findManifest(digest('one')))?.storedBytes, 2 * STORED)
+    assert.deepEqual(await index.exclusiveBytes(one, digest('one'), 0, 100), { bytes: STORED, last: 0 })
+    const step = await index.exclusiveBytes(one, digest('one'), 0, 1)
+    assert.ok(step.last > 0)
+    await manifest(index, 'q', 'one', 'x', 'y') // the same file again is no other manifest
+    assert.equal((await index.exclusiveBytes(one, digest('one'), 0, 100)).bytes, STORED)
+    await index.drop(digest('two'))
+    assert.equal((await index.exclusiveBytes(one, digest('one'), 0, 100)).bytes, 2 * STORED)
+    const users = await index.manifestsUsing(digests('y'))
+    assert.deepEqual(
+      users.map((user) => Buffer.compare(user, digest('one'))),
+      [0, 0],
+    )
+  })
+
+  must('show an owner only what manifests of that owner use', async (index) => {
+    await index.addPack(pack('a'), 1000, packOf('x', 'y'), noRefs, [])
+    await manifest(index, 'alice', 'one', 'x')
+    const alice = await index.beginSession('s1', 'alice')
+    const bob = await index.beginSession('s2', 'bob')
+    assert.deepEqual([...(await index.claimOwned(alice, digests('x', 'y', 'z')))], [PLAIN, 0, 0])
+    assert.deepEqual([...(await index.claimOwned(bob, digests('x', 'y', 'z')))], [0, 0, 0])
+    assert.deepEqual(await index.findSession('s2'), { hold: bob, owner: 'bob' })
+    assert.equal(await index.findSession('s3'), undefined)
+  })
+
+  must('move chunks out of a pack only where it is said so, and forget a pack only when it is empty', async (index) => {
+    const hold = await index.begin('p')
+    await index.addPack(pack('a'), 1000, packOf('x', 'y'), refsTo(hold, 2), [])
+    await index.addPack(pack('b'), 1000, packOf('x'), noRefs, [])
+    assert.deepEqual((await index.locate(digests('x'))).packs, [pack('a')])
+    await index.addPack(pack('c'), 1000, packOf('x', 'y'), noRefs, [pack('a')])
+    assert.deepEqual((await index.locate(digests('x'))).packs, [pack('c')])
+    assert.deepEqual(
+      (await index.packs()).map(({ liveChunks, liveBytes }) => [liveChunks, liveBytes]),
+      [
+        [0, 0],
+        [0, 0],
+        [2, 2 * STORED],
+      ],
+    )
+    assert.equal(await index.removePack(pack('c')), false)
+    assert.equal(await index.removePack(pack('a')), true)
+    assert.equal(await index.removePack(pack('a')), false)
+  })
+
+  must('take chunks of a lost pack for lacking until they come again', async (index) => {
+    const hold = await index.begin('p')
+    await index.addPack(pack('a'), 1000, packOf('x', 'y'), refsTo(hold, 2), [])
+    await index.losePack(pack('a'))
+    assert.deepEqual([...(await index.claim(hold, digests('x', 'y')))], [0, 0])
+    await index.addPack(pack('b'), 1000, packOf('x'), noRefs, [])
+    assert.deepEqual([...(await index.claim(hold, digests('x', 'y')))], [PLAIN, 0])
+    assert.equal((await index.totals()).chunks, 2)
+  })
+
+  must('do all of a batch that can be done, when one call of it fails', async (index) => {
+    const calls = [index.begin('p'), index.claim(999, digests('x')), index.begin('p')] as const
+    const results = await Promise.allSettled(calls)
+    assert.deepEqual(
+      results.map(({ status }) => status),
+      ['fulfilled', 'rejected', 'fulfilled'],
+    )
+  })
+
+  must('refuse calls after it was closed', async (index) => {
+    await index.close()
+    await assert.rejects(index.begin('p'), { code: 'unavailable' })
+  })
+}

@@ -1,0 +1,36 @@
+import assert from 'node:assert/strict'
+import { mkdtemp, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { chunkIndexSuite } from '../chunk-index.suite.ts'
+import { SqliteChunkIndex } from './sqlite-chunk-index.ts'
+
+const freshPath = async () => join(await mkdtemp(join(tmpdir(), 'imprint-index-')), 'index.db')
+
+chunkIndexSuite('sqlite in memory', () => SqliteChunkIndex.open(':memory:'))
+chunkIndexSuite('sqlite in a file', async () => SqliteChunkIndex.open(await freshPath()))
+
+test('leases end with the process, sessions and manifests do not', async () => {
+  const path = await freshPath()
+  const first = await SqliteChunkIndex.open(path)
+  await first.begin('p')
+  const kept = await first.begin('p')
+  await first.complete(kept, { digest: new Uint8Array(32).fill(1), fileBytes: 1, allocatedBytes: 1 })
+  await first.commit(kept)
+  const session = await first.beginSession('s', 'p')
+  await first.close()
+  const second = await SqliteChunkIndex.open(path)
+  assert.deepEqual(
+    (await second.candidates(0)).manifests.map(({ committed }) => committed),
+    [false, true],
+  )
+  assert.equal((await second.findSession('s'))?.hold, session)
+  await second.close()
+})
+
+test('a file that is no index is refused with what to do about it', async () => {
+  const path = await freshPath()
+  await writeFile(path, 'this is not a database, and long enough to be looked at as one'.repeat(100))
+  await assert.rejects(SqliteChunkIndex.open(path), { code: 'corrupt', message: /imprint store rebuild/ })
+})
