@@ -3,7 +3,7 @@ import { failpoint } from '../base/failpoint.ts'
 import type { ImageRecord } from '../store/catalog/catalog.ts'
 import type { Ingested } from '../store/chunks/chunk-store.ts'
 import type { ImagePorts } from './ports.ts'
-import { abandonTransfer, beginTransfer, completeTransfer, type Incoming, metered } from './transfer.ts'
+import { abandonTransfer, beginTransfer, completeTransfer, type Incoming, metered, reasonOf } from './transfer.ts'
 import { ingestOptions } from './upload.ts'
 
 /**
@@ -22,8 +22,9 @@ export async function stage(ports: ImagePorts, caller: Caller, id: string, incom
       notes: stagedDigests(ingested),
     })
   } catch (error) {
-    await abandonTransfer(ports, caller, transfer, ingested, error)
-    throw error
+    const reason = reasonOf(incoming, error)
+    await abandonTransfer(ports, caller, transfer, ingested, reason)
+    throw reason
   }
 }
 

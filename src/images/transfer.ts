@@ -179,6 +179,10 @@ const MAX_FAILURE_CHARACTERS = 500
 export const failureText = (error: unknown): string =>
   (isServiceError(error) ? error.message : 'the service failed; its log has the reason').slice(0, MAX_FAILURE_CHARACTERS)
 
+/** Why a transfer ended: who cut it off knows better than what was cut off. */
+export const reasonOf = ({ signal }: Pick<Incoming, 'signal'>, error: unknown): unknown =>
+  signal?.aborted && isServiceError(error, 'cancelled') ? signal.reason : error
+
 const bytesOf = (kind: Transfer['kind'], bytes: number) => (kind === 'upload' ? { storedBytes: bytes } : { stagedBytes: bytes })
 
 export const tooLarge = (maxBytes: number): ServiceError =>

@@ -11,6 +11,7 @@ import {
   type Incoming,
   metered,
   ownerOfChunks,
+  reasonOf,
   type Transfer,
 } from './transfer.ts'
 
@@ -44,8 +45,9 @@ export async function upload(ports: ImagePorts, caller: Caller, id: string, inco
     failpoint('upload:active')
     return image
   } catch (error) {
-    await abandonTransfer(ports, caller, transfer, ingested, error)
-    throw error
+    const reason = reasonOf(incoming, error)
+    await abandonTransfer(ports, caller, transfer, ingested, reason)
+    throw reason
   }
 }
 

@@ -11,7 +11,13 @@ export function parseIsoTime(text: string): number | undefined {
   if (!match) return undefined
   const [, year, month, day, hour = 0, minute = 0, second = 0, , , sign, zoneHours = 0, zoneMinutes = 0] = match
   const local = Date.UTC(Number(year), Number(month) - 1, Number(day), Number(hour), Number(minute), Number(second))
-  const isReal = new Date(local).getUTCDate() === Number(day) && Number(hour) < 24 && Number(minute) < 60 && Number(second) < 60
+  const date = new Date(local)
+  const isReal =
+    date.getUTCMonth() === Number(month) - 1 &&
+    date.getUTCDate() === Number(day) &&
+    Number(hour) < 24 &&
+    Number(minute) < 60 &&
+    Number(second) < 60
   if (!isReal) return undefined
   const zoneMs = (Number(zoneHours) * 60 + Number(zoneMinutes)) * 60_000
   return sign === '-' ? local + zoneMs : local - zoneMs

@@ -89,7 +89,7 @@ const shownNotes: Readonly<Record<string, string>> = {
   originMethod: 'imprint_origin_method',
   originUri: 'imprint_origin_uri',
   originCompression: 'imprint_origin_compression',
-  sourceFormat: 'imprint_origin_format',
+  originFormat: 'imprint_origin_format',
   originSize: 'imprint_origin_size',
   originMd5: 'imprint_origin_md5',
   originSha256: 'imprint_origin_sha256',
