@@ -1,4 +1,4 @@
-import { type Static, Type } from '@sinclair/typebox'
+import { type Static, type TSchema, Type } from '@sinclair/typebox'
 import type { Api } from '../api.ts'
 import { imageRoutes } from './image-routes.ts'
 import { openApiOf } from './openapi.ts'
@@ -9,6 +9,7 @@ import type { ImprintServices } from './services.ts'
 import { statusRoutes } from './status-routes.ts'
 import { storeRoutes } from './store-routes.ts'
 import { uploadRoutes } from './upload-routes.ts'
+import { validatorOf } from './validator.ts'
 
 export type { ImprintServices } from './services.ts'
 
@@ -19,6 +20,7 @@ export const imprintApi = (services: ImprintServices): Api => ({
   register(app) {
     // handed through as a stream: the handlers read it with limits of their own
     app.addContentTypeParser('application/octet-stream', async (_: unknown, body: unknown) => body)
+    app.setValidatorCompiler<TSchema>(({ schema, httpPart }) => validatorOf(schema, httpPart ?? 'request'))
     for (const one of imprintRoutes(services)) one.mount(app)
   },
   renderError({ code, message, details }) {

@@ -3,6 +3,7 @@ import type { FastifyRequest } from 'fastify'
 import { ServiceError } from '../../../base/errors.ts'
 import { KiB, MiB } from '../../../base/units.ts'
 import type { UploadView, WantedUpload } from '../../../images/add-by-chunks.ts'
+import { isAttribute } from '../../../images/attributes.ts'
 import { decodeFrames, decodeLayout, readBody } from './chunk-wire.ts'
 import { imageJson } from './image-json.ts'
 import { type Route, route } from './route.ts'
@@ -120,6 +121,8 @@ function bodyOf(request: FastifyRequest): AsyncIterable<Uint8Array> {
 /** The body in the words of the image API, which knows what an image may say of itself. */
 function wantedOf({ fileBytes, diskFormat, image, source }: BeginUpload): WantedUpload {
   const { minDiskGb, minRamMb, properties, ...same } = image
+  const misplaced = Object.keys(properties ?? {}).find((name) => name === 'id' || isAttribute(name))
+  if (misplaced) throw new ServiceError('invalid-request', `"${misplaced}" is no property: it is a member of the image itself`)
   return {
     fileBytes,
     image: {
