@@ -219,8 +219,8 @@ const refused: readonly [name: string, path: string, asked: Asked, status: numbe
     'another owner among the properties',
     '/uploads',
     { method: 'POST', as: 'ada', json: { ...upload, image: { properties: { owner: 'x' } } } },
-    403,
-    'denied',
+    400,
+    'invalid-request',
   ],
   ['an unknown member', '/uploads', { method: 'POST', as: 'ada', json: { ...upload, extra: 1 } }, 400, 'invalid-request'],
   [
@@ -269,10 +269,12 @@ test('binary bodies that are not well formed are refused, and what came before s
   assert.equal((await ask(`/uploads/${id}/lacks`, { method: 'POST', as: 'ada', bytes: Buffer.alloc(33) })).status, 400)
   assert.equal((await ask(`/uploads/${id}/lacks`, { method: 'POST', as: 'ada', bytes: Buffer.alloc(300_000) })).status, 413)
   assert.equal((await put(framesOf(chunk))).status, 204)
-  for (const layout of [await layoutOf(chunk), await layoutOf(chunk, chunk, chunk), Buffer.from([7]), Buffer.alloc(0)]) {
+  for (const layout of [await layoutOf(chunk), Buffer.from([0, 0, 0, 0, 3]), Buffer.from([7]), Buffer.alloc(0)]) {
     const answer = await ask(`/uploads/${id}/commit`, { method: 'POST', as: 'ada', bytes: layout })
     assert.deepEqual([answer.status, answer.json.code], [400, 'invalid-request'])
   }
+  const longer = await layoutOf(chunk, chunk, chunk)
+  assert.equal((await ask(`/uploads/${id}/commit`, { method: 'POST', as: 'ada', bytes: longer })).json.code, 'too-large')
   assert.equal(
     (await ask(`/uploads/${id}/commit`, { method: 'POST', as: 'ada', bytes: await layoutOf(chunk, chunk) })).status,
     200,
