@@ -19,6 +19,8 @@ export interface ImprintService extends ImageService {
 export interface ImprintOptions {
   /** Settings by name in the environment, beyond address, data folder and password. */
   readonly settings?: Readonly<Record<string, string>>
+  /** Of an earlier run, to start on again; it is kept when this one stops. */
+  readonly dataFolder?: string
 }
 
 const root = resolve(import.meta.dirname, '../..')
@@ -26,8 +28,8 @@ const root = resolve(import.meta.dirname, '../..')
 /** The service as `imprint serve` starts it, on a free port, its data in a folder that goes with it. */
 export async function startImprint(options: ImprintOptions = {}): Promise<ImprintService> {
   const scratch = await scratchFolder('service')
-  const dataFolder = join(scratch.path, 'data')
-  await mkdir(dataFolder)
+  const dataFolder = options.dataFolder ?? join(scratch.path, 'data')
+  await mkdir(dataFolder, { recursive: true })
   const listen = `127.0.0.1:${await freePort()}`
   const address = `http://${listen}`
   try {

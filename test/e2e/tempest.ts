@@ -122,7 +122,14 @@ function readResults(text: string): TempestResult[] {
     const [, name = '', outcome, reason = ''] = found
     if (outcome === 'ok') results.push({ name, outcome: 'ok', reason: '' })
     else if (outcome === 'SKIPPED') results.push({ name, outcome: 'skipped', reason })
-    else results.push({ name, outcome: 'failed', reason: block.slice(0, 6000) })
+    else results.push({ name, outcome: 'failed', reason: tracebackOf(block) })
   }
   return results
+}
+
+/** The traceback and the last answer before it, without the log of every request. */
+function tracebackOf(block: string): string {
+  const [before = '', log = ''] = block.split('Captured pythonlogging:')
+  const answers = log.split('\n').filter((line) => /Request \(|Body: |Response - Headers/.test(line))
+  return `${before.slice(-3000)}\n${answers.slice(-4).join('\n').slice(0, 2000)}`
 }

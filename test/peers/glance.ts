@@ -24,7 +24,7 @@ export interface GlanceOptions {
   readonly quotas?: boolean
 }
 
-/** Debian's Glance on a free port: one file store, import methods on, no cache and no locations, as for measuring. */
+/** Debian's Glance on a free port: one file store (named like ours, so that answers compare), import methods on, no cache and no locations, as for measuring. */
 export async function startGlance(options: GlanceOptions): Promise<GlancePeer> {
   const { folder, keystone } = options
   const path = (...parts: string[]) => join(folder, ...parts)
@@ -40,7 +40,7 @@ export async function startGlance(options: GlanceOptions): Promise<GlancePeer> {
     iniText({
       DEFAULT: {
         log_file: path('service.log'),
-        enabled_backends: 'file:file',
+        enabled_backends: 'imprint:file',
         enabled_import_methods: '[glance-direct,web-download,copy-image]',
         show_multiple_locations: false,
         show_image_direct_url: false,
@@ -51,8 +51,8 @@ export async function startGlance(options: GlanceOptions): Promise<GlancePeer> {
       },
       oslo_messaging_notifications: { driver: 'noop' },
       database: { connection: options.database },
-      glance_store: { default_backend: 'file' },
-      file: { filesystem_store_datadir: path('images') },
+      glance_store: { default_backend: 'imprint' },
+      imprint: { filesystem_store_datadir: path('images') },
       os_glance_staging_store: { filesystem_store_datadir: path('staging') },
       os_glance_tasks_store: { filesystem_store_datadir: path('tasks') },
       task: { work_dir: path('work') },

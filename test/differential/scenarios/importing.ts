@@ -1,0 +1,102 @@
+import type { Step } from '../exchange.ts'
+import { active, create, get, image, type Scenario, scenario, send } from '../scenario.ts'
+
+const stage = (name: string, bytes = 1024, as: Step['as'] = 'member', type = 'application/octet-stream'): Step => ({
+  send: `PUT ${image(name, '/stage')}`,
+  as,
+  bytes,
+  headers: { 'content-type': type },
+})
+const importBy = (name: string, body: unknown, as: Step['as'] = 'member') => send('POST', image(name, '/import'), as, body)
+const method = (name: string, more: Readonly<Record<string, unknown>> = {}) => ({ method: { name, ...more } })
+const waited = (name: string, status: string): Step => ({ ...get(image(name)), until: { status } })
+
+const badBodies: readonly unknown[] = [
+  {},
+  [],
+  'text',
+  { method: 'glance-direct' },
+  { method: {} },
+  method('by-pigeon'),
+  method(''),
+  { method: { name: 7 } },
+  method('web-download'),
+  method('web-download', { uri: '' }),
+  method('web-download', { uri: 'nonsense' }),
+  method('web-download', { uri: 'file:///etc/passwd' }),
+  method('web-download', { uri: 'ftp://127.0.0.1/x' }),
+  method('web-download', { uri: 'http://127.0.0.1:1/x' }),
+  method('web-download', { uri: 'http://169.254.169.254/latest' }),
+  method('web-download', { uri: 'http://[::1]/x' }),
+  method('web-download', { uri: 7 }),
+  method('copy-image'),
+  { ...method('glance-direct'), stores: ['nonsense'] },
+  { ...method('glance-direct'), stores: 'nonsense' },
+  { ...method('glance-direct'), all_stores: true, stores: ['imprint'] },
+  { ...method('glance-direct'), all_stores: 'yes' },
+]
+
+export const importing: readonly Scenario[] = [
+  scenario(
+    'stage and import',
+    create('staged'),
+    importBy('staged', method('glance-direct')),
+    stage('staged', 1024, 'reader'),
+    stage('staged', 1024, 'other'),
+    stage('staged', 1024, 'member', 'text/plain'),
+    stage('staged'),
+    get(image('staged')),
+    stage('staged'),
+    get(image('staged', '/file')),
+    importBy('staged', method('glance-direct'), 'reader'),
+    importBy('staged', method('glance-direct'), 'other'),
+    importBy('staged', method('web-download', { uri: 'http://127.0.0.1:{web.port}/a.raw' })),
+    importBy('staged', method('glance-direct')),
+    waited('staged', 'active'),
+    get(image('staged', '/file')),
+    importBy('staged', method('glance-direct')),
+    get(image('staged', '/tasks')),
+    get(image('staged', '/tasks'), 'other'),
+  ),
+  scenario(
+    'imports that are refused',
+    create('refused'),
+    badBodies.map((body) => importBy('refused', body)),
+    get(image('refused')),
+  ),
+  scenario(
+    'web-download',
+    create('fetched'),
+    importBy('fetched', method('web-download', { uri: 'http://127.0.0.1:{web.port}/a.raw' })),
+    waited('fetched', 'active'),
+    get(image('fetched', '/file')),
+    create('missed'),
+    importBy('missed', method('web-download', { uri: 'http://127.0.0.1:{web.port}/absent' })),
+    waited('missed', 'queued'),
+    importBy('fetched', method('copy-image')),
+    { ...importBy('fetched', { ...method('copy-image'), stores: ['nonsense'] }) },
+    importBy('absent', method('glance-direct')),
+  ),
+  scenario(
+    'tasks',
+    get('/v2/tasks'),
+    get('/v2/tasks?status=nonsense'),
+    get('/v2/tasks?type=nonsense'),
+    get('/v2/tasks?limit=nonsense'),
+    get('/v2/tasks?marker=nonsense'),
+    get('/v2/tasks?sort_key=nonsense'),
+    get('/v2/tasks/nonsense'),
+    get('/v2/tasks/nonsense', 'admin'),
+    send('DELETE', '/v2/tasks/nonsense', 'admin'),
+    send('POST', '/v2/tasks', 'member', { type: 'import', input: {} }),
+    send('POST', '/v2/tasks', 'admin', { type: 'nonsense', input: {} }),
+    send('POST', '/v2/tasks', 'admin', {}),
+  ),
+  scenario(
+    'stores',
+    active('stored'),
+    send('DELETE', `/v2/stores/nonsense/${'11111111-2222-4333-8444-555555555555'}`, 'admin'),
+    send('DELETE', image('stored').replace('/v2/images', '/v2/stores/nonsense'), 'admin'),
+    send('DELETE', image('stored').replace('/v2/images', '/v2/stores/nonsense')),
+  ),
+]
