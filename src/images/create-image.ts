@@ -23,7 +23,7 @@ export async function createImage(ports: ImagePorts, caller: Caller, wanted: New
   for (const name of Object.keys(wanted.properties)) assertAllowed(ports.protections, caller, name, 'create')
   assertCounts(wanted)
 
-  const quota = await quotaOf(ports, owner)
+  const quota = await quotaOf(ports, owner, ['image_count_total'])
   const at = ports.now()
   const image: ImageRecord = {
     ...wanted,

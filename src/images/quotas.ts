@@ -14,16 +14,20 @@ export interface Demand {
 
 const unlimited = Object.fromEntries(quotaNames.map((name) => [name, -1])) as ProjectQuota
 
-/** The limits of a project, read before the transaction that holds its usage against them. */
+/**
+ * The limits of a project, read before the transaction that holds its usage against them.
+ * @param names those that are needed; the others count as unlimited
+ */
 export async function quotaOf(
   { limits, settings }: Pick<ImagePorts, 'limits' | 'settings'>,
   projectId: string | null,
+  names: readonly QuotaName[] = quotaNames,
 ): Promise<ProjectQuota> {
   if (projectId === null) return unlimited
   const found = await Promise.all(
-    quotaNames.map(async (name) => [name, (await limits.of(projectId, name)) ?? settings.defaultLimits[name]] as const),
+    names.map(async (name) => [name, (await limits.of(projectId, name)) ?? settings.defaultLimits[name]] as const),
   )
-  return Object.fromEntries(found) as ProjectQuota
+  return { ...unlimited, ...Object.fromEntries(found) }
 }
 
 /** Bytes that the project may still store; Infinity where nothing limits it. */

@@ -48,7 +48,8 @@ export async function beginTransfer(
   const { maxImageBytes: maxBytes } = ports.settings
   const { image: before } = await findImage(ports.catalog, caller, id, kind)
   if (declaredBytes !== null && declaredBytes > maxBytes) throw tooLarge(maxBytes)
-  const quota = await quotaOf(ports, before.owner)
+  const bytes = kind === 'upload' ? 'image_size_total' : 'image_stage_total'
+  const quota = await quotaOf(ports, before.owner, ['image_count_uploading', bytes])
   const transferId = randomUUID()
   return ports.catalog.write(async (tx) => {
     const { image } = await findImage(tx, caller, id, kind)

@@ -7,7 +7,7 @@ const MAX_CACHED_CHARACTERS = 16 * 1024 * 1024
 const MAX_CACHED_SHARE = 64 // one image may take this part of it
 
 /**
- * Images as JSON. A version of an image never changes, so its text is made once and kept while there is room, the least lately
+ * Images as JSON, in ASCII. A version of an image never changes, so its text is made once and kept while there is room, the least lately
  * shown going first. Where properties are protected, callers with different rights have texts of their own.
  */
 export class ImageJson {
@@ -27,7 +27,7 @@ export class ImageJson {
       this.#texts.set(key, known)
       return known
     }
-    const text = JSON.stringify(imageView(image, readable(this.#protections, caller, image.properties)))
+    const text = inAscii(JSON.stringify(imageView(image, readable(this.#protections, caller, image.properties))))
     this.#keep(key, text)
     return text
   }
@@ -49,6 +49,10 @@ export class ImageJson {
     }
   }
 }
+
+/** The same JSON with every character beyond ASCII escaped: such text becomes bytes without a look at each character. */
+export const inAscii = (json: string): string =>
+  json.replace(/[\u0080-\uffff]/g, (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`)
 
 /** The record in the words of the API. */
 export const imageView = (image: ImageRecord, properties: Readonly<Record<string, string>>) => ({

@@ -29,7 +29,7 @@ export function registerImages(app: FastifyInstance, { ports, baseUrlOf }: Image
       ...(next === undefined ? [] : [`"next": ${JSON.stringify(`/v2/images${queryAgain(query, next)}`)}`]),
     ]
     const body = `{"images": [${images.map((image) => json.of(image, caller)).join(', ')}], ${links.join(', ')}}`
-    return reply.header('content-type', 'application/json').send(body)
+    return reply.header('content-type', 'application/json').send(Buffer.from(body, 'latin1')) // it is all ASCII
   })
 
   app.post('/images', { exposeHeadRoute }, async (request, reply) => {
