@@ -30,14 +30,21 @@ const phases = [
   { title: 'With real clients and peers', files: only.unit ? [] : files.filter(isHeavy), concurrency: 1 },
 ]
 
-await installPackages(['test'], console.log)
+await installPackages(console.log)
+const interrupted = new AbortController()
+for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => interrupted.abort())
 const counts = { passed: 0, failed: 0, skipped: 0 }
 const skips: string[] = []
 for (const phase of phases.filter((each) => each.files.length > 0)) {
-  if (phase.concurrency === 1 || phase.files.some((file) => file.includes('formats')))
-    await installPackages(['test'], console.log)
+  if (phase.concurrency === 1 || phase.files.some((file) => file.includes('formats'))) await installPackages(console.log)
   console.log(`\n${phase.title}: ${phase.files.length} files`)
-  const events = run({ files: phase.files, concurrency: phase.concurrency, timeout: FILE_TIMEOUT_MS, cwd: root })
+  const events = run({
+    files: phase.files,
+    concurrency: phase.concurrency,
+    timeout: FILE_TIMEOUT_MS,
+    cwd: root,
+    signal: interrupted.signal,
+  })
   const seen = await report(events, console.log)
   counts.passed += seen.passed
   counts.failed += seen.failed

@@ -5,39 +5,38 @@ import { existsSync } from 'node:fs'
 import { writeFile } from 'node:fs/promises'
 import { promisify } from 'node:util'
 
-type Purpose = 'test' | 'bench'
 interface DebianPackage {
   readonly name: string
-  readonly for: Purpose
   readonly neededBy: string
 }
 
 export const packages: readonly DebianPackage[] = [
-  { name: 'qemu-utils', for: 'test', neededBy: 'disk formats against qemu-img, and images for the sessions' },
-  { name: 'python3-openstackclient', for: 'test', neededBy: 'the session of `openstack image …`' },
-  { name: 'python3-glanceclient', for: 'test', neededBy: 'the session of `glance …`' },
-  { name: 'python3-openstacksdk', for: 'test', neededBy: 'the walk through openstacksdk' },
-  { name: 'tempest', for: 'test', neededBy: 'tempest.api.image' },
-  { name: 'glance-tempest-plugin', for: 'test', neededBy: 'the RBAC tests of glance-tempest-plugin' },
-  { name: 'python3-subunit', for: 'test', neededBy: 'reading what tempest reports' },
-  { name: 'keystone', for: 'test', neededBy: 'the differential test' },
-  { name: 'glance-api', for: 'test', neededBy: 'the differential test' },
-  { name: 'uwsgi-core', for: 'test', neededBy: 'the differential test: Debian runs both services in it' },
-  { name: 'uwsgi-plugin-python3', for: 'test', neededBy: 'the differential test' },
-  { name: 'mariadb-server', for: 'test', neededBy: 'the differential test: Glance as it is run in production' },
-  { name: 'python3-pymysql', for: 'test', neededBy: 'the same' },
-  { name: 'memcached', for: 'test', neededBy: "the same: Glance's token cache" },
-  { name: 'python3-memcache', for: 'test', neededBy: 'the same' },
-  { name: 'wrk', for: 'bench', neededBy: 'requests a second' },
-  { name: 'restic', for: 'bench', neededBy: 'stored bytes and ingest' },
-  { name: 'borgbackup', for: 'bench', neededBy: 'stored bytes' },
+  { name: 'qemu-utils', neededBy: 'disk formats against qemu-img, and images for the sessions' },
+  { name: 'python3-openstackclient', neededBy: 'the session of `openstack image …`' },
+  { name: 'python3-glanceclient', neededBy: 'the session of `glance …`' },
+  { name: 'python3-openstacksdk', neededBy: 'the walk through openstacksdk' },
+  { name: 'tempest', neededBy: 'tempest.api.image' },
+  { name: 'glance-tempest-plugin', neededBy: 'the RBAC tests of glance-tempest-plugin' },
+  { name: 'python3-subunit', neededBy: 'reading what tempest reports' },
+  { name: 'keystone', neededBy: 'the differential test' },
+  { name: 'glance-api', neededBy: 'the differential test' },
+  { name: 'uwsgi-core', neededBy: 'the differential test: Debian runs both services in it' },
+  { name: 'uwsgi-plugin-python3', neededBy: 'the differential test' },
+  { name: 'mariadb-server', neededBy: 'the differential test: Glance as it is run in production' },
+  { name: 'python3-pymysql', neededBy: 'the same' },
+  { name: 'memcached', neededBy: "the same: Glance's token cache" },
+  { name: 'python3-memcache', neededBy: 'the same' },
+  { name: 'curl', neededBy: 'benchmarks: bytes up and down' },
+  { name: 'wrk', neededBy: 'requests a second' },
+  { name: 'restic', neededBy: 'stored bytes and ingest' },
+  { name: 'borgbackup', neededBy: 'stored bytes' },
 ]
 
 const run = promisify(execFile)
 
 /** Names of those that are not installed; all where this is not a Debian. */
-export async function missingPackages(purposes: readonly Purpose[]): Promise<readonly string[]> {
-  const wanted = packages.filter((each) => purposes.includes(each.for)).map((each) => each.name)
+export async function missingPackages(): Promise<readonly string[]> {
+  const wanted = packages.map((each) => each.name)
   // biome-ignore lint/suspicious/noTemplateCurlyInString: dpkg's own placeholders
   const query = ['-W', '-f=${Package} ${db:Status-Abbrev}\n', ...wanted]
   const { stdout } = await run('dpkg-query', query).catch((error: { stdout?: string }) => ({ stdout: error.stdout ?? '' }))
@@ -49,8 +48,8 @@ export async function missingPackages(purposes: readonly Purpose[]): Promise<rea
  * Installs what is missing, where this is Debian and we are root. Tests whose tool is still absent afterwards say so in a skip.
  * @returns what is still missing, and why
  */
-export async function installPackages(purposes: readonly Purpose[], say: (line: string) => void): Promise<readonly string[]> {
-  const missing = await missingPackages(purposes)
+export async function installPackages(say: (line: string) => void): Promise<readonly string[]> {
+  const missing = await missingPackages()
   if (missing.length === 0) return []
   if (!existsSync('/usr/bin/apt-get') || process.getuid?.() !== 0) {
     say(`Not installed, and only root on Debian can: ${missing.join(' ')}. The tests that need them are skipped.`)
@@ -65,7 +64,7 @@ export async function installPackages(purposes: readonly Purpose[], say: (line: 
     2,
   )
   if (problem) say(`apt-get install: ${problem}`)
-  return missingPackages(purposes)
+  return missingPackages()
 }
 
 /** Debian starts a service when it installs one; its policy hook says no. One that is there already is left as it is. */
