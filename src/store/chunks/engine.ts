@@ -33,7 +33,7 @@ export interface Engine {
 }
 
 /** What all transfers together may hold while they wait for the other side, as long as each has at least one chunk. */
-const WAITING_BYTES = 64 * MiB
+const WAITING_BYTES = 8 * MiB
 
 export function blockBytesOf(chunkBytes: number, users: number): number {
   const share = Math.min(MiB, WAITING_BYTES / Math.max(1, users))

@@ -4,7 +4,7 @@ import { countOf, DIGEST_BYTES, digestAt } from '../../digests.ts'
 import type { ChunkColumns, CompletedManifest, IndexTotals, Locations, ManifestRow, PackRow, RefColumns } from '../chunk-index.ts'
 
 const SCHEMA_VERSION = 1
-const CACHE_KIB = 12 * 1024
+const CACHE_KIB = 8 * 1024
 /** Refs that one call may remove: bounds how long the calls behind it wait, to some milliseconds. */
 const REFS_A_CALL = 4096
 /** Manifests of an owner that `claimOwned` looks through, youngest first. Beyond them it answers "lacking", which is safe. */
