@@ -34,7 +34,9 @@ export async function deleteImage(ports: ImagePorts, caller: Caller, id: string)
   })
   failpoint('delete:recorded')
   for (const manifest of new Set([image.manifest, image.stagedManifest])) {
-    if (manifest !== null) await ports.chunks.drop(manifest)
+    if (manifest === null) continue
+    await ports.converted.forget(`${manifest} `)
+    await ports.chunks.drop(manifest)
   }
   failpoint('delete:dropped')
 }

@@ -46,7 +46,9 @@ export async function download(ports: ImagePorts, caller: Caller, id: string, fo
     }
   }
   try {
-    const file = await convertedFile(ports, image, manifest, format)
+    const file = await ports.converted.get(`${manifest} ${image.diskFormat} ${format}`, () =>
+      convertedFile(ports, image, manifest, format),
+    )
     return {
       image,
       size: file.size,

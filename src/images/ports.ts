@@ -1,6 +1,7 @@
 import type { BlockSource } from '../disk/block/block-source.ts'
 import type { Catalog } from '../store/catalog/catalog.ts'
 import type { ChunkStore } from '../store/chunks/chunk-store.ts'
+import type { ConvertedFiles } from './converted-files.ts'
 import type { JobRunner } from './jobs.ts'
 import type { ManifestReaders } from './manifest-readers.ts'
 import type { PropertyProtections } from './protections/protections.ts'
@@ -15,6 +16,7 @@ export interface ImagePorts {
   readonly source: ImportSource
   readonly jobs: JobRunner
   readonly readers: ManifestReaders
+  readonly converted: ConvertedFiles
   readonly settings: ImageSettings
   /** Milliseconds since 1970. */
   readonly now: () => number

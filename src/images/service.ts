@@ -1,6 +1,7 @@
 import type { Catalog } from '../store/catalog/catalog.ts'
 import type { ChunkStore } from '../store/chunks/chunk-store.ts'
 import { resumeDigests } from './complete-digests.ts'
+import { ConvertedFiles } from './converted-files.ts'
 import type { Examiner } from './examine/examiner.ts'
 import type { Dialer } from './import/dialer.ts'
 import { fetchFile } from './import/fetch-file.ts'
@@ -66,11 +67,18 @@ export async function openImages(options: ImageServiceOptions): Promise<ImageSer
     },
     jobs,
     readers: new ManifestReaders(),
+    converted: new ConvertedFiles(),
     settings: { maxImageBytes, defaultLimits: { ...noLimitBut, ...options.defaultLimits } },
     now: options.now ?? Date.now,
   }
   await recoverImages(ports)
   await resumeImports(ports)
   await resumeDigests(ports)
-  return { ports, close: () => jobs.stop() }
+  return {
+    ports,
+    async close() {
+      await jobs.stop()
+      await ports.converted.close()
+    },
+  }
 }

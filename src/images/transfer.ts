@@ -141,7 +141,10 @@ export async function completeTransfer(
   return image
 }
 
-/** Gives the image back as `queued`, with the reason. Where somebody else has it by now, there is nothing to give back. */
+/**
+ * Gives the image back as `queued`, with the reason. Where somebody else has it by now, there is nothing to give back. What
+ * cannot be written now (a full disk, say) is tried again behind the request, and by the next start of the service at the latest.
+ */
 export async function abandonTransfer(
   ports: ImagePorts,
   caller: Caller,
@@ -149,21 +152,41 @@ export async function abandonTransfer(
   ingested: Ingested | undefined,
   error: unknown,
 ): Promise<void> {
-  if (ingested) await letGo(ports, transfer, ingested)
-  const failure = failureText(error)
+  const undo = async (): Promise<void> => {
+    if (ingested) await letGo(ports, transfer, ingested)
+    await giveBack(ports, caller, transfer, failureText(error))
+  }
+  await undo().catch(() => retry(undo, FIRST_RETRY_MS))
+}
+
+const FIRST_RETRY_MS = 1000
+const LAST_RETRY_MS = 15 * 60_000
+
+/** Later and later, until it succeeds or the pause would be `LAST_RETRY_MS`. Does not keep the process alive. */
+function retry(work: () => Promise<void>, afterMs: number): void {
+  if (afterMs >= LAST_RETRY_MS) return
+  setTimeout(() => void work().catch(() => retry(work, afterMs * 2)), afterMs).unref()
+}
+
+async function giveBack(
+  ports: ImagePorts,
+  caller: Caller,
+  { image: { id }, transferId, kind }: Transfer,
+  failure: string,
+): Promise<void> {
   await ports.catalog.write(async (tx) => {
-    const image = await tx.images.get(transfer.image.id)
-    if (image?.notes.transferId !== transfer.transferId || image.status !== stateOf[transfer.kind]) return
+    const image = await tx.images.get(id)
+    if (image?.notes.transferId !== transferId || image.status !== stateOf[kind]) return
     const { transferId: _, reservedBytes: __, ...notes } = image.notes
     const at = ports.now()
-    await tx.images.update(image.id, image.version, {
+    await tx.images.update(id, image.version, {
       status: 'queued',
       size: null,
       virtualSize: null,
       notes: { ...notes, failure },
       updatedAt: at,
     })
-    await recordAudit(tx, caller, transfer.kind, image, at, { failure }, 'failure')
+    await recordAudit(tx, caller, kind, image, at, { failure }, 'failure')
   })
 }
 

@@ -233,6 +233,16 @@ test('any image of a known format comes out in the other, any range of it, and b
   await refused('unsupported', () => download(world.ports, mine, id, '../../etc/passwd'))
 })
 
+test('a converted file that is kept open does not keep the chunks of a deleted image', async () => {
+  const before = await world.chunks.stats()
+  const { id } = await world.create(mine)
+  await upload(world.ports, mine, id, sent(randomBytes(MiB)))
+  await bytesOf(id, 'qcow2')
+  await deleteImage(world.ports, mine, id)
+  await world.collect()
+  assert.equal((await world.chunks.stats()).chunks, before.chunks)
+})
+
 test('who may see but not take, or is nobody, gets no bytes', async () => {
   const { id } = await world.create(mine)
   await upload(world.ports, mine, id, sent(randomBytes(1000)))
