@@ -17,17 +17,21 @@ const { values: only, positionals: named } = parseArgs({
   allowPositionals: true,
 })
 
-/** Start whole services and peers, take most of the machine and most of the time. */
-const heavy = ['test/e2e', 'test/differential', 'test/durability', 'test/hostile', 'bench']
-const isHeavy = (file: string) => heavy.some((folder) => file.startsWith(`${folder}/`))
 const FILE_TIMEOUT_MS = 25 * 60_000 // a hung peer must not hold up the rest for ever
+const processors = cpus().length
 
 const files = named.length
   ? named.map((name) => relative(root, resolve(process.env.INIT_CWD ?? root, name)))
   : globSync('{src,test,scripts,bench}/**/*.test.ts').sort()
+const within = (...folders: string[]) => files.filter((file) => folders.some((folder) => file.startsWith(`${folder}/`)))
+const clients = within('test/e2e')
+/** These start peers, kill services and hold thousands of connections: one at a time. */
+const alone = within('test/differential', 'test/durability', 'test/load', 'bench')
+const unit = files.filter((file) => !clients.includes(file) && !alone.includes(file))
 const phases = [
-  { title: 'Unit tests', files: only.e2e ? [] : files.filter((file) => !isHeavy(file)), concurrency: cpus().length },
-  { title: 'With real clients and peers', files: only.unit ? [] : files.filter(isHeavy), concurrency: 1 },
+  { title: 'Unit tests', files: only.e2e ? [] : unit, concurrency: processors },
+  { title: 'With real clients', files: only.unit ? [] : clients, concurrency: Math.min(2, processors) },
+  { title: 'One at a time', files: only.unit ? [] : alone, concurrency: 1 },
 ]
 
 await installPackages(console.log)
@@ -36,7 +40,6 @@ for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => 
 const counts = { passed: 0, failed: 0, skipped: 0 }
 const skips: string[] = []
 for (const phase of phases.filter((each) => each.files.length > 0)) {
-  if (phase.concurrency === 1 || phase.files.some((file) => file.includes('formats'))) await installPackages(console.log)
   console.log(`\n${phase.title}: ${phase.files.length} files`)
   const events = run({
     files: phase.files,

@@ -16,6 +16,7 @@ export function compare(glance: Answer, imprint: Answer, sides: { readonly glanc
     if (show(one) !== show(other)) differences.push({ where, glance: show(one), imprint: show(other) })
   }
   add('status', glance.status, imprint.status)
+  if (differences.length > 0) return differences // one accepts and the other refuses: the rest follows from it
   const [theirs, ours] = [headersOf(glance, sides.glance), headersOf(imprint, sides.imprint)]
   for (const name of new Set([...Object.keys(theirs), ...Object.keys(ours)])) add(`header ${name}`, theirs[name], ours[name])
   // the wording of a refusal is each service's own
@@ -27,8 +28,10 @@ export function compare(glance: Answer, imprint: Answer, sides: { readonly glanc
 /** `charset=utf-8` on JSON says nothing: JSON has no other. */
 const withoutCharset = (value: string) => value.replace(/^(application\/json); charset=utf-8$/i, '$1')
 
-function headersOf({ headers }: Answer, side: Side): Record<string, string> {
-  const kept = Object.entries(headers).filter(([name]) => !ignoredHeaders.has(name))
+function headersOf({ headers, body }: Answer, side: Side): Record<string, string> {
+  // Glance labels bodies that are empty
+  const says = (name: string) => !ignoredHeaders.has(name) && (name !== 'content-type' || body.length > 0)
+  const kept = Object.entries(headers).filter(([name]) => says(name))
   return Object.fromEntries(kept.map(([name, value]) => [name, withoutCharset(normalText(value, side))]))
 }
 

@@ -53,6 +53,8 @@ export async function startGlance(options: GlanceOptions): Promise<GlancePeer> {
       database: { connection: options.database },
       glance_store: { default_backend: 'imprint' },
       imprint: { filesystem_store_datadir: path('images') },
+      // readers only read: what glance-tempest-plugin tests, and the default of later versions
+      oslo_policy: { enforce_new_defaults: true, enforce_scope: true },
       os_glance_staging_store: { filesystem_store_datadir: path('staging') },
       os_glance_tasks_store: { filesystem_store_datadir: path('tasks') },
       task: { work_dir: path('work') },

@@ -17,7 +17,6 @@ export const packages: readonly DebianPackage[] = [
   { name: 'python3-openstacksdk', neededBy: 'the walk through openstacksdk' },
   { name: 'tempest', neededBy: 'tempest.api.image' },
   { name: 'glance-tempest-plugin', neededBy: 'the RBAC tests of glance-tempest-plugin' },
-  { name: 'python3-subunit', neededBy: 'reading what tempest reports' },
   { name: 'keystone', neededBy: 'the differential test' },
   { name: 'glance-api', neededBy: 'the differential test' },
   { name: 'uwsgi-core', neededBy: 'the differential test: Debian runs both services in it' },
