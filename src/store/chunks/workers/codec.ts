@@ -2,7 +2,8 @@ import { constants, zstdCompressSync, zstdDecompressSync } from 'node:zlib'
 import { CODEC_PLAIN, CODEC_ZSTD } from '../pack-format.ts'
 import { looksRandom } from './random-bytes.ts'
 
-const LEVEL = 3 // docs/decisions/chunk-size.md
+/** docs/decisions/chunk-size.md */
+const PARAMETERS = { [constants.ZSTD_c_compressionLevel]: 3, [constants.ZSTD_c_minMatch]: 4 }
 /** The largest window that a frame may ask for: the largest chunk is 1 MiB. Bounds memory, whoever made the frame. */
 const MAX_WINDOW_LOG = 20
 
@@ -12,7 +13,7 @@ export function encodeChunk(plain: Uint8Array): { readonly bytes: Uint8Array; re
   const compressed = zstdCompressSync(plain, {
     chunkSize: plain.length + 1024, // one piece of output, no joining
     pledgedSrcSize: plain.length,
-    params: { [constants.ZSTD_c_compressionLevel]: LEVEL },
+    params: PARAMETERS,
   })
   return compressed.length < plain.length ? { bytes: compressed, codec: CODEC_ZSTD } : { bytes: plain, codec: CODEC_PLAIN }
 }
