@@ -201,7 +201,7 @@ export class ChunkUploads {
       })
       this.#handles.delete(session.id)
       await this.#write({ ...session, isCommitted: true, touchedAt: ports.now() })
-      startDigests(ports, image.id)
+      startDigests(ports)
       return image
     } catch (error) {
       await abandonTransfer(ports, caller, transfer, ingested, error)
@@ -237,6 +237,7 @@ export class ChunkUploads {
   }
 
   async #session(caller: Caller, id: string): Promise<Session> {
+    authorizeService(caller, 'create')
     const found = await this.#ports.catalog.documents.get<Session>(KIND, id)
     if (found && found.body.projectId === caller.projectId) return found.body
     throw new ServiceError(

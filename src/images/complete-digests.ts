@@ -1,5 +1,6 @@
 import { isServiceError } from '../base/errors.ts'
 import type { CatalogWriter } from '../store/catalog/catalog.ts'
+import type { JobRunner } from './jobs.ts'
 import type { ImagePorts } from './ports.ts'
 
 /** Images whose bytes came as chunks, so that nobody saw them from front to back: their md5 and sha512 are still to be computed. */
@@ -16,19 +17,56 @@ export async function requestDigests({ documents }: CatalogWriter, imageId: stri
   await documents.put<Pending>(KIND, imageId, { manifest })
 }
 
-/** Computes them behind the request; the fields are null until then. */
-export function startDigests(ports: ImagePorts, imageId: string): void {
-  ports.jobs.start(`digests of image ${imageId}`, (signal) => completeDigests(ports, imageId, signal))
+/** What runs for these jobs already, and whether to look again when it is done. */
+const running = new WeakMap<JobRunner, { again: boolean }>()
+
+/** Computes what is pending, behind the request: one image at a time, so that uploads and imports keep their threads. */
+export function startDigests(ports: ImagePorts): void {
+  const known = running.get(ports.jobs)
+  if (known) {
+    known.again = true
+    return
+  }
+  const state = { again: true }
+  running.set(ports.jobs, state)
+  const work = async (signal: AbortSignal): Promise<void> => {
+    try {
+      while (state.again && !signal.aborted) {
+        state.again = false
+        await completePending(ports, signal)
+      }
+    } finally {
+      running.delete(ports.jobs)
+    }
+  }
+  try {
+    ports.jobs.start('digests of images that came as chunks', work)
+  } catch (error) {
+    // the service is stopping: the next start goes on
+    running.delete(ports.jobs)
+    if (!isServiceError(error, 'unavailable')) throw error
+  }
+}
+
+/** Each pending image once; what fails stays pending until the next start, and the first failure is told when all were tried. */
+async function completePending(ports: ImagePorts, signal: AbortSignal): Promise<void> {
+  const failures: unknown[] = []
+  for (let after: string | undefined; !signal.aborted; ) {
+    const page = await ports.catalog.documents.list<Pending>(KIND, { limit: PAGE, ...(after ? { after } : {}) })
+    for (const { key } of page) {
+      if (signal.aborted) return
+      await completeDigests(ports, key, signal).catch((error: unknown) => failures.push(error))
+    }
+    after = page.at(-1)?.key
+    if (!after || page.length < PAGE) break
+  }
+  if (failures.length > 0 && !signal.aborted) throw failures[0]
 }
 
 /** Takes up what the last run of the service left undone. */
 export async function resumeDigests(ports: ImagePorts): Promise<void> {
-  for (let after: string | undefined; ; ) {
-    const page = await ports.catalog.documents.list<Pending>(KIND, { limit: PAGE, ...(after ? { after } : {}) })
-    for (const { key } of page) startDigests(ports, key)
-    after = page.at(-1)?.key
-    if (!after || page.length < PAGE) return
-  }
+  const [first] = await ports.catalog.documents.list<Pending>(KIND, { limit: 1 })
+  if (first) startDigests(ports)
 }
 
 async function completeDigests({ catalog, chunks, readers }: ImagePorts, imageId: string, signal: AbortSignal): Promise<void> {

@@ -36,7 +36,10 @@ export const imageGet = command({
     const got = await fetchImage({ images, image, path, format, force, signal, onProgress: (state) => progress.show(state) })
     progress.end()
     out.result({ id: image.id, file: path, ...got }, () => {
-      const verified = got.verified === null ? 'this format has no recorded digest to verify' : `${got.verified} verified`
+      const verified =
+        got.verified === null
+          ? `no digest of ${format === undefined ? 'it is recorded yet' : 'this format is recorded'} to verify it by`
+          : `${got.verified} verified`
       const resumed = got.resumedBytes > 0 ? `, of which ${formatBytes(got.resumedBytes)} were here already` : ''
       out.line(`Wrote ${safeText(path)}: ${formatBytes(got.bytes)}${resumed}; ${verified}.`)
     })

@@ -142,6 +142,8 @@ test('another project learns nothing of an upload, and nothing of the chunks tha
     assert.equal(theirs.status, 404, `${method} ${path}`)
     assert.deepEqual(theirs.json, absent.json)
   }
+  const reader = await ask(`/uploads/${id}`, { method: 'DELETE', as: 'eve' })
+  assert.deepEqual([reader.status, reader.json.code], [403, 'denied'], 'a reader of the project ends no upload')
   const own = await begin('bob', CHUNK)
   assert.deepEqual(
     [...(await ask(`/uploads/${own}/lacks`, { method: 'POST', as: 'bob', bytes: Buffer.from(sha256(chunk)) })).content],
