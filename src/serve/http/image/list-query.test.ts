@@ -35,7 +35,7 @@ test('any query is understood or refused with a code', () => {
         assert.ok(isServiceError(error, 'invalid-request'), `leaked ${error}`)
       }
     }),
-    { numRuns: 500 },
+    { numRuns: 200 },
   )
 })
 
