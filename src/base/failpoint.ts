@@ -1,7 +1,10 @@
+import { readFileSync, rmSync } from 'node:fs'
+
 /**
  * A named place where a test may kill the process: `IMPRINT_FAILPOINT=name` or `name:3` (at the third passing) ends it by
- * SIGKILL, as a power cut would. Without that variable a failpoint costs one comparison. The durability tests read the list
- * of names from here, so that every one of them is tried.
+ * SIGKILL, as a power cut would. With `IMPRINT_FAILPOINT=@FILE` none is armed yet: at SIGUSR2 the name is read from FILE, which
+ * is then removed, so that a test can bring a service to the very step that it shall not survive. Without that variable a
+ * failpoint costs one comparison. The durability tests read the list of names from here, so that every one of them is tried.
  */
 export const failpoints = [
   'blob:written',
@@ -38,8 +41,21 @@ export const failpoints = [
 ] as const
 export type Failpoint = (typeof failpoints)[number]
 
-const [wanted, nth = '1'] = (process.env.IMPRINT_FAILPOINT ?? '').split(/:(?=\d+$)/)
-let left = Number(nth)
+const setting = process.env.IMPRINT_FAILPOINT ?? ''
+let [wanted, left] = parsed(setting.startsWith('@') ? '' : setting)
+if (setting.startsWith('@')) {
+  process.on('SIGUSR2', () => {
+    const [name, passings] = parsed(readFileSync(setting.slice(1), 'utf8'))
+    wanted = name
+    left = passings
+    rmSync(setting.slice(1))
+  })
+}
+
+function parsed(text: string): [string, number] {
+  const [name = '', nth = '1'] = text.split(/:(?=\d+$)/)
+  return [name, Number(nth)]
+}
 
 export function failpoint(name: Failpoint): void {
   if (wanted !== name) return
