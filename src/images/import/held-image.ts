@@ -85,7 +85,6 @@ export function watch(ports: ImagePorts, held: HeldImport, stopping: AbortSignal
     onProgress: (taken: number): void => {
       bytes = taken
     },
-    bytes: () => bytes,
     async stop(): Promise<void> {
       clearInterval(timer)
       await writing

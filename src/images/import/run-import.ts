@@ -1,6 +1,7 @@
 import type { Caller } from '../../base/caller.ts'
 import { isServiceError, ServiceError } from '../../base/errors.ts'
 import { failpoint } from '../../base/failpoint.ts'
+import { MiB } from '../../base/units.ts'
 import { formats, openImage } from '../../disk/formats/index.ts'
 import type { CatalogWriter, ImageRecord } from '../../store/catalog/catalog.ts'
 import type { Lease } from '../../store/chunks/chunk-store.ts'
@@ -58,7 +59,7 @@ export async function runImport(
     const kept = await keep(ports, held, file, declared, following)
     if (kept.lease) leases.push(kept.lease)
     failpoint('import:ingested')
-    await finish(ports, caller, held, following.bytes(), {
+    await finish(ports, caller, held, file.fileBytes, {
       ...kept.changes,
       virtualSize: virtualBytes,
       notes: { ...file.notes, originFormat: declared.diskFormat, ...noteOf(warnings) },
@@ -203,7 +204,12 @@ async function finish(
       stagedManifest: null,
       updatedAt: at,
     })
-    await changeTask(tx, held.task.id, { status: 'success', bytes: Math.max(bytes, stored.size ?? 0), updatedAt: at })
+    await changeTask(tx, held.task.id, {
+      status: 'success',
+      bytes,
+      message: `Copied ${Math.ceil(bytes / MiB)} MiB`,
+      updatedAt: at,
+    })
     await recordAudit(tx, caller, 'import', stored, at, { method: held.task.request.method.name, bytes: stored.size })
   })
 }
