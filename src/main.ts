@@ -2,5 +2,5 @@
 import { runCli } from './cli/cli.ts'
 
 process.exitCode = await runCli(process.argv.slice(2), {
-  serve: async (flags, configFile) => (await import('./wiring.ts')).serve(flags, configFile),
+  serve: async (...started) => (await import('./wiring.ts')).serve(...started),
 })

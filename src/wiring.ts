@@ -5,6 +5,7 @@ import type { FastifyInstance } from 'fastify'
 import type { Logger } from 'pino'
 import { ServiceError } from './base/errors.ts'
 import { lockFolder } from './base/folder-lock.ts'
+import type { ServeOnce } from './cli/command.ts'
 import { createIdentity } from './identity/service.ts'
 import { ChunkUploads } from './images/add-by-chunks.ts'
 import { createExaminer } from './images/examine/examiner.ts'
@@ -39,6 +40,7 @@ const HOUR_MS = 3_600_000
 export async function serve(
   flags: Readonly<Partial<Record<SettingName, string>>>,
   configFile: string | undefined,
+  once: ServeOnce = {},
 ): Promise<number> {
   const settings = readSettings(flags, process.env, configFile)
   const stopSignal = new Promise<NodeJS.Signals>((told) => {
@@ -53,7 +55,7 @@ export async function serve(
     log.info({ event: 'stopped' })
     log.flush()
   })
-  const { app, firstPassword } = await openService(settings, data, log, opened)
+  const { app, firstPassword } = await openService(settings, once, data, log, opened)
   const port = await listen(app, settings.listen)
   const address = addressFor(settings, port)
   process.stdout.write(announcement({ version: VERSION, address, dataFolder: data, logFile: file, firstPassword }))
@@ -70,7 +72,13 @@ interface Service {
 }
 
 /** @param opened gets what must be closed */
-async function openService(settings: Settings, data: string, log: Logger, opened: AsyncDisposableStack): Promise<Service> {
+async function openService(
+  settings: Settings,
+  once: ServeOnce,
+  data: string,
+  log: Logger,
+  opened: AsyncDisposableStack,
+): Promise<Service> {
   const problem = (what: string) => (error: unknown) => log.error({ event: 'background-problem', what, err: error })
   const blobs = await FsBlobStore.open(join(data, 'store'))
   const catalog = opened.adopt(await openCatalog(join(data, 'catalog.db'), blobs, log), (it) => it.close())
@@ -78,6 +86,7 @@ async function openService(settings: Settings, data: string, log: Logger, opened
   const identity = createIdentity(catalog, { tokenLifetimeMs: settings.tokenHours * HOUR_MS, region: settings.region })
   const { password: firstPassword } = await identity.bootstrap({
     ...(settings.adminPassword ? { password: settings.adminPassword } : {}),
+    reset: once.resetAdminPassword ?? false,
     defaultLimits: {
       image_count_total: settings.quotaImages,
       image_size_total: inMiB(settings.quotaBytes),

@@ -40,6 +40,12 @@ export type Input<Arguments extends Record<string, ArgumentSpec>, Options extend
   readonly [Name in keyof Arguments]: ArgumentValue<Arguments[Name]>
 } & { readonly [Name in keyof Options]: OptionValue<Options[Name]> }
 
+/** What this one start shall do; not a setting, for it must not stand in a file. */
+export interface ServeOnce {
+  /** For a lock that lost its key. */
+  readonly resetAdminPassword?: boolean
+}
+
 /** What main.ts brings, so that the command line stays below the wiring. */
 export interface CliWiring {
   /**
@@ -47,7 +53,11 @@ export interface CliWiring {
    * @param flags what the command line set, by setting name, as text
    * @returns the exit status
    */
-  readonly serve: (flags: Readonly<Partial<Record<SettingName, string>>>, configFile: string | undefined) => Promise<number>
+  readonly serve: (
+    flags: Readonly<Partial<Record<SettingName, string>>>,
+    configFile: string | undefined,
+    once?: ServeOnce,
+  ) => Promise<number>
 }
 
 /** What a command may use of the world. */

@@ -35,6 +35,10 @@ export const serve = command({
   arguments: {},
   options: {
     config: { type: 'text', value: 'FILE', help: 'settings file (default: none)', completes: 'file' },
+    resetAdminPassword: {
+      type: 'flag',
+      help: 'give the first administrator a new password (IMPRINT_ADMIN_PASSWORD, or one that is shown once) and its role back',
+    },
     ...settingOptions,
   },
   examples: [
@@ -42,8 +46,9 @@ export const serve = command({
     ['imprint serve --listen 0.0.0.0:9797 --data /srv/imprint', 'for the network, with its data elsewhere'],
   ],
   exits: [6, 7],
-  async run({ config, ...flags }, { serve: start }) {
-    const status = await start(flags as Partial<Record<SettingName, string>>, config as string | undefined)
+  async run({ config, resetAdminPassword, ...flags }, { serve: start }) {
+    const settings = [flags as Partial<Record<SettingName, string>>, config as string | undefined] as const
+    const status = await (resetAdminPassword ? start(...settings, { resetAdminPassword: true }) : start(...settings))
     return status === 0 ? 0 : 1
   },
 })
