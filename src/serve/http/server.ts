@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import type { Server } from 'node:http'
+import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import fastify, { type FastifyError, type FastifyInstance, type FastifyReply, type FastifyRequest, LogController } from 'fastify'
 import type { Logger } from 'pino'
@@ -36,6 +36,7 @@ const startedAt = new WeakMap<FastifyRequest, { ms: number; read: number; writte
 /** The HTTP side of the service: what every request meets, whichever API it asks. Not yet listening. */
 export function createServer(options: ServerOptions): FastifyInstance {
   const { apis, authenticator, metrics, log } = options
+  const exchanges = new WeakMap<Socket, Exchange>()
   const app = fastify({
     loggerInstance: log,
     logController: new LogController({ disableRequestLogging: true }),
@@ -48,7 +49,8 @@ export function createServer(options: ServerOptions): FastifyInstance {
     routerOptions: { maxParamLength: 1024, ignoreTrailingSlash: true },
     onProtoPoisoning: 'error',
     onConstructorPoisoning: 'ignore',
-    clientErrorHandler: refuseUnreadable,
+    clientErrorHandler: (error: Error & { code?: string }, socket: Socket) =>
+      refuseUnreadable(error, socket, exchanges.get(socket)),
     http: {
       maxHeaderSize: MAX_HEADER_BYTES,
       headersTimeout: HEADERS_TIMEOUT_MS,
@@ -58,6 +60,7 @@ export function createServer(options: ServerOptions): FastifyInstance {
     ...(options.tls ? { https: options.tls } : {}),
   } as object) as unknown as FastifyInstance
   app.server.maxConnections = MAX_CONNECTIONS
+  app.server.on('request', (request, response) => exchanges.set(request.socket, { request, response }))
 
   const guard = stallGuard(STALL_WINDOW_MS, STALL_LEAST_BYTES)
   guard.watch(app.server as Server)
@@ -188,10 +191,24 @@ function answerError(api: Api, { error, status }: Failure, request: FastifyReque
     .send(body)
 }
 
-/** Bytes that are no HTTP request: answered in plain words where the socket still takes them, then closed. */
-function refuseUnreadable(this: FastifyInstance, error: Error & { code?: string }, socket: Socket): void {
-  if (!socket.writable) {
+interface Exchange {
+  readonly request: IncomingMessage
+  readonly response: ServerResponse
+}
+
+/**
+ * Bytes that are no HTTP request: answered in plain words where the socket still takes them, then closed. Where they follow a
+ * whole request that is still being answered, as those beyond a Content-Length that was too small, its answer goes first.
+ */
+function refuseUnreadable(error: Error & { code?: string }, socket: Socket, last: Exchange | undefined): void {
+  const isAnswering = last !== undefined && !last.response.writableFinished && !last.response.destroyed
+  if (!socket.writable || (isAnswering && last.response.headersSent && !last.request.complete)) {
     socket.destroy()
+    return
+  }
+  if (isAnswering && last.request.complete) {
+    socket.pause() // nothing after it can be read
+    last.response.once('finish', () => refuseUnreadable(error, socket, undefined))
     return
   }
   const [status, message] =
