@@ -45,7 +45,7 @@ export async function createImage(ports: ImagePorts, caller: Caller, wanted: New
     version: 1,
   }
   await ports.catalog.write(async (tx) => {
-    await assertWithinQuota(tx, owner, quota, { images: 1 })
+    await assertWithinQuota(tx, owner, quota, { images: image.visibility === 'public' ? 0 : 1 })
     await tx.images.create(image)
     await recordAudit(tx, caller, 'create', image, at)
   })

@@ -8,6 +8,7 @@ import { authorize } from './policy.ts'
 import type { ImagePorts } from './ports.ts'
 import type { PropertyProtections } from './protections/protections.ts'
 import { assertAllowed } from './protections/protections.ts'
+import { assertWithinQuota, quotaOf } from './quotas.ts'
 
 /** One step of a patch, its shape already checked. */
 export type Change =
@@ -47,6 +48,9 @@ export async function patchImage(
       patched = applied(patched, change, caller, ports.protections)
     }
     assertCounts(patched)
+    if (image.visibility === 'public' && patched.visibility !== 'public') {
+      await assertWithinQuota(tx, image.owner, await quotaOf(ports, image.owner, ['image_count_total']), { images: 1 })
+    }
     const at = ports.now()
     const {
       name,

@@ -301,6 +301,16 @@ test('of forty that create at once, no more succeed than the quota has room for'
   await refused('over-quota', () => world.create(caller))
 })
 
+test('public images take nothing from the count of a project, until they are public no more', async () => {
+  const root = { ...admin, projectId: 'publishers' }
+  world.limits.set('publishers', { image_count_total: 1 })
+  const [first, second] = [await world.create(root, { visibility: 'public' }), await world.create(root, { visibility: 'public' })]
+  await patchImage(world.ports, root, first.id, [{ op: 'replace', name: 'visibility', value: 'private' }])
+  const onceMore = [{ op: 'replace', name: 'visibility', value: 'private' }] as const
+  await refused('over-quota', () => patchImage(world.ports, root, second.id, onceMore))
+  await refused('over-quota', () => world.create(root))
+})
+
 test('everything that is done to an image is in the audit record, newest first', async () => {
   const { id } = await world.create(mine)
   await patchImage(world.ports, mine, id, [{ op: 'add', name: 'a', value: 'b' }])

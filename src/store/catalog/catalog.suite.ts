@@ -215,7 +215,9 @@ export function catalogSuite(adapter: string, open: () => Promise<Catalog>): voi
     assert.deepEqual(await catalog.images.usage('p1'), { imageCount: 2, totalBytes: 100, stagedBytes: 60, uploadingCount: 1 })
     await catalog.write((tx) => tx.images.update(first.id, 1, { owner: 'p2' }))
     assert.deepEqual(await catalog.images.usage('p2'), { imageCount: 1, totalBytes: 100, stagedBytes: 0, uploadingCount: 0 })
-    await catalog.write((tx) => tx.images.update(second.id, 4, { status: 'deleted' }))
+    await catalog.write((tx) => tx.images.update(second.id, 4, { visibility: 'public' }))
+    assert.equal((await catalog.images.usage('p1')).imageCount, 0, "public images are nobody's own")
+    await catalog.write((tx) => tx.images.update(second.id, 5, { status: 'deleted' }))
     assert.deepEqual(await catalog.images.usage('p1'), { imageCount: 0, totalBytes: 0, stagedBytes: 0, uploadingCount: 0 })
   })
 

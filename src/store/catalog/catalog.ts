@@ -109,6 +109,7 @@ export interface ImageWriter {
 }
 
 export interface ProjectUsage {
+  /** Images that are not public. */
   readonly imageCount: number
   /** Sum of `size`, and of the reserved bytes of those under way (`notes.reservedBytes`). */
   readonly totalBytes: number

@@ -5,7 +5,7 @@ export const noUsage: ProjectUsage = { imageCount: 0, totalBytes: 0, stagedBytes
 const RECEIVING: ReadonlySet<string> = new Set(['saving', 'uploading', 'importing'])
 
 /**
- * What one image counts against its owner. While its only bytes are staged ones, `size` counts as staged; once it has a file
+ * What one image counts against its owner: public images, which only administrators make, do not count as its own. While its only bytes are staged ones, `size` counts as staged; once it has a file
  * (or before it has any), as stored. `notes.reservedBytes` counts while bytes are on their way: as staged in `uploading`, else as stored.
  */
 export function usageOf(image: ImageRecord): ProjectUsage {
@@ -16,7 +16,7 @@ export function usageOf(image: ImageRecord): ProjectUsage {
   const reservedBytes = receiving ? bytesOf(image.notes.reservedBytes) : 0
   const staging = image.status === 'uploading'
   return {
-    imageCount: 1,
+    imageCount: image.visibility === 'public' ? 0 : 1,
     totalBytes: (onlyStaged ? 0 : size) + (staging ? 0 : reservedBytes),
     stagedBytes: (onlyStaged ? size : 0) + (staging ? reservedBytes : 0),
     uploadingCount: receiving ? 1 : 0,
