@@ -25,7 +25,7 @@ export interface ServerOptions {
 const MAX_HEADER_BYTES = 32 * 1024 // a token is 50 bytes; tempest's longest names and filters stay below 16 KiB
 const HEADERS_TIMEOUT_MS = 20_000
 const KEEP_ALIVE_MS = 75_000 // longer than the minute that load balancers keep an idle connection
-const MAX_CONNECTIONS = 20_000 // a flood of idle ones costs about 10 KiB each and is dropped after HEADERS_TIMEOUT_MS
+const MAX_CONNECTIONS = 20_000 // a flood of idle ones costs about 30 KiB each and is dropped after HEADERS_TIMEOUT_MS
 const STALL_WINDOW_MS = 60_000
 const STALL_LEAST_BYTES = 60 * 1024 // 1 KiB/s: the slowest line that would ever finish an image
 const SWEEP_MS = 5_000
