@@ -24,7 +24,7 @@ export const uploads: BenchCase = {
         if (!keep) await deleteImage(target, id)
         return seconds
       }
-    const row = (what: string, times: Pick<Row, 'imprint' | 'peer'>, must: number, aim = must): Row => {
+    const row = (what: string, times: Awaited<ReturnType<typeof sideBySide>>, must: number, aim = must): Row => {
       return { what, unit: 's', imprint: times.imprint, peer: { ...times.peer, name: 'Glance' }, must, aim }
     }
 

@@ -55,7 +55,7 @@ async function startMemcached(folder: string): Promise<Peer & { readonly address
     socket.destroy()
     return true
   }
-  const command = ['memcached', '-u', 'nobody', '-l', '127.0.0.1', '-p', String(port), '-m', '64'] as const
+  const command = ['memcached', '-u', 'root', '-l', '127.0.0.1', '-p', String(port), '-m', '64'] as const
   const daemon = await startDaemon({ name: 'memcached', folder, command, ready: listens })
   return { name: 'memcached', address: `127.0.0.1:${port}`, stop: daemon.stop }
 }

@@ -47,6 +47,7 @@ export async function startGlance(options: GlanceOptions): Promise<GlancePeer> {
         worker_self_reference_url: url,
         node_staging_uri: `file://${path('staging')}`,
         use_keystone_limits: options.quotas ?? false,
+        enforce_secure_rbac: true,
         transport_url: 'fake://',
       },
       oslo_messaging_notifications: { driver: 'noop' },

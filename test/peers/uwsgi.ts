@@ -26,6 +26,7 @@ export async function startUwsgi(options: UwsgiOptions): Promise<Daemon> {
     'lazy-apps': 'true',
     'thunder-lock': 'true',
     master: 'true',
+    'need-app': 'true',
     'die-on-term': 'true',
     'no-orphans': 'true',
     'buffer-size': '65535',
@@ -41,5 +42,11 @@ export async function startUwsgi(options: UwsgiOptions): Promise<Daemon> {
   ]
   const file = join(folder, `${name}.ini`)
   await writeFile(file, `[uwsgi]\n${lines.join('\n')}\n`)
-  return startDaemon({ name, folder, command: ['uwsgi', '--ini', file], ready: answers(`http://127.0.0.1:${port}/`) })
+  return startDaemon({
+    name,
+    folder,
+    command: ['uwsgi', '--ini', file],
+    ready: answers(`http://127.0.0.1:${port}/`),
+    readyWithinMs: 240_000,
+  })
 }
