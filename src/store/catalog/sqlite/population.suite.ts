@@ -13,7 +13,7 @@ const SYSTEMS = ['debian', 'ubuntu', 'fedora', 'rocky', 'alma', 'suse', 'arch', 
 const NEWEST = Date.UTC(2026, 0, 1)
 
 /** Image number `n` of a population: four properties, two tags, 99 other projects, 2 % public, each a second older. */
-export function populationImage(n: number): ImageRecord {
+export function populationImage(n: number, demo = DEMO): ImageRecord {
   const at = NEWEST - n * 1000
   return anImage({
     id: createHash('md5')
@@ -27,7 +27,7 @@ export function populationImage(n: number): ImageRecord {
     checksum: createHash('md5').update(String(n)).digest('hex'),
     hashAlgo: 'sha512',
     hashValue: createHash('sha512').update(String(n)).digest('hex'),
-    owner: n % 20 === 7 ? DEMO : `${n % 99}`.padStart(32, 'e'),
+    owner: n % 20 === 7 ? demo : `${n % 99}`.padStart(32, 'e'),
     minDisk: 10,
     minRam: 512,
     visibility: n % 50 === 0 ? 'public' : n % 2 === 1 ? 'shared' : 'private',
@@ -45,7 +45,7 @@ export function populationImage(n: number): ImageRecord {
 }
 
 /** Fills the empty catalog at `path` with `count` images: rows first and indexes after, as bulk loads go. */
-export function populate(path: string, count: number): void {
+export function populate(path: string, count: number, demo = DEMO): void {
   const database = connect(path)
   if (schemaOf(database) === 0) throw new TypeError('open the catalog once before it is populated')
   const indexes = database.prepare("SELECT name, sql FROM sqlite_schema WHERE tbl_name = 'images' AND type = 'index'").all()
@@ -57,7 +57,7 @@ export function populate(path: string, count: number): void {
   const insertTerm = database.prepare('INSERT INTO unsorted (term, shelf, created_at, id, seq) VALUES (?, ?, ?, ?, ?)')
   const usage = new Map<string, typeof noUsage>()
   for (let n = 1; n <= count; n += 1) {
-    const image = populationImage(n)
+    const image = populationImage(n, demo)
     const row = imageRow(image)
     insert.run(n, ...Object.values(row))
     for (const term of termsOf(image)) insertTerm.run(term, row.shelf, row.created_at, row.id, n)
