@@ -15,9 +15,9 @@ export const askLine = async (question: string): Promise<string> =>
 async function ask(question: string, echoes: boolean, otherwise: string): Promise<string> {
   const { stdin, stderr } = process
   if (!stdin.isTTY) throw new ServiceError('invalid-request', `there is no terminal to ask on; ${otherwise}`)
-  stderr.write(question)
-  stdin.setRawMode(true)
+  stdin.setRawMode(true) // before the question: an answer that comes at once must not be shown by the terminal itself
   stdin.setEncoding('utf8')
+  stderr.write(question)
   const answer = Promise.withResolvers<string>()
   let typed: string[] = []
   const onKeys = (text: string): void => {
