@@ -117,10 +117,7 @@ export class PackWriter {
    * @returns when the bytes are copied: a promise in an object, as an async function would wait for it
    */
   async move(chunk: EncodedChunk & { readonly digest: Uint8Array }, from: string): Promise<{ readonly durable: Promise<void> }> {
-    const pack = await this.#packWithRoom(chunk.bytes.length)
-    this.#copy(pack, chunk.digest, chunk)
-    pack.keys.push('')
-    pack.coming.push(undefined)
+    const pack = await this.#append(chunk.digest, chunk, '', undefined)
     pack.movedFrom.add(from)
     return { durable: pack.durable }
   }
@@ -193,15 +190,9 @@ export class PackWriter {
     let bytes = 0
     try {
       for (const chunk of await encode(fresh)) {
-        const pack = await this.#packWithRoom(chunk.bytes.length)
         const place = fresh[appended]!
         const key = keyAt(digests, place)
-        const coming = this.#coming.get(key)!
-        this.#copy(pack, digestAt(digests, place), chunk)
-        pack.keys.push(key)
-        pack.coming.push(coming)
-        coming.pack = pack
-        coming.settle('appended')
+        const pack = await this.#append(digestAt(digests, place), chunk, key, this.#coming.get(key)!)
         durable.add(pack.durable)
         appended += 1
         bytes += chunk.bytes.length
@@ -232,14 +223,33 @@ export class PackWriter {
     pack.usedBytes += bytes.length
   }
 
-  async #packWithRoom(bytes: number): Promise<OpenPack> {
+  /**
+   * Copies the chunk into the open pack, once there is one with room. Many who waited go on side by side, so no `await` may
+   * come between the look at the room and the copy.
+   */
+  async #append(digest: Uint8Array, chunk: EncodedChunk, key: string, coming: Coming | undefined): Promise<OpenPack> {
     for (;;) {
-      if (this.#open && this.#open.usedBytes + bytes > PACK_BYTES) this.#seal()
-      if (this.#open) return this.#open
-      const buffer = this.#takeBuffer()
-      if (buffer) return this.#begin(buffer)
+      const pack = this.#packWithRoom(chunk.bytes.length)
+      if (pack) {
+        this.#copy(pack, digest, chunk)
+        pack.keys.push(key)
+        pack.coming.push(coming)
+        if (coming) {
+          coming.pack = pack
+          coming.settle('appended')
+        }
+        return pack
+      }
       await new Promise<void>((resolve) => this.#roomWaiters.push(resolve))
     }
+  }
+
+  /** @returns undefined while both buffers are being written */
+  #packWithRoom(bytes: number): OpenPack | undefined {
+    if (this.#open && this.#open.usedBytes + bytes > PACK_BYTES) this.#seal()
+    if (this.#open) return this.#open
+    const buffer = this.#takeBuffer()
+    return buffer && this.#begin(buffer)
   }
 
   #takeBuffer(): Uint8Array | undefined {
