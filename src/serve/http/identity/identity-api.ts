@@ -105,7 +105,14 @@ const discoveryRoutes: readonly Route[] = [
       headers: { location: `${base}/` },
     }),
   },
-  { method: 'GET', path: '', auth: 'none', handle: ({ base }) => ({ status: 200, body: { version: version(base) } }) },
+  ...['', '/'].map(
+    (path): Route => ({
+      method: 'GET',
+      path,
+      auth: 'none',
+      handle: ({ base }) => ({ status: 200, body: { version: version(base) } }),
+    }),
+  ),
 ]
 
 /** What clients choose the API by: the level of Keystone's API that this one follows. */
