@@ -44,7 +44,7 @@ export class StoreJobs {
 
   /** Removes what no image uses. @throws ServiceError `conflict` while another job runs; `cancelled` */
   collect(options: JobOptions = {}): Promise<CollectReport> {
-    return this.#alone('collect', () => this.#ports.chunks.collect(() => this.#live(), options))
+    return this.#alone('collect', () => this.#ports.chunks.collect(() => this.#liveForGood(), options))
   }
 
   /** Makes the index again from the packs. @throws ServiceError `conflict` while another job runs; `cancelled` */
@@ -97,6 +97,12 @@ export class StoreJobs {
   async *#live(): AsyncIterable<string> {
     for await (const { manifest } of this.#ports.catalog.images.manifests()) yield manifest
     yield* this.#ports.readers.held()
+  }
+
+  /** Ends only when all that it did not name any more is gone durably: a power cut must not bring back a record whose bytes went. */
+  async *#liveForGood(): AsyncIterable<string> {
+    yield* this.#live()
+    await this.#ports.catalog.write(async () => undefined)
   }
 
   async #imagesOf(manifests: readonly string[]): Promise<ImageFault['images']> {
