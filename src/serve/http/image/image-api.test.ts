@@ -452,6 +452,13 @@ test('staged and imported, a qcow2 becomes the disk in it, and says where it cam
     tasks.map(({ type, status, image_id }) => [type, status, image_id]),
     [['api_image_import', 'success', id]],
   )
+  const shown = { op: 'replace', path: '/visibility', value: 'community' }
+  await server.ask('PATCH', `/v2/images/${id}`, {
+    json: [shown],
+    headers: { 'content-type': 'application/openstack-images-v2.1-json-patch' },
+  })
+  assert.equal((await server.ask('GET', `/v2/images/${id}`, { as: 'theirs:member' })).status, 200)
+  assert.deepEqual((await server.ask('GET', `/v2/images/${id}/tasks`, { as: 'theirs:member' })).json().tasks, [])
   assert.equal((await server.ask('GET', '/v2/tasks')).status, 403)
   assert.equal((await server.ask('GET', '/v2/tasks?limit=1', { as: 'root:admin' })).json().tasks.length, 1)
   assert.equal((await server.ask('GET', `/v2/tasks/${tasks[0]?.id}`, { as: 'root:admin' })).status, 200)

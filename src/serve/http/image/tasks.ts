@@ -16,12 +16,16 @@ import { refuseOtherMethods } from './metadefs.ts'
 const DEFAULT_LIMIT = 25
 const MAX_LIMIT = 1000
 
-/** `/tasks` for administrators, and the tasks of one image for who sees the image. */
+/** `/tasks` for administrators, and the tasks of one image for the project that owns it. */
 export function registerTasks(app: FastifyInstance, { ports }: ImageServices): void {
   const exposeHeadRoute = false
   app.get('/images/:id/tasks', { exposeHeadRoute }, async (request, reply) => {
-    const { image } = await findImage(ports.catalog, callerOf(request), idOf(request.params), 'show')
-    return send(reply, { tasks: (await tasksOfImage(ports.catalog, image.id)).map(taskOfImageView) })
+    const caller = callerOf(request)
+    const { image } = await findImage(ports.catalog, caller, idOf(request.params), 'show')
+    // an audience sees the image; who imported it, and from which URL, is not for them
+    const mayRead = caller.isAdmin || (image.owner !== null && image.owner === caller.projectId)
+    const tasks = mayRead ? await tasksOfImage(ports.catalog, image.id) : []
+    return send(reply, { tasks: tasks.map(taskOfImageView) })
   })
   refuseOtherMethods(app, '/images/:id/tasks', ['GET'])
 
