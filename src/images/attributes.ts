@@ -13,6 +13,8 @@ const MAX_NUMBER = 2 ** 31 - 1 // what clients and their databases keep
 const MAX_VALUE_CHARACTERS = 65_535
 /** Of one image: as many as Glance allows, so that a record stays small enough to be read whole in a list. */
 export const MAX_PROPERTIES = 128
+/** Names and values together: a list holds up to a thousand records at once, and writes them all into one answer. */
+export const MAX_PROPERTIES_CHARACTERS = 256 * 1024
 export const MAX_TAGS = 128
 export const MAX_MEMBERS = 128
 
@@ -137,6 +139,8 @@ function assertPropertyName(name: string): void {
 export function assertCounts({ tags, properties }: Pick<ImageRecord, 'tags' | 'properties'>): void {
   assertAtMost('tags', tags.length, MAX_TAGS)
   assertAtMost('properties', Object.keys(properties).length, MAX_PROPERTIES)
+  const characters = Object.entries(properties).reduce((sum, [name, value]) => sum + name.length + value.length, 0)
+  assertAtMost('characters in its properties', characters, MAX_PROPERTIES_CHARACTERS)
 }
 export function assertAtMost(what: string, count: number, most: number): void {
   if (count > most)

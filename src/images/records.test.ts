@@ -71,6 +71,11 @@ const badMembers: readonly [string, Record<string, unknown>, string][] = [
   ['nobody as owner', { owner: null }, 'denied'],
   ['129 tags', { tags: Array.from({ length: 129 }, (_, i) => `t${i}`) }, 'too-large'],
   ['129 properties', Object.fromEntries(Array.from({ length: 129 }, (_, i) => [`p${i}`, 'v'])), 'too-large'],
+  [
+    'properties that fill a list',
+    Object.fromEntries(Array.from({ length: 5 }, (_, i) => [`p${i}`, 'v'.repeat(60_000)])),
+    'too-large',
+  ],
 ]
 for (const [what, members, code] of badMembers) {
   test(`create refuses ${what}`, () => refused(code, () => world.create(mine, members)))
