@@ -165,16 +165,20 @@ export class ChunkUploads {
 
   async #commit(
     caller: Caller,
-    session: Session,
+    begun: Session,
     layout: (chunks: number) => AsyncIterable<Uint8Array | null>,
   ): Promise<ImageRecord> {
     const ports = this.#ports
-    const upload = await this.#handle(session)
+    const upload = await this.#handle(begun)
+    const left = begun.hasRecord ? await ports.catalog.images.get(begun.imageId) : undefined
+    const session = left?.status === 'deleted' ? anew(begun) : begun
     const wanted = newImageFrom({ ...session.image, id: session.imageId })
-    const left = session.hasRecord ? await ports.catalog.images.get(session.imageId) : undefined
     if (left?.status !== 'queued') {
       await this.#write({ ...session, hasRecord: true })
-      await createImage(ports, caller, { ...wanted, protected: false })
+      await createImage(ports, caller, { ...wanted, protected: false }).catch(async (error: unknown) => {
+        await this.#write({ ...session, hasRecord: false }) // an image that has this id is another's
+        throw error
+      })
     }
     let ingested: Ingested | undefined
     const transfer = await beginTransfer(ports, caller, session.imageId, 'upload', session.fileBytes).catch(
@@ -200,7 +204,7 @@ export class ChunkUploads {
         notes: { ...session.source, ...(warnings.length > 0 ? { warnings: warnings.join(' ') } : {}) },
       })
       this.#handles.delete(session.id)
-      await this.#write({ ...session, isCommitted: true, touchedAt: ports.now() })
+      await this.#write(committed(session, ports.now()))
       startDigests(ports)
       return image
     } catch (error) {
@@ -239,11 +243,31 @@ export class ChunkUploads {
   async #session(caller: Caller, id: string): Promise<Session> {
     authorizeService(caller, 'create')
     const found = await this.#ports.catalog.documents.get<Session>(KIND, id)
-    if (found && found.body.projectId === caller.projectId) return found.body
-    throw new ServiceError(
-      'not-found',
-      'there is no such upload: it was given up, or it is not your project that began it; begin a new one',
-    )
+    if (found && found.body.projectId === caller.projectId) return this.#afterCrash(caller, found.body)
+    throw noSuchUpload()
+  }
+
+  /**
+   * A crash in the middle of a commit may have come after the store had taken the upload's chunks for its image, and so knows
+   * the upload no more. Where the image was recorded, the upload is committed; otherwise nothing of it is left.
+   */
+  async #afterCrash(caller: Caller, session: Session): Promise<Session> {
+    if (!session.hasRecord || session.isCommitted || this.#commits.has(session.id)) return session
+    try {
+      await this.#handle(session)
+      return session
+    } catch (error) {
+      if (!isServiceError(error, 'not-found')) throw error
+    }
+    const image = await this.#ports.catalog.images.get(session.imageId)
+    if (image && image.manifest !== null) {
+      const settled = committed(session, this.#ports.now())
+      await this.#write(settled)
+      return settled
+    }
+    if (image?.status === 'queued') await deleteImage(this.#ports, caller, session.imageId)
+    await this.#forget({ ...session, isCommitted: true })
+    throw noSuchUpload()
   }
 
   async #sessionsOf(projectId: string): Promise<readonly Session[]> {
@@ -300,3 +324,19 @@ export class ChunkUploads {
 
 /** A deleted image leaves its id behind for ever: the next commit makes another. */
 const anew = (session: Session): Session => ({ ...session, imageId: randomUUID(), hasRecord: false })
+
+/** What a commit said again needs; what was said of the image stands in its record by now. */
+const committed = (session: Session, at: number): Session => ({
+  ...session,
+  hasRecord: true,
+  isCommitted: true,
+  image: { disk_format: session.image.disk_format },
+  source: {},
+  touchedAt: at,
+})
+
+const noSuchUpload = (): ServiceError =>
+  new ServiceError(
+    'not-found',
+    'there is no such upload: it was given up, or it is not your project that began it; begin a new one',
+  )
