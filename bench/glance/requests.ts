@@ -40,7 +40,7 @@ async function* lists(bench: Bench, count: number): AsyncIterable<Row> {
       'by name': `/v2/images?limit=25&name=${some}`,
       'by tag': '/v2/images?limit=25&tag=golden',
       'by property': '/v2/images?limit=25&os_distro=alpine',
-      'after a deep marker': `/v2/images?limit=25&marker=${populationImage(Math.floor(count / 100) * 90 + 7).id}`,
+      'after a deep marker': `/v2/images?limit=25&marker=${populationImage(Math.floor((count * 0.9) / 20) * 20 + 7).id}`,
     }
     for (const [kind, path] of Object.entries(kinds)) {
       const what = `list ${kind}, among ${count}`

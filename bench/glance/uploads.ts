@@ -55,8 +55,9 @@ export const uploads: BenchCase = {
 async function commandLine({ imprint, folder }: Bench): Promise<(path: string) => Promise<number>> {
   const env = { HOME: folder, XDG_CONFIG_HOME: join(folder, 'config'), XDG_CACHE_HOME: join(folder, 'cache') }
   const { user, password, project } = cast.member
-  const run = (...args: string[]) => must([process.execPath, cli, ...args], { env: { ...env, IMPRINT_PASSWORD: password } })
-  await run('login', imprint.address, '--user', user, '--project', project)
+  const run = (...args: string[]) => must([process.execPath, cli, ...args], { env })
+  const login = ['login', imprint.address, '--user', user, '--project', project, '--password-stdin']
+  await must([process.execPath, cli, ...login], { env, input: `${password}\n` })
   return async (path) => {
     const seconds = await secondsOf(() => run('image', 'add', path, '--name', 'bench-added', '--restart'))
     const listed = JSON.parse(await run('image', 'list', '--json')) as readonly { id: string; name: string }[]

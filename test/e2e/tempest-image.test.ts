@@ -39,7 +39,7 @@ test('tempest.api.image', { skip: missingTool('tempest', 'stestr') }, async (t) 
   const raw = await makeRawImage(scratch.path)
   const files = await serveFiles([raw])
   t.after(files.stop)
-  const settings = { IMPRINT_IMPORT_HOSTS: '127.0.0.1', IMPRINT_IMPORT_PORTS: String(files.port) }
+  const settings = { IMPRINT_IMPORT_HOSTS: '127.0.0.1', IMPRINT_IMPORT_PORTS: `80,443,${files.port}` }
   const service = await startServiceUnderTest({ settings })
   t.after(service.stop)
   const identity = new IdentityClient(service.identityUrl, service.cast.admin.token)
