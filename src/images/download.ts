@@ -3,6 +3,7 @@ import { ServiceError } from '../base/errors.ts'
 import type { BlockSource } from '../disk/block/block-source.ts'
 import { formats, openImage, wrapDisk } from '../disk/formats/index.ts'
 import type { ImageRecord } from '../store/catalog/catalog.ts'
+import type { Lent } from '../store/chunks/chunk-store.ts'
 import { findImage } from './find-image.ts'
 import type { ImagePorts } from './ports.ts'
 
@@ -17,6 +18,8 @@ export interface Download {
   readonly md5: string | null
   /** `[offset, offset + length)`, front to back. */
   stream(offset: number, length: number, signal?: AbortSignal): AsyncIterable<Uint8Array>
+  /** The same without a copy where that can be: to be given back. */
+  lend(offset: number, length: number, signal?: AbortSignal): AsyncIterable<Lent>
   close(): Promise<void>
 }
 
@@ -42,6 +45,7 @@ export async function download(ports: ImagePorts, caller: Caller, id: string, fo
       etag: `"${image.checksum ?? manifest.slice(0, 32)}"`,
       md5: image.checksum,
       stream: (offset, length, signal) => ports.chunks.stream(manifest, offset, length, signal),
+      lend: (offset, length, signal) => ports.chunks.lend(manifest, offset, length, signal),
       close: async () => release(),
     }
   }
@@ -55,6 +59,9 @@ export async function download(ports: ImagePorts, caller: Caller, id: string, fo
       etag: `"${image.checksum ?? manifest.slice(0, 32)}-${format}-${LAYOUT_EDITION}"`,
       md5: null,
       stream: (offset, length, signal) => readThrough(file, offset, length, signal),
+      lend: async function* (offset, length, signal) {
+        for await (const bytes of readThrough(file, offset, length, signal)) yield { bytes, giveBack: () => undefined }
+      },
       close: async () => {
         release()
         await file.close()

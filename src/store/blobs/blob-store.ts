@@ -7,8 +7,13 @@ import { ServiceError } from '../../base/errors.ts'
 export interface BlobStore {
   /** The whole blob. @throws ServiceError `not-found` */
   get(key: string): Promise<Uint8Array>
-  /** Exactly `length` bytes from `offset`. @throws ServiceError `not-found`; `corrupt` where the blob ends before */
-  read(key: string, offset: number, length: number): Promise<Uint8Array>
+  /**
+   * Exactly `length` bytes from `offset`.
+   * @param into where an adapter may put them in place of new memory, of `length` bytes: look at which array comes back. It is
+   *   the adapter's until the promise settles.
+   * @throws ServiceError `not-found`; `corrupt` where the blob ends before
+   */
+  read(key: string, offset: number, length: number, into?: Uint8Array): Promise<Uint8Array>
   /** Bytes. @throws ServiceError `not-found` */
   size(key: string): Promise<number>
   /** Keys that start with `prefix`, ascending by code unit. */

@@ -3,12 +3,13 @@ import { KiB, MiB } from '../../base/units.ts'
 import type { BlobStore } from '../blobs/blob-store.ts'
 import { ByteCache } from './byte-cache.ts'
 import type { Counters } from './counters.ts'
-import { DIGEST_BYTES, digestAt, digestOfManifest, hexOf, isZeroAt, keyAt, keyOf, sha256 } from './digests.ts'
+import { DIGEST_BYTES, digestAt, digestOfManifest, hexOf, isZeroAt, joinDigests, keyAt, keyOf, sha256 } from './digests.ts'
 import type { ChunkIndex, Locations } from './index/chunk-index.ts'
 import { chunksOf, MAX_ROOT_BYTES, PAGE_ENTRIES, parsePage, parseRoot, type Root } from './manifest-format.ts'
-import { packKey } from './pack-format.ts'
+import { CODEC_PLAIN, packKey } from './pack-format.ts'
 import { decodeChunk } from './workers/codec.ts'
 import type { StoredChunk } from './workers/jobs.ts'
+import { PLAIN_BYTES, READ_SLOT_BYTES, type ReadSlots } from './workers/read-slots.ts'
 import type { WorkerPool } from './workers/worker-pool.ts'
 
 /** Neighbours in a pack are fetched by one read, with what lies between them, up to so much of it … */
@@ -40,6 +41,7 @@ export class ChunkReader {
   readonly #blobs: BlobStore
   readonly #index: ChunkIndex
   readonly #workers: WorkerPool
+  readonly #readSlots: ReadSlots
   readonly #counters: Counters
   readonly #chunkBytes: number
   readonly #cache: ByteCache<Uint8Array>
@@ -49,13 +51,14 @@ export class ChunkReader {
   readonly #coming = new Map<string, Promise<Uint8Array>>()
 
   constructor(
-    parts: { blobs: BlobStore; index: ChunkIndex; workers: WorkerPool; counters: Counters },
+    parts: { blobs: BlobStore; index: ChunkIndex; workers: WorkerPool; readSlots: ReadSlots; counters: Counters },
     chunkBytes: number,
     cacheBytes: number,
   ) {
     this.#blobs = parts.blobs
     this.#index = parts.index
     this.#workers = parts.workers
+    this.#readSlots = parts.readSlots
     this.#counters = parts.counters
     this.#chunkBytes = chunkBytes
     this.#cache = new ByteCache(cacheBytes, (bytes) => bytes.length)
@@ -77,25 +80,33 @@ export class ChunkReader {
 
   /** The chunks' bytes side by side, zeros where there is no chunk. `first + count` must not cross a page. */
   async readJoined(manifest: OpenManifest, first: number, count: number): Promise<Uint8Array> {
-    const wanted: Wanted[] = []
-    const start = first * this.#chunkBytes
-    const bytes = Math.min(count * this.#chunkBytes, manifest.root.fileBytes - start)
-    const page = Math.floor(first / PAGE_ENTRIES)
-    const entries = await this.pageEntries(manifest, page)
-    for (let chunk = first; chunk < first + count; chunk += 1) {
-      const entry = chunk % PAGE_ENTRIES
-      if (isZeroAt(entries, entry)) continue
-      wanted.push({
-        entry,
-        digest: digestAt(entries, entry),
-        plainBytes: this.#plainBytes(manifest, chunk),
-        to: (chunk - first) * this.#chunkBytes,
-      })
-    }
+    const { page, entries, wanted, bytes } = await this.#wantedOf(manifest, first, count)
     if (wanted.length === 0) return new Uint8Array(bytes)
-    const [joined] = await this.#fetch(manifest, page, entries, wanted, bytes)
+    const fetch = (places: readonly Place[]) => this.#fetchFrom(manifest, wanted, places, bytes)
+    const [joined] = await this.#withPlaces(manifest, page, entries, wanted, fetch)
     this.#counters.bytesRead += bytes
     return joined!
+  }
+
+  /**
+   * The same in a read slot. When it settles, nobody writes to the slot any more.
+   * @returns what the slot has from its start: the bytes; or nothing, since all are zeros, or since what has to be read
+   *   for them does not fit into it
+   */
+  async readIntoSlot(
+    manifest: OpenManifest,
+    first: number,
+    count: number,
+    slot: number,
+  ): Promise<'read' | 'zeros' | 'does-not-fit'> {
+    const { page, entries, wanted, bytes } = await this.#wantedOf(manifest, first, count)
+    if (wanted.length === 0) return 'zeros'
+    if (bytes > PLAIN_BYTES) return 'does-not-fit'
+    const fetch = (places: readonly Place[]) => this.#fetchIntoSlot(manifest, wanted, places, slot, bytes)
+    const fits = await this.#withPlaces(manifest, page, entries, wanted, fetch)
+    if (!fits) return 'does-not-fit'
+    this.#counters.bytesRead += bytes
+    return 'read'
   }
 
   /** One chunk, by way of the cache; the caller must not change it. Zeros: undefined. */
@@ -114,7 +125,8 @@ export class ChunkReader {
     if (coming) return coming
     this.#counters.cacheMisses += 1
     const wanted = { entry, digest: digestAt(entries, entry), plainBytes: this.#plainBytes(manifest, chunk), to: 0 }
-    const reading = this.#fetch(manifest, page, entries, [wanted], undefined).then(([bytes]) => {
+    const fetch = (places: readonly Place[]) => this.#fetchFrom(manifest, [wanted], places, undefined)
+    const reading = this.#withPlaces(manifest, page, entries, [wanted], fetch).then(([bytes]) => {
       this.#cache.set(key, bytes!)
       this.#counters.bytesRead += bytes!.length
       return bytes!
@@ -133,27 +145,46 @@ export class ChunkReader {
     this.#manifests.clear()
   }
 
+  /** Which chunks of a run are no zeros. */
+  async #wantedOf(manifest: OpenManifest, first: number, count: number) {
+    const wanted: Wanted[] = []
+    const bytes = Math.min(count * this.#chunkBytes, manifest.root.fileBytes - first * this.#chunkBytes)
+    const page = Math.floor(first / PAGE_ENTRIES)
+    const entries = await this.pageEntries(manifest, page)
+    for (let chunk = first; chunk < first + count; chunk += 1) {
+      const entry = chunk % PAGE_ENTRIES
+      if (isZeroAt(entries, entry)) continue
+      wanted.push({
+        entry,
+        digest: digestAt(entries, entry),
+        plainBytes: this.#plainBytes(manifest, chunk),
+        to: (chunk - first) * this.#chunkBytes,
+      })
+    }
+    return { page, entries, wanted, bytes }
+  }
+
   #plainBytes({ root }: OpenManifest, chunk: number): number {
     return Math.min(this.#chunkBytes, root.fileBytes - chunk * this.#chunkBytes)
   }
 
   /** A collector may move a chunk between the look-up and the read: then it is looked up once more. */
-  async #fetch(
+  async #withPlaces<T>(
     manifest: OpenManifest,
     page: number,
     entries: Uint8Array,
     wanted: readonly Wanted[],
-    joinedBytes: number | undefined,
-  ): Promise<Uint8Array[]> {
+    fetch: (places: readonly Place[]) => Promise<T>,
+  ): Promise<T> {
     const pageKey = keyAt(manifest.root.pages, page)
     const places = await this.#locate(pageKey, entries, wanted)
     try {
-      return await this.#fetchFrom(manifest, wanted, places, joinedBytes)
+      return await fetch(places)
     } catch (error) {
       if (!isServiceError(error, 'not-found')) throw error
       for (const { entry } of wanted) this.#locations.delete(groupKey(pageKey, entry))
       const newPlaces = await this.#locate(pageKey, entries, wanted)
-      return await this.#fetchFrom(manifest, wanted, newPlaces, joinedBytes).catch((again) => {
+      return await fetch(newPlaces).catch((again) => {
         if (!isServiceError(again, 'not-found')) throw again
         throw new ServiceError('corrupt', `Chunks of manifest ${manifest.name} are gone: run "imprint store check".`, {
           manifest: manifest.name,
@@ -186,8 +217,7 @@ export class ChunkReader {
     places: readonly Place[],
     joinedBytes: number | undefined,
   ): Promise<Uint8Array[]> {
-    const lost = places.findIndex(({ pack }) => pack === '')
-    if (lost !== -1) throw new ServiceError('not-found', 'A chunk is not in the index.', { digest: hexOf(wanted[lost]!.digest) })
+    assertPlaces(wanted, places)
     const reads = planReads(places)
     const inputs = await Promise.all(reads.map(({ pack, from, to }) => this.#blobs.read(packKey(pack), from, to - from)))
     const inputOf = new Map(reads.flatMap(({ members }, input) => members.map((member) => [member, input] as const)))
@@ -210,12 +240,45 @@ export class ChunkReader {
       own.map(({ buffer }) => buffer as ArrayBuffer),
     )
     if (damaged.length === 0) return outputs
-    const first = damaged[0]!
-    throw new ServiceError(
-      'corrupt',
-      `Chunk ${hexOf(wanted[first]!.digest)} in pack ${places[first]!.pack} is damaged: run "imprint store check".`,
-      { manifest: manifest.name, digest: hexOf(wanted[first]!.digest), pack: places[first]!.pack },
+    throw damagedChunk(manifest, wanted[damaged[0]!]!, places[damaged[0]!]!)
+  }
+
+  /** Plain chunks that lie in a pack as they do in the file are read to where they belong. @returns false: does not fit */
+  async #fetchIntoSlot(
+    manifest: OpenManifest,
+    wanted: readonly Wanted[],
+    places: readonly Place[],
+    slot: number,
+    bytes: number,
+  ): Promise<boolean> {
+    assertPlaces(wanted, places)
+    const reads = planReads(places)
+    const at: number[] = []
+    let storedEnd = PLAIN_BYTES
+    for (const read of reads) {
+      const isInPlace = liesAsWanted(read, wanted, places)
+      at.push(isInPlace ? wanted[read.members[0]!]!.to : storedEnd)
+      if (!isInPlace) storedEnd += read.to - read.from
+    }
+    if (storedEnd > READ_SLOT_BYTES) return false
+    const reading = reads.map(async ({ pack, from, to }, index) => {
+      const into = this.#readSlots.bytes(slot, at[index]!, to - from)
+      const got = await this.#blobs.read(packKey(pack), from, to - from, into)
+      if (got !== into) into.set(got)
+    })
+    await Promise.allSettled(reading) // where one fails, the others still write to the slot
+    await Promise.all(reading)
+    const startOf = new Map(
+      reads.flatMap(({ members, from }, index) => members.map((member) => [member, at[index]! - from] as const)),
     )
+    const chunks = wanted.map(({ plainBytes, to }, member) => {
+      const { offset, storedBytes, codec } = places[member]!
+      return { at: startOf.get(member)! + offset, storedBytes, plainBytes, codec, to }
+    })
+    const digests = joinDigests(wanted.map(({ digest }) => digest))
+    const damaged = await this.#workers.run({ kind: 'verify', slot, bytes, chunks, digests })
+    if (damaged.length > 0) throw damagedChunk(manifest, wanted[damaged[0]!]!, places[damaged[0]!]!)
+    return true
   }
 
   /** Roots and pages: unpacked and verified here, since they are few and small. */
@@ -300,5 +363,30 @@ function planReads(places: readonly Place[]): Read[] {
   }
   return reads
 }
+
+/** Whether a read brings its chunks as the reader wants them: plain, side by side, in this order, with nothing between. */
+function liesAsWanted({ from, to, members }: Read, wanted: readonly Wanted[], places: readonly Place[]): boolean {
+  const start = wanted[members[0]!]!.to
+  let end = from
+  for (const member of members) {
+    const { offset, storedBytes, codec } = places[member]!
+    const { plainBytes, to: place } = wanted[member]!
+    if (codec !== CODEC_PLAIN || storedBytes !== plainBytes || offset !== end || place - start !== offset - from) return false
+    end += storedBytes
+  }
+  return end === to
+}
+
+function assertPlaces(wanted: readonly Wanted[], places: readonly Place[]): void {
+  const lost = places.findIndex(({ pack }) => pack === '')
+  if (lost !== -1) throw new ServiceError('not-found', 'A chunk is not in the index.', { digest: hexOf(wanted[lost]!.digest) })
+}
+
+const damagedChunk = ({ name }: OpenManifest, { digest }: Wanted, { pack }: Place): ServiceError =>
+  new ServiceError('corrupt', `Chunk ${hexOf(digest)} in pack ${pack} is damaged: run "imprint store check".`, {
+    manifest: name,
+    digest: hexOf(digest),
+    pack,
+  })
 
 const groupKey = (pageKey: string, entry: number): string => `${pageKey}${Math.floor(entry / LOOKUP_ENTRIES)}`

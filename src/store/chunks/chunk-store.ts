@@ -27,8 +27,11 @@ export interface ChunkStore {
   /** Random access. Every byte was verified by its chunk's digest. @throws ServiceError `not-found`; reads throw `corrupt` */
   open(manifest: string): Promise<BlockSource>
 
-  /** `[offset, offset + length)` front to back with read-ahead, verified; buffers of at most 1 MiB. For HTTP bodies. */
+  /** `[offset, offset + length)` front to back with read-ahead, verified; buffers of at most 1 MiB. */
   stream(manifest: string, offset: number, length: number, signal?: AbortSignal): AsyncIterable<Uint8Array>
+
+  /** The same without a copy: memory of the store itself, to be given back. For HTTP bodies. */
+  lend(manifest: string, offset: number, length: number, signal?: AbortSignal): AsyncIterable<Lent>
 
   /** md5 and sha512 of the whole file, computed on the worker threads. */
   digest(
@@ -56,6 +59,13 @@ export interface ChunkStore {
 
   stats(): Promise<StoreStats>
   close(): Promise<void>
+}
+
+/** Bytes that belong to the store: not to be changed, and not to be looked at after they were given back. */
+export interface Lent {
+  readonly bytes: Uint8Array
+  /** Until then the store cannot use the memory for others. More than once is harmless. */
+  giveBack(): void
 }
 
 export type StreamDigest = 'md5' | 'sha256' | 'sha512'

@@ -1,7 +1,7 @@
 import type { StreamDigest } from './chunk-store.ts'
 import type { Engine } from './engine.ts'
 import { StreamDigests } from './stream-digests.ts'
-import { streamFile } from './stream-file.ts'
+import { lendFile } from './stream-file.ts'
 
 /** Digests of a whole stored file, computed on worker threads; see `ChunkStore.digest`. */
 export async function digestFile(
@@ -14,10 +14,12 @@ export async function digestFile(
   const digests = new StreamDigests(engine.workers, algorithms)
   const underWay: Promise<void>[] = []
   try {
-    for await (const bytes of streamFile(engine, manifest, 0, root.fileBytes, signal)) {
+    for await (const { bytes, giveBack } of lendFile(engine, manifest, 0, root.fileBytes, signal)) {
       const slot = await engine.slots.acquire()
       engine.slots.bytes(slot).set(bytes)
-      const update = digests.update(slot, bytes.length).finally(() => engine.slots.release(slot))
+      const { length } = bytes
+      giveBack()
+      const update = digests.update(slot, length).finally(() => engine.slots.release(slot))
       update.catch(() => undefined) // it is awaited in its turn
       underWay.push(update)
       if (underWay.length >= engine.plan.slotsOfOne) await underWay.shift()

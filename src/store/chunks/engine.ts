@@ -5,7 +5,7 @@ import type { Counters } from './counters.ts'
 import type { ChunkIndex } from './index/chunk-index.ts'
 import type { MemoryPlan } from './memory-plan.ts'
 import type { PackWriter } from './pack-writer.ts'
-import type { Allowance } from './stream-file.ts'
+import type { ReadSlots } from './workers/read-slots.ts'
 import type { SlotPool } from './workers/slot-pool.ts'
 import type { WorkerPool } from './workers/worker-pool.ts'
 
@@ -20,8 +20,7 @@ export interface Engine {
   readonly reader: ChunkReader
   readonly plan: MemoryPlan
   readonly counters: Counters
-  /** What streams may have read ahead. */
-  readonly readAhead: Allowance
+  readonly readSlots: ReadSlots
   /** Ingests that wait for their senders now. */
   ingests: number
   /** Streams that are being read now. */

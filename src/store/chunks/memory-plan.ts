@@ -1,4 +1,5 @@
 import { MiB } from '../../base/units.ts'
+import { READ_SLOT_BYTES } from './workers/read-slots.ts'
 
 /** How the memory that the store may use is shared out. Two pack buffers of 16 MiB come on top of it and never change. */
 export interface MemoryPlan {
@@ -8,8 +9,8 @@ export interface MemoryPlan {
   readonly slotsOfOne: number
   /** Chunks kept for random reads. */
   readonly cacheBytes: number
-  /** Blocks that streams read ahead, of all streams together. */
-  readonly readAheadBytes: number
+  /** Read slots, of all streams together. */
+  readonly readSlots: number
 }
 
 export const DEFAULT_MEMORY_BYTES = 128 * MiB
@@ -23,6 +24,6 @@ export function planMemory(memoryBytes: number, workers: number): MemoryPlan {
     slots,
     slotsOfOne: Math.min(slots, 3 * workers),
     cacheBytes: Math.floor(left / 3),
-    readAheadBytes: Math.floor(left / 4),
+    readSlots: Math.min(4 * workers + 8, Math.floor(left / 3 / READ_SLOT_BYTES)),
   }
 }

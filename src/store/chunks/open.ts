@@ -10,6 +10,7 @@ import type {
   Ingested,
   IngestOptions,
   JobOptions,
+  Lent,
   ManifestSizes,
   StoreFault,
   StoreStats,
@@ -29,8 +30,9 @@ import { rebuild } from './rebuild.ts'
 import { reconcile } from './reconcile.ts'
 import { manifestSizes } from './sizes.ts'
 import { openStoreDocument } from './store-document.ts'
-import { Allowance, streamFile } from './stream-file.ts'
+import { lendFile, streamFile } from './stream-file.ts'
 import { beginUpload, resumeUpload } from './upload-session.ts'
+import { ReadSlots } from './workers/read-slots.ts'
 import { SLOT_BYTES, SlotPool } from './workers/slot-pool.ts'
 import { WorkerPool } from './workers/worker-pool.ts'
 
@@ -58,7 +60,8 @@ export async function openChunkStore(options: ChunkStoreOptions): Promise<ChunkS
   const threads = Math.max(2, options.workers || availableParallelism())
   const plan = planMemory(options.memoryBytes ?? DEFAULT_MEMORY_BYTES, threads)
   const slots = new SlotPool(plan.slots)
-  const workers = new WorkerPool(threads, { memory: slots.memory, slotBytes: SLOT_BYTES })
+  const readSlots = new ReadSlots(plan.readSlots)
+  const workers = new WorkerPool(threads, { memory: slots.memory, slotBytes: SLOT_BYTES, readMemory: readSlots.memory })
   const counters = newCounters()
   return new OpenChunkStore({
     chunkBytes,
@@ -67,8 +70,8 @@ export async function openChunkStore(options: ChunkStoreOptions): Promise<ChunkS
     workers,
     slots,
     writer: new PackWriter(blobs, index),
-    reader: new ChunkReader({ blobs, index, workers, counters }, chunkBytes, plan.cacheBytes),
-    readAhead: new Allowance(plan.readAheadBytes),
+    reader: new ChunkReader({ blobs, index, workers, readSlots, counters }, chunkBytes, plan.cacheBytes),
+    readSlots,
     plan,
     counters,
     ingests: 0,
@@ -111,6 +114,10 @@ class OpenChunkStore implements ChunkStore {
 
   stream(manifest: string, offset: number, length: number, signal?: AbortSignal): AsyncIterable<Uint8Array> {
     return streamFile(this.#engine, manifest, offset, length, signal)
+  }
+
+  lend(manifest: string, offset: number, length: number, signal?: AbortSignal): AsyncIterable<Lent> {
+    return lendFile(this.#engine, manifest, offset, length, signal)
   }
 
   digest(manifest: string, algorithms: readonly StreamDigest[], signal?: AbortSignal): Promise<Record<StreamDigest, string>> {

@@ -1,14 +1,20 @@
 import { assertRange } from '../../disk/block/block-source.ts'
+import type { OpenManifest } from './chunk-reader.ts'
+import type { Lent } from './chunk-store.ts'
 import type { Engine } from './engine.ts'
 import { type BlockOfChunks, blocksOf, enterReading } from './file-source.ts'
 import { cancelledError, orCancelled } from './gather.ts'
+import { SLOT_BYTES } from './workers/slot-pool.ts'
 
 /** Blocks of one stream that may be on their way beside the one that is being sent. */
 const BLOCKS_AHEAD = 4
 /** Chunks of the first block, so that the first byte does not wait for a whole MiB. */
 const FIRST_CHUNKS = 1
+/** What every block of zeros is: nobody may write to it. */
+const ZEROS = new Uint8Array(SLOT_BYTES)
+const nothingToGiveBack = () => undefined
 
-/** Front to back with read-ahead; see `ChunkStore.stream`. Reads ahead only as far as all streams' common allowance goes. */
+/** See `ChunkStore.stream`. */
 export async function* streamFile(
   engine: Engine,
   name: string,
@@ -16,39 +22,84 @@ export async function* streamFile(
   length: number,
   signal?: AbortSignal,
 ): AsyncGenerator<Uint8Array> {
+  for await (const { bytes, giveBack } of lendFile(engine, name, offset, length, signal)) {
+    const own = bytes.slice()
+    giveBack()
+    yield own
+  }
+}
+
+/**
+ * Front to back with read-ahead; see `ChunkStore.lend`. Reads ahead only as far as there are read slots, an equal share for each
+ * stream; a stream for which none is left reads one block after the other, into memory of its own.
+ */
+export async function* lendFile(
+  engine: Engine,
+  name: string,
+  offset: number,
+  length: number,
+  signal?: AbortSignal,
+): AsyncGenerator<Lent> {
+  const { readSlots } = engine
   const leave = enterReading(engine, name)
   engine.streams += 1
-  const underWay: { bytes: Promise<Uint8Array>; block: BlockOfChunks; allowed: number }[] = []
+  const underWay: Promise<Lent>[] = []
   try {
     const manifest = await engine.reader.openManifest(name)
     assertRange(offset, length, manifest.root.fileBytes)
     const blocks = startingSmall(offset, length, engine.chunkBytes, engine.blockBytes(engine.streams))
-    const start = (allowed: number): boolean => {
+    const start = (slot: number | undefined): boolean => {
       const next = blocks.next()
       if (next.done) {
-        engine.readAhead.give(allowed)
+        if (slot !== undefined) readSlots.give(slot)
         return false
       }
-      const bytes = engine.reader.readJoined(manifest, next.value.first, next.value.count)
-      bytes.catch(() => undefined) // it is awaited in its turn
-      underWay.push({ bytes, block: next.value, allowed })
+      const lent = lendBlock(engine, manifest, next.value, slot)
+      lent.catch(() => undefined) // it is awaited in its turn
+      underWay.push(lent)
       return true
     }
     for (;;) {
       if (signal?.aborted) throw cancelledError()
-      if (underWay.length === 0 && !start(0)) return
-      const blockBytes = engine.blockBytes(engine.streams)
-      while (underWay.length <= BLOCKS_AHEAD && engine.readAhead.take(blockBytes) && start(blockBytes));
-      const { bytes, block, allowed } = underWay[0]!
-      const joined = await orCancelled(bytes, signal)
+      const share = Math.max(1, Math.min(BLOCKS_AHEAD + 1, Math.floor(readSlots.count / engine.streams)))
+      while (underWay.length < share) {
+        const slot = readSlots.take()
+        if (slot === undefined || !start(slot)) break
+      }
+      if (underWay.length === 0 && !start(undefined)) return
+      const lent = await orCancelled(underWay[0]!, signal)
       underWay.shift()
-      engine.readAhead.give(allowed)
-      yield joined.subarray(block.skip, block.skip + block.take)
+      yield lent
     }
   } finally {
     engine.streams -= 1
     leave()
-    for (const { allowed } of underWay) engine.readAhead.give(allowed)
+    for (const lent of underWay) void lent.then(({ giveBack }) => giveBack(), nothingToGiveBack)
+  }
+}
+
+/** @param slot given back by the reader of the block, or here where it is of no use */
+async function lendBlock(
+  { reader, readSlots }: Engine,
+  manifest: OpenManifest,
+  { first, count, skip, take }: BlockOfChunks,
+  slot: number | undefined,
+): Promise<Lent> {
+  let isHeld = slot !== undefined
+  const giveBack = () => {
+    if (isHeld) readSlots.give(slot!)
+    isHeld = false
+  }
+  try {
+    const found = slot === undefined ? 'does-not-fit' : await reader.readIntoSlot(manifest, first, count, slot)
+    if (found === 'read') return { bytes: readSlots.bytes(slot!, skip, take), giveBack }
+    giveBack()
+    if (found === 'zeros') return { bytes: ZEROS.subarray(0, take), giveBack }
+    const joined = await reader.readJoined(manifest, first, count)
+    return { bytes: joined.subarray(skip, skip + take), giveBack }
+  } catch (error) {
+    giveBack()
+    throw error
   }
 }
 
@@ -57,23 +108,4 @@ function* startingSmall(offset: number, length: number, chunkBytes: number, bloc
   const firstBytes = Math.min(length, firstEnd - offset)
   yield* blocksOf(offset, firstBytes, chunkBytes, chunkBytes)
   yield* blocksOf(offset + firstBytes, length - firstBytes, chunkBytes, blockBytes)
-}
-
-/** What all streams together may have read ahead. Taking never waits: without it a stream reads one block after the other. */
-export class Allowance {
-  #leftBytes: number
-
-  constructor(bytes: number) {
-    this.#leftBytes = bytes
-  }
-
-  take(bytes: number): boolean {
-    if (bytes > this.#leftBytes) return false
-    this.#leftBytes -= bytes
-    return true
-  }
-
-  give(bytes: number): void {
-    this.#leftBytes += bytes
-  }
 }

@@ -96,7 +96,7 @@ async function answerDownload(
       ...(range ? { 'content-range': `bytes ${offset}-${offset + length - 1}/${file.size}` } : {}),
     }
     if (request.method === 'HEAD' || length === 0) return await reply.code(status).headers(answer).send()
-    await sendBytes(reply, status, answer, (signal) => file.stream(offset, length, signal))
+    await sendBytes(reply, status, answer, (signal) => file.lend(offset, length, signal))
     return reply
   } finally {
     await file.close()

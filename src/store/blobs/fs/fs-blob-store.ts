@@ -49,9 +49,9 @@ export class FsBlobStore implements BlobStore {
     return new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.length)
   }
 
-  async read(key: string, offset: number, length: number): Promise<Uint8Array> {
+  async read(key: string, offset: number, length: number, into?: Uint8Array): Promise<Uint8Array> {
     assertKey(key)
-    const bytes = new Uint8Array(length)
+    const bytes = into ?? new Uint8Array(length)
     const file = await this.#open.use(this.#pathOf(key)).catch((error) => this.#failRead(error, key))
     try {
       let done = 0

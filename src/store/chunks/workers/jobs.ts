@@ -35,6 +35,28 @@ export interface StoredChunk {
   /** Where in the joined answer. */
   readonly to: number
 }
+/**
+ * The same in a read slot, where the stored bytes lie already: plain chunks end up each at its `to`, zeros between. A chunk
+ * that was read to its `to` stays where it is.
+ */
+export interface VerifyJob {
+  readonly kind: 'verify'
+  readonly slot: number
+  /** Bytes from the start of the slot that are to hold chunks and zeros. */
+  readonly bytes: number
+  /** Ascending by `to`. */
+  readonly chunks: readonly SlotChunk[]
+  /** 32 bytes a chunk. */
+  readonly digests: Uint8Array
+}
+export interface SlotChunk {
+  /** Of its stored bytes, in the slot. */
+  readonly at: number
+  readonly storedBytes: number
+  readonly plainBytes: number
+  readonly codec: number
+  readonly to: number
+}
 /** Unpacks what a client sent into a slot, one chunk in each place, and hashes it. */
 export interface UnpackJob {
   readonly kind: 'unpack'
@@ -56,7 +78,7 @@ export interface DigestEndJob {
   readonly stream: number
 }
 
-export type Job = HashJob | CompressJob | DecodeJob | UnpackJob | DigestJob | DigestEndJob
+export type Job = HashJob | CompressJob | DecodeJob | VerifyJob | UnpackJob | DigestJob | DigestEndJob
 
 export interface JobResults {
   /** 32 bytes a chunk; zeros for a chunk of zeros. */
@@ -64,6 +86,8 @@ export interface JobResults {
   compress: { readonly storedBytes: number[]; readonly codecs: number[] }
   /** Places of chunks that do not match their digest; their bytes are not in the answer. */
   decode: { readonly outputs: Uint8Array[]; readonly damaged: number[] }
+  /** Places of chunks that do not match their digest: the slot must not be used then. */
+  verify: number[]
   /** Plain bytes of each chunk, 0 where it cannot be unpacked into at most `chunkBytes`. */
   unpack: { readonly plainBytes: number[]; readonly digests: Uint8Array }
   digest: null
@@ -78,4 +102,5 @@ export type Reply = { readonly id: number; readonly result: unknown } | { readon
 export interface WorkerSettings {
   readonly memory: SharedArrayBuffer
   readonly slotBytes: number
+  readonly readMemory: SharedArrayBuffer
 }

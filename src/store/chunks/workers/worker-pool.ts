@@ -38,7 +38,7 @@ export class WorkerPool {
   /** @param transfer buffers that `job` gives away */
   run<J extends Job>(job: J, transfer: readonly ArrayBuffer[] = []): Promise<JobResults[J['kind']]> {
     return this.#enqueue(job, transfer, (waiting) => {
-      const queue = job.kind === 'decode' ? this.#urgent : this.#normal
+      const queue = job.kind === 'decode' || job.kind === 'verify' ? this.#urgent : this.#normal
       queue.push(waiting)
       this.#hand()
     })

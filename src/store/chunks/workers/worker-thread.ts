@@ -1,6 +1,7 @@
 /** A worker thread: hashes, compresses, unpacks and verifies. Holds nothing between jobs but the digests of open streams. */
 import { createHash, type Hash } from 'node:crypto'
 import { parentPort, workerData } from 'node:worker_threads'
+import { CODEC_PLAIN } from '../pack-format.ts'
 import { decodeChunk, encodeChunk } from './codec.ts'
 import { digestsOf, hashChunks } from './hash-chunks.ts'
 import type {
@@ -13,11 +14,14 @@ import type {
   JobResults,
   Reply,
   Request,
+  SlotChunk,
   UnpackJob,
+  VerifyJob,
   WorkerSettings,
 } from './jobs.ts'
+import { READ_SLOT_BYTES } from './read-slots.ts'
 
-const { memory, slotBytes } = workerData as WorkerSettings
+const { memory, slotBytes, readMemory } = workerData as WorkerSettings
 const streams = new Map<number, Hash>()
 const slotOf = (slot: number, bytes: number) => new Uint8Array(memory, slot * slotBytes, bytes)
 
@@ -60,6 +64,36 @@ function decode({ inputs, chunks, joinedBytes }: DecodeJob): JobResults['decode'
   return { outputs: [joined], damaged }
 }
 
+function verify({ slot, bytes, chunks, digests }: VerifyJob): JobResults['verify'] {
+  const all = new Uint8Array(readMemory, slot * READ_SLOT_BYTES, READ_SLOT_BYTES)
+  const plain = chunks.map((chunk) => plainInPlace(all, chunk))
+  let end = 0
+  for (const { to, plainBytes } of chunks) {
+    all.fill(0, end, to)
+    end = to + plainBytes
+  }
+  all.fill(0, end, bytes)
+  const whole = [...chunks.keys()].filter((place) => plain[place] !== undefined)
+  const found = digestsOf(whole.map((place) => plain[place]!))
+  const good = new Set(
+    whole.filter(
+      (place, index) =>
+        Buffer.compare(found.subarray(index * 32, index * 32 + 32), digests.subarray(place * 32, place * 32 + 32)) === 0,
+    ),
+  )
+  return [...chunks.keys()].filter((place) => !good.has(place))
+}
+
+/** @returns the chunk at its `to`; undefined for stored bytes that are no such chunk */
+function plainInPlace(all: Uint8Array, { at, storedBytes, plainBytes, codec, to }: SlotChunk): Uint8Array | undefined {
+  const target = all.subarray(to, to + plainBytes)
+  if (at === to && codec === CODEC_PLAIN && storedBytes === plainBytes) return target
+  const plain = decodeChunk(all.subarray(at, at + storedBytes), codec, plainBytes)
+  if (plain?.length !== plainBytes) return undefined
+  target.set(plain)
+  return target
+}
+
 function unpack({ slot, chunkBytes, chunks }: UnpackJob): JobResults['unpack'] {
   const all = slotOf(slot, slotBytes)
   const plainBytes = chunks.map(({ bytes, codec }, place) => {
@@ -91,6 +125,8 @@ function run(job: Job): unknown {
       return compress(job)
     case 'decode':
       return decode(job)
+    case 'verify':
+      return verify(job)
     case 'unpack':
       return unpack(job)
     case 'digest':
