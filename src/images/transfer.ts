@@ -156,8 +156,11 @@ export async function abandonTransfer(
     if (ingested) await letGo(ports, transfer, ingested)
     await giveBack(ports, caller, transfer, failureText(error))
   }
-  await undo().catch(() => retry(undo, FIRST_RETRY_MS))
+  await inTheEnd(undo)
 }
+
+/** Now, or, where that fails, again and again behind the caller's back. */
+export const inTheEnd = (work: () => Promise<void>): Promise<void> => work().catch(() => retry(work, FIRST_RETRY_MS))
 
 const FIRST_RETRY_MS = 1000
 const LAST_RETRY_MS = 15 * 60_000

@@ -8,7 +8,7 @@ import type { Lease } from '../../store/chunks/chunk-store.ts'
 import { recordAudit } from '../audit.ts'
 import type { Declared, ImagePorts } from '../ports.ts'
 import { assertWithinQuota, quotaOf } from '../quotas.ts'
-import { failureText, ownerOfChunks } from '../transfer.ts'
+import { failureText, inTheEnd, ownerOfChunks } from '../transfer.ts'
 import { type HeldImport, heldImage, reserve, reservedBytesOf, watch } from './held-image.ts'
 import { downloadedFile, type SourceFile, stagedFile } from './source-file.ts'
 import { changeTask, TASK_KIND, type TaskRecord } from './tasks.ts'
@@ -67,9 +67,10 @@ export async function runImport(
     failpoint('import:active')
     await dropScratch(ports, held.image, file, kept)
   } catch (error) {
-    for (const lease of leases) await lease.abandon()
-    const goesOnLater = stopping.aborted && isServiceError(error, 'cancelled')
-    if (!goesOnLater) await fail(ports, caller, held, store, error)
+    for (const lease of leases) await lease.abandon().catch(() => undefined) // ends with the process at the latest
+    if (stopping.aborted && isServiceError(error, 'cancelled')) return // goes on at the next start
+    await inTheEnd(() => fail(ports, caller, held, store, error)) // a full disk must not leave the image "importing"
+    if (!isServiceError(error)) throw error
   } finally {
     letGo()
     await following.stop()
@@ -248,7 +249,6 @@ async function fail(ports: ImagePorts, caller: Caller, held: HeldImport, store: 
     return image.stagedManifest
   })
   if (staged !== null) await ports.chunks.drop(staged)
-  if (!isServiceError(error)) throw error
 }
 
 async function stillHeld(tx: CatalogWriter, held: HeldImport): Promise<ImageRecord | undefined> {
