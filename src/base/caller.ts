@@ -22,6 +22,6 @@ export const serviceCaller = (requestId: string): Caller => ({
   projectName: null,
   roles: new Set(['admin', 'member', 'reader']),
   isAdmin: true,
-  systemScope: true,
+  systemScope: false,
   requestId,
 })

@@ -99,7 +99,9 @@ export type ServiceVerb = keyof typeof servicePolicy
 export type Rank = 'none' | Least
 const ranks: readonly Rank[] = ['none', 'reader', 'member', 'admin']
 
+/** A token for the whole system administers identity, not images: with secure roles on, Glance takes tokens of projects only. */
 export function rankOf(caller: Caller): Rank {
+  if (caller.systemScope) return 'none'
   if (caller.isAdmin) return 'admin'
   if (caller.roles.has('member')) return 'member'
   return caller.roles.has('reader') ? 'reader' : 'none'

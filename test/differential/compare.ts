@@ -74,7 +74,7 @@ function normalText(text: string, side: Side): string {
   for (const [name, value] of Object.entries(side.names))
     if (!name.endsWith('.port')) normal = normal.replaceAll(value, `<${name}>`)
   return normal
-    .replace(/\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z/g, '<time>')
+    .replace(/\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z?/g, '<time>')
     .replace(/req-[0-9a-f-]{36}/g, '<request>')
     .replace(/[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}/g, '<uuid>')
 }

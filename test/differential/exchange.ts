@@ -65,14 +65,15 @@ function sendOnce(side: Side, step: Step): Promise<Answer> {
     ...(content ? { 'content-length': String(content.length) } : {}),
     ...step.headers,
   }
-  return new Promise((settle, fail) => {
+  return new Promise((settle) => {
     const outgoing = request(side.url + path.join(' '), { method, headers, agent: false, timeout: TIMEOUT_MS })
     outgoing.on('timeout', () => outgoing.destroy(new Error(`no answer in ${TIMEOUT_MS} ms: ${step.send}`)))
-    outgoing.on('error', fail)
+    // the connection ends without an answer: status 0
+    outgoing.on('error', (error) => settle({ status: 0, headers: {}, body: Buffer.from(String(error)) }))
     outgoing.on('response', (incoming) => {
       const parts: Buffer[] = []
       incoming.on('data', (part) => parts.push(part))
-      incoming.on('error', fail)
+      incoming.on('error', (error) => settle({ status: 0, headers: {}, body: Buffer.from(String(error)) }))
       incoming.on('end', () => {
         const entries = Object.entries(incoming.headers).map(([name, value]) => [name, String(value)])
         settle({ status: incoming.statusCode ?? 0, headers: Object.fromEntries(entries), body: Buffer.concat(parts) })

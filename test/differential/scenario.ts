@@ -9,10 +9,20 @@ export interface Scenario {
 
 export const scenario = (name: string, ...steps: readonly (Step | readonly Step[])[]): Scenario => ({ name, steps: steps.flat() })
 
-/** The id of the image that a test calls by this name: the same on both sides, another for each name. */
+const ids = new Map<string, string>()
+
+/**
+ * The id of the image that a test calls by this name: the same on both sides. Ids ascend in the order in which they are first
+ * asked for: Glance knows moments to the second, and orders by id what it received within one.
+ */
 export function idOf(name: string): string {
+  const known = ids.get(name)
+  if (known) return known
   const hex = createHash('sha256').update(`differential ${name}`).digest('hex')
-  return [hex.slice(0, 8), hex.slice(8, 12), `4${hex.slice(13, 16)}`, `8${hex.slice(17, 20)}`, hex.slice(20, 32)].join('-')
+  const first = (ids.size + 1).toString(16).padStart(8, '0')
+  const id = [first, hex.slice(8, 12), `4${hex.slice(13, 16)}`, `8${hex.slice(17, 20)}`, hex.slice(20, 32)].join('-')
+  ids.set(name, id)
+  return id
 }
 
 const bare = { disk_format: 'raw', container_format: 'bare' }

@@ -76,7 +76,6 @@ const settings = ({ folder, service, importUrl, accounts }: TempestOptions, acco
     : {
         use_dynamic_credentials: true,
         create_isolated_networks: false,
-        tempest_roles: 'member',
         admin_username: cast.admin.user,
         admin_password: cast.admin.password,
         admin_project_name: cast.admin.project,

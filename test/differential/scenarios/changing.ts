@@ -75,10 +75,8 @@ const changes: readonly unknown[] = [
   [add('/bad~2escape', 'x')],
   [add('/a/b', 'x')],
   [add('colour', 'x')],
-  [add('/', 'x')],
   [add('', 'x')],
   [add('/colour/', 'x')],
-  [add('//colour', 'x')],
   [add('/number', 7)],
   [add('/nothing', null)],
   [add('/list', ['a'])],
@@ -125,6 +123,11 @@ export const changing: readonly Scenario[] = [
     active('changed', { colour: 'white', tags: ['zero'] }),
     changes.map((change) => patch('changed', change)),
     get(image('changed')),
+  ),
+  scenario(
+    'a property without a name',
+    create('nameless'),
+    [[add('/', 'x')], [add('//colour', 'x')]].map((change) => patch('nameless', change)),
   ),
   scenario(
     'changes as text',

@@ -9,7 +9,7 @@ const stage = (name: string, bytes = 1024, as: Step['as'] = 'member', type = 'ap
 })
 const importBy = (name: string, body: unknown, as: Step['as'] = 'member') => send('POST', image(name, '/import'), as, body)
 const method = (name: string, more: Readonly<Record<string, unknown>> = {}) => ({ method: { name, ...more } })
-const waited = (name: string, status: string): Step => ({ ...get(image(name)), until: { status } })
+const waited = (name: string, until: Readonly<Record<string, unknown>>): Step => ({ ...get(image(name)), until })
 
 const badBodies: readonly unknown[] = [
   {},
@@ -52,7 +52,7 @@ export const importing: readonly Scenario[] = [
     importBy('staged', method('glance-direct'), 'other'),
     importBy('staged', method('web-download', { uri: 'http://127.0.0.1:{web.port}/a.raw' })),
     importBy('staged', method('glance-direct')),
-    waited('staged', 'active'),
+    waited('staged', { status: 'active' }),
     get(image('staged', '/file')),
     importBy('staged', method('glance-direct')),
     get(image('staged', '/tasks')),
@@ -68,11 +68,11 @@ export const importing: readonly Scenario[] = [
     'web-download',
     create('fetched'),
     importBy('fetched', method('web-download', { uri: 'http://127.0.0.1:{web.port}/a.raw' })),
-    waited('fetched', 'active'),
+    waited('fetched', { status: 'active' }),
     get(image('fetched', '/file')),
     create('missed'),
     importBy('missed', method('web-download', { uri: 'http://127.0.0.1:{web.port}/absent' })),
-    waited('missed', 'queued'),
+    waited('missed', { status: 'queued', os_glance_failed_import: 'imprint' }),
     importBy('fetched', method('copy-image')),
     { ...importBy('fetched', { ...method('copy-image'), stores: ['nonsense'] }) },
     importBy('absent', method('glance-direct')),

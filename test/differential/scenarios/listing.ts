@@ -101,7 +101,7 @@ const sorts = [
     'updated_at',
     'min_ram',
     'min_disk',
-  ].flatMap((key) => [`sort_key=${key}&sort_dir=asc`, `sort=${key}:desc,id:asc`]),
+  ].flatMap((key) => [`sort_key=${key}&sort_dir=asc`, `sort=${key}:desc,id:desc`]),
   'sort_key=name',
   'sort_key=name&sort_key=id&sort_dir=asc&sort_dir=desc',
   'sort_key=name&sort_key=id&sort_dir=asc',

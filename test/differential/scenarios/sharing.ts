@@ -8,8 +8,8 @@ export const sharing: readonly Scenario[] = [
     'members',
     active('shared'),
     get(member('shared')),
-    [{}, { member: 7 }, { member: '' }, { member: null }, { nonsense: 'x' }, { member: 'x'.repeat(256) }, [], 'text'].map(
-      (body) => send('POST', member('shared'), 'member', body),
+    [{}, { member: '' }, { member: null }, { nonsense: 'x' }, { member: 'x'.repeat(256) }, [], 'text'].map((body) =>
+      send('POST', member('shared'), 'member', body),
     ),
     send('POST', member('shared'), 'reader', { member: '{other.project}' }),
     send('POST', member('shared'), 'other', { member: '{other.project}' }),
@@ -58,9 +58,7 @@ export const sharing: readonly Scenario[] = [
   scenario(
     'tags',
     create('tagged'),
-    ['red', 'red', 'with%20blank', '%C3%BC', 'x'.repeat(255), 'x'.repeat(256), 'a%2Fb'].map((tag) =>
-      send('PUT', image('tagged', `/tags/${tag}`)),
-    ),
+    ['red', 'red', 'with%20blank', 'x'.repeat(255), 'x'.repeat(256)].map((tag) => send('PUT', image('tagged', `/tags/${tag}`))),
     get(image('tagged')),
     send('PUT', image('tagged', '/tags/theirs'), 'reader'),
     send('PUT', image('tagged', '/tags/theirs'), 'other'),
@@ -68,6 +66,13 @@ export const sharing: readonly Scenario[] = [
     send('PUT', image('absent', '/tags/x')),
     send('DELETE', image('absent', '/tags/x')),
     send('PUT', image('tagged', '/tags/')),
+  ),
+  scenario(
+    'names that are hard to write',
+    create('hard'),
+    send('POST', member('hard'), 'member', { member: 7 }),
+    ['%C3%BC', 'a%2Fb'].map((tag) => send('PUT', image('hard', `/tags/${tag}`))),
+    get(image('hard')),
   ),
   scenario(
     'deactivated and active again',

@@ -119,7 +119,10 @@ const routes: Readonly<Record<string, Partial<Record<Method, Handler>>>> = {
       const sent = body(links)
       const namespace = await createNamespace(ports, caller, sent)
       const here = request.url.split('?', 1)[0]
-      reply.header('location', `${request.protocol}://${request.host}${here}/${encodeURIComponent(namespace.namespace)}`)
+      reply.header(
+        'location',
+        `${request.protocol}://${request.host}${here}/${encodeURIComponent(namespace.namespace).replaceAll('%3A', ':')}`,
+      )
       return created(renderCreated(namespace, sent))
     },
   },
