@@ -157,7 +157,7 @@ async function* checkEntries(
       // a bit of the frame that no decoder looks at leaves the digest right: the CRC finds it
       const crcFails = crc !== undefined && crcOf(bytes.subarray(offset - from, offset - from + storedBytes)) !== crc
       if (!crcFails && !damaged.includes(index)) continue
-      const message = `Chunk ${hexOf(digest)} in pack ${pack} is damaged: restore the pack from a backup, or upload the file again.`
+      const message = `Chunk ${hexOf(digest)} in pack ${pack} is damaged: restore the pack from a backup; without one, delete the images that use it, collect, and upload them again.`
       yield finding('damaged-chunk', message, [digest], packKey(pack))
     }
   }
