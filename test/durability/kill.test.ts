@@ -122,8 +122,8 @@ const rename: Action = async (arm) => {
 const changeMuch: Action = async (arm) => {
   const id = await newRecord()
   await arm()
-  const segments = readdirSync(join(folder, 'data/store/journal'), { recursive: true }).length
-  for (let change = segments; change < 1_100; change += 1) await images.tag(id, `tag-${change % 100}`)
+  // compaction begins after a thousand segments and runs beside the requests: they go on until it ends them
+  for (let change = 0; change < 10_000; change += 1) await images.tag(id, `tag-${change % 100}`)
 }
 
 interface Case {
