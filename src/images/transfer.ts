@@ -24,6 +24,7 @@ export interface Transfer {
 
 /** What the client sends, and what it said about it. */
 export interface Incoming {
+  /** A piece is the sender's again when the next one is asked for. */
   readonly bytes: AsyncIterable<Uint8Array>
   /** Content-Length; null where the client did not say. */
   readonly declaredBytes: number | null

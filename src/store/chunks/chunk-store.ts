@@ -10,7 +10,7 @@ export interface ChunkStore {
 
   /**
    * Cuts `body` into chunks, stores those that are new, and makes the manifest. Reads `body` once, never holds more than a
-   * fixed number of buffers. When it resolves, chunks and manifest are durable, and held by the returned lease.
+   * fixed number of buffers, and is done with a piece of it when it asks for the next. When it resolves, chunks and manifest are durable, and held by the returned lease.
    * @throws ServiceError `too-large` beyond `maxBytes`; `no-space`; `cancelled`; errors of `body` pass through. What was
    *   stored by then stays unreferenced, for the collector.
    */

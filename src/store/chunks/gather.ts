@@ -7,47 +7,62 @@ export interface GatherOptions {
   readonly signal?: AbortSignal | undefined
 }
 
-/** A block as the pieces that it came in; all blocks of a stream but the last are full. */
-export interface Block {
-  readonly parts: readonly Uint8Array[]
-  readonly bytes: number
-}
-
 /**
- * Collects a stream into blocks without copying. Nothing but the pieces themselves is held while the sender is waited for.
+ * Collects a stream into blocks, all full but the last. Each is the same memory: it is the caller's until the next one is asked
+ * for. A piece of `body` is copied before the next piece is asked for, so that a sender may free it then.
  * @throws ServiceError `too-large` beyond `maxBytes`, `cancelled`; errors of `body` pass through
  */
-export async function* gather(body: AsyncIterable<Uint8Array>, options: GatherOptions): AsyncGenerator<Block> {
+export async function* gather(body: AsyncIterable<Uint8Array>, options: GatherOptions): AsyncGenerator<Uint8Array> {
   const { maxBytes, signal } = options
   const iterator = body[Symbol.asyncIterator]()
-  let parts: Uint8Array[] = []
+  const pull = cancellable(() => iterator.next(), signal)
+  let block = new Uint8Array(options.blockBytes())
   let bytes = 0
   let totalBytes = 0
-  let blockBytes = options.blockBytes()
   let ended = false
   try {
     for (;;) {
-      const next = await orCancelled(iterator.next(), signal)
+      const next = await pull.next()
       if (next.done) break
-      totalBytes += next.value.length
+      const { length } = next.value
+      totalBytes += length
       if (totalBytes > maxBytes)
         throw new ServiceError('too-large', `The file is larger than the limit of ${maxBytes} bytes.`, { maxBytes })
-      for (let piece = next.value; piece.length > 0; ) {
-        const taken = piece.subarray(0, blockBytes - bytes)
-        parts.push(taken)
+      for (let from = 0; from < length; ) {
+        const taken = next.value.subarray(from, from + block.length - bytes)
+        block.set(taken, bytes)
         bytes += taken.length
-        piece = piece.subarray(taken.length)
-        if (bytes < blockBytes) continue
-        yield { parts, bytes }
-        parts = []
+        from += taken.length
+        if (bytes < block.length) continue
+        yield block
         bytes = 0
-        blockBytes = options.blockBytes()
+        const blockBytes = options.blockBytes()
+        if (block.length !== blockBytes) block = new Uint8Array(blockBytes)
       }
     }
     ended = true
-    if (bytes > 0) yield { parts, bytes }
+    if (bytes > 0) yield block.subarray(0, bytes)
   } finally {
+    pull.end()
     if (!ended) void Promise.resolve(iterator.return?.()).catch(() => undefined) // it may wait for a sender that says nothing
+  }
+}
+
+/** `orCancelled` for one promise after the other, with one listener for all. */
+function cancellable<T>(ask: () => Promise<T>, signal: AbortSignal | undefined) {
+  let stop: ((error: unknown) => void) | undefined
+  const onAbort = () => stop?.(cancelledError())
+  signal?.addEventListener('abort', onAbort, { once: true })
+  return {
+    next: (): Promise<T> => {
+      if (!signal) return ask()
+      if (signal.aborted) return Promise.reject(cancelledError())
+      return new Promise<T>((resolve, reject) => {
+        stop = reject
+        ask().then(resolve, reject)
+      })
+    },
+    end: () => signal?.removeEventListener('abort', onAbort),
   }
 }
 

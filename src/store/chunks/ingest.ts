@@ -29,15 +29,10 @@ export async function ingest(engine: Engine, body: AsyncIterable<Uint8Array>, op
     engine.ingests += 1
     try {
       const blockBytes = () => engine.blockBytes(engine.ingests)
-      for await (const { parts, bytes } of gather(body, { blockBytes, maxBytes, signal: options.signal })) {
+      for await (const block of gather(body, { blockBytes, maxBytes, signal: options.signal })) {
         const slot = await run.slot()
-        let at = 0
-        const memory = engine.slots.bytes(slot)
-        for (const part of parts) {
-          memory.set(part, at)
-          at += part.length
-        }
-        await run.add(slot, bytes)
+        engine.slots.bytes(slot).set(block)
+        await run.add(slot, block.length)
       }
     } finally {
       engine.ingests -= 1
