@@ -150,6 +150,7 @@ export class ChunkReader {
     const wanted: Wanted[] = []
     const bytes = Math.min(count * this.#chunkBytes, manifest.root.fileBytes - first * this.#chunkBytes)
     const page = Math.floor(first / PAGE_ENTRIES)
+    if (first + count > (page + 1) * PAGE_ENTRIES) throw new Error('a run of chunks crosses a page')
     const entries = await this.pageEntries(manifest, page)
     for (let chunk = first; chunk < first + count; chunk += 1) {
       const entry = chunk % PAGE_ENTRIES

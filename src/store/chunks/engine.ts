@@ -36,5 +36,6 @@ const WAITING_BYTES = 8 * MiB
 
 export function blockBytesOf(chunkBytes: number, users: number): number {
   const share = Math.min(MiB, WAITING_BYTES / Math.max(1, users))
-  return Math.max(chunkBytes, Math.floor(share / chunkBytes) * chunkBytes)
+  const chunks = 2 ** Math.floor(Math.log2(Math.max(1, share / chunkBytes))) // divides a page's entries: no block crosses a page
+  return chunks * chunkBytes
 }
