@@ -146,6 +146,9 @@ test('health, readiness and metrics answer without a token on loopback', async (
 
 test('metrics are not for strangers', async () => {
   assert.equal((await serve().app.inject({ url: '/metrics', remoteAddress: '192.0.2.7' })).statusCode, 401)
+  for (const name of ['forwarded', 'x-forwarded-for', 'via']) {
+    assert.equal((await serve().app.inject({ url: '/metrics', headers: { [name]: '192.0.2.7' } })).statusCode, 401, name)
+  }
 })
 
 test('a service that cannot work says why it is not ready', async () => {

@@ -147,7 +147,7 @@ function registerOperations(app: FastifyInstance, { ready, metrics, versions, ba
     }
   })
   app.get('/metrics', async (request, reply) => {
-    if (!isLoopback(request.ip)) {
+    if (!isFromThisMachine(request)) {
       const caller = await authenticator.authenticate(String(request.headers['x-auth-token'] ?? ''), request.id).catch(() => null)
       if (!caller?.isAdmin)
         return reply
@@ -160,7 +160,9 @@ function registerOperations(app: FastifyInstance, { ready, metrics, versions, ba
   app.get('/', async (request, reply) => reply.code(300).send(versions(baseUrlOf(request))))
 }
 
-const isLoopback = (address: string): boolean => address === '::1' || /^(::ffff:)?127\./.test(address)
+/** A proxy on this machine asks for others, and says so in a header. */
+const isFromThisMachine = ({ ip, headers }: FastifyRequest): boolean =>
+  /^(::1|(::ffff:)?127\..*)$/.test(ip) && !['forwarded', 'x-forwarded-for', 'via'].some((name) => headers[name] !== undefined)
 
 interface Failure {
   readonly error: ServiceError
