@@ -13,12 +13,13 @@ export interface ImageSizes {
   readonly allocatedBytes: number
   /** Its chunks in the store, compressed, each counted once. */
   readonly storedBytes: number
-  /** Of these, what no other image uses: what deleting it frees. */
+  /** Of these, what no other image uses (to its owner: no other image of the project): what deleting it frees. */
   readonly exclusiveBytes: number
 }
 
 /**
- * The exclusive size depends on what others store: only who could delete the image learns it, for it says what that would free.
+ * Only who could delete the image learns them. What other projects store shows in no answer but an administrator's: else a guess at
+ * somebody's bytes, put in, would be confirmed by an exclusive size that is smaller than the stored one.
  * @throws ServiceError `not-found`; `denied`; `conflict` while the image has no bytes
  */
 export async function imageSizes(
@@ -33,6 +34,8 @@ export async function imageSizes(
   if (image.manifest === null) {
     throw new ServiceError('conflict', `image ${image.id} is ${image.status}: it has no bytes yet`, { imageId: image.id })
   }
-  const { fileBytes, allocatedBytes, storedBytes, exclusiveBytes } = await chunks.sizes(image.manifest)
+  const { fileBytes, allocatedBytes, storedBytes, exclusiveBytes } = await (caller.isAdmin || image.owner === null
+    ? chunks.sizes(image.manifest)
+    : chunks.sizes(image.manifest, image.owner))
   return { virtualBytes: image.virtualSize, fileBytes, allocatedBytes, storedBytes, exclusiveBytes }
 }

@@ -40,7 +40,8 @@ export interface ChunkStore {
     signal?: AbortSignal,
   ): Promise<Readonly<Record<StreamDigest, string>>>
 
-  sizes(manifest: string): Promise<ManifestSizes>
+  /** @param owner a project: what others store does not change the answer; absent: what deleting really frees */
+  sizes(manifest: string, owner?: string): Promise<ManifestSizes>
 
   /** Says that no record names this manifest any more. Its chunks go with the next collection. */
   drop(manifest: string): Promise<void>

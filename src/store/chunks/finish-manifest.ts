@@ -21,20 +21,21 @@ export async function finishManifest(
 ): Promise<Ingested> {
   await index.complete(hold, { digest: root, ...sizes })
   failpoint('manifest:committed')
-  const { storedBytes, exclusiveBytes } = await storedSizes(index, hold, root)
+  const { storedBytes, exclusiveBytes } = await storedSizes(index, hold, root, null)
   return { manifest: hexOf(root), digests, newBytes, ...sizes, storedBytes, exclusiveBytes, lease: makeLease(index, hold) }
 }
 
-/** Compressed bytes of what `hold` keeps, and the part of them that no other manifest than `digest` uses. */
+/** Compressed bytes of what `hold` keeps, and the part of them that no other manifest (of `owner`, if given) than `digest` uses. */
 export async function storedSizes(
   index: ChunkIndex,
   hold: number,
   digest: Uint8Array,
+  owner: string | null,
 ): Promise<{ storedBytes: number; exclusiveBytes: number }> {
   let exclusiveBytes = 0
   let after = 0
   do {
-    const part = await index.exclusiveBytes(hold, digest, after, REFS_A_QUESTION)
+    const part = await index.exclusiveBytes(hold, digest, after, REFS_A_QUESTION, owner)
     exclusiveBytes += part.bytes
     after = part.last
   } while (after > 0)

@@ -124,8 +124,8 @@ class OpenChunkStore implements ChunkStore {
     return digestFile(this.#engine, manifest, algorithms, signal)
   }
 
-  sizes(manifest: string): Promise<ManifestSizes> {
-    return manifestSizes(this.#engine, manifest)
+  sizes(manifest: string, owner?: string): Promise<ManifestSizes> {
+    return manifestSizes(this.#engine, manifest, owner ?? null)
   }
 
   async drop(manifest: string): Promise<void> {

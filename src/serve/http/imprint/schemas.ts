@@ -80,7 +80,7 @@ export const Sizes = Type.Object({
   fileBytes: bytes('the file that was put in'),
   allocatedBytes: bytes('of the file, without its zeros'),
   storedBytes: bytes('its chunks in the store, compressed, each counted once'),
-  exclusiveBytes: bytes('of these, what no other image uses: what deleting it frees'),
+  exclusiveBytes: bytes('of these, what no other image uses (for others than administrators: no other image of the project)'),
 })
 
 const quotaName = Type.Union([Type.Literal('images'), Type.Literal('bytes'), Type.Literal('uploads'), Type.Literal('staged')])

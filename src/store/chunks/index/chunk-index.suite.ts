@@ -96,13 +96,15 @@ export function chunkIndexSuite(adapter: string, open: () => Promise<ChunkIndex>
     const one = await manifest(index, 'p', 'one', 'x', 'y')
     await manifest(index, 'q', 'two', 'y', 'z')
     assert.equal((await index.findManifest(digest('one')))?.storedBytes, 2 * STORED)
-    assert.deepEqual(await index.exclusiveBytes(one, digest('one'), 0, 100), { bytes: STORED, last: 0 })
-    const step = await index.exclusiveBytes(one, digest('one'), 0, 1)
+    assert.deepEqual(await index.exclusiveBytes(one, digest('one'), 0, 100, null), { bytes: STORED, last: 0 })
+    const own = await index.exclusiveBytes(one, digest('one'), 0, 100, 'p')
+    assert.equal(own.bytes, 2 * STORED, 'what others store does not show to the owner')
+    const step = await index.exclusiveBytes(one, digest('one'), 0, 1, null)
     assert.ok(step.last > 0)
     await manifest(index, 'q', 'one', 'x', 'y') // the same file again is no other manifest
-    assert.equal((await index.exclusiveBytes(one, digest('one'), 0, 100)).bytes, STORED)
+    assert.equal((await index.exclusiveBytes(one, digest('one'), 0, 100, null)).bytes, STORED)
     await index.drop(digest('two'))
-    assert.equal((await index.exclusiveBytes(one, digest('one'), 0, 100)).bytes, 2 * STORED)
+    assert.equal((await index.exclusiveBytes(one, digest('one'), 0, 100, null)).bytes, 2 * STORED)
     const users = await index.manifestsUsing(digests('y'))
     assert.deepEqual(
       users.map((user) => Buffer.compare(user, digest('one'))),

@@ -47,9 +47,16 @@ export interface ChunkIndex {
   /**
    * Of the chunks that `hold` keeps, at most `limit` beyond chunk `after`: bytes that no other manifest uses.
    * @param digest rows of this manifest do not count as others
+   * @param owner only this project's manifests count; null: everybody's
    * @returns `last`: go on after this chunk; 0: that was all
    */
-  exclusiveBytes(hold: number, digest: Uint8Array, after: number, limit: number): Promise<{ bytes: number; last: number }>
+  exclusiveBytes(
+    hold: number,
+    digest: Uint8Array,
+    after: number,
+    limit: number,
+    owner: string | null,
+  ): Promise<{ bytes: number; last: number }>
   totals(): Promise<IndexTotals>
 
   /** For the collector: rows that may go when no record names them, and the youngest chunk there is now. */

@@ -248,12 +248,19 @@ export class ChunkTables {
     return row && { hold: Number(row.id), storedBytes: Number(row.stored_bytes) }
   }
 
-  exclusiveBytes(hold: number, digest: Uint8Array, after: number, limit: number): { bytes: number; last: number } {
+  exclusiveBytes(
+    hold: number,
+    digest: Uint8Array,
+    after: number,
+    limit: number,
+    owner: string | null,
+  ): { bytes: number; last: number } {
     const row = this.#one(
       `SELECT coalesce(sum(stored * alone), 0) AS bytes, max(chunk) AS last, count(*) AS n FROM (
          SELECT mine.chunk, chunks.stored, NOT EXISTS (
            SELECT 1 FROM refs AS other CROSS JOIN manifests AS m ON m.id = other.manifest
            WHERE other.chunk = mine.chunk AND m.state IN (${LEASED}, ${COMMITTED}) AND m.digest <> ?2
+             AND (?5 IS NULL OR m.owner = ?5)
          ) AS alone
          FROM refs AS mine CROSS JOIN chunks ON chunks.id = mine.chunk
          WHERE mine.manifest = ?1 AND mine.chunk > ?3 ORDER BY mine.chunk LIMIT ?4)`,
@@ -261,6 +268,7 @@ export class ChunkTables {
       digest,
       after,
       limit,
+      owner,
     )
     return { bytes: Number(row?.bytes), last: Number(row?.n) < limit ? 0 : Number(row?.last) }
   }

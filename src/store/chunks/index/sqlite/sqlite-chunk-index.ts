@@ -67,8 +67,8 @@ export class SqliteChunkIndex implements ChunkIndex {
   drop = (digest: Uint8Array) => this.#call('drop', digest)
   locate = (digests: Uint8Array) => this.#call('locate', digests)
   findManifest = (digest: Uint8Array) => this.#call('findManifest', digest)
-  exclusiveBytes = (hold: number, digest: Uint8Array, after: number, limit: number) =>
-    this.#call('exclusiveBytes', hold, digest, after, limit)
+  exclusiveBytes = (hold: number, digest: Uint8Array, after: number, limit: number, owner: string | null) =>
+    this.#call('exclusiveBytes', hold, digest, after, limit, owner)
   totals = () => this.#call('totals')
   candidates = (sessionsUntouchedSince: number) => this.#call('candidates', sessionsUntouchedSince)
   chunkIds = (digests: Uint8Array) => this.#call('chunkIds', digests)
