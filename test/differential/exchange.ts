@@ -13,7 +13,7 @@ export interface Step {
   readonly text?: string
   /** A body of as many bytes, all of them the letter a. */
   readonly bytes?: number
-  /** The request is repeated until the answer's body has this field at this value: for what happens in the background. */
+  /** The request is repeated until the answer's body has this value at this path (`tasks.0.status`): for what happens in the background. */
   readonly until?: Readonly<Record<string, unknown>>
 }
 export interface Answer {
@@ -47,8 +47,10 @@ export async function answerOf(side: Side, step: Step): Promise<Answer> {
 
 function holds({ body }: Answer, wanted: Readonly<Record<string, unknown>>): boolean {
   try {
-    const found = JSON.parse(body.toString()) as Record<string, unknown>
-    return Object.entries(wanted).every(([key, value]) => found[key] === value)
+    const found: unknown = JSON.parse(body.toString())
+    const at = (path: string) =>
+      path.split('.').reduce((value, key) => (value as Record<string, unknown> | undefined)?.[key], found)
+    return Object.entries(wanted).every(([path, value]) => at(path) === value)
   } catch {
     return false
   }

@@ -55,7 +55,7 @@ export const importing: readonly Scenario[] = [
     waited('staged', { status: 'active' }),
     get(image('staged', '/file')),
     importBy('staged', method('glance-direct')),
-    get(image('staged', '/tasks')),
+    { ...get(image('staged', '/tasks')), until: { 'tasks.0.status': 'success' } },
     get(image('staged', '/tasks'), 'other'),
   ),
   scenario(

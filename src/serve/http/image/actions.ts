@@ -1,4 +1,5 @@
 import type { FastifyInstance } from 'fastify'
+import { ServiceError } from '../../../base/errors.ts'
 import { deactivate, reactivate } from '../../../images/activation.ts'
 import { deleteFromStore } from '../../../images/delete-from-store.ts'
 import { importImage } from '../../../images/import/import-image.ts'
@@ -14,6 +15,9 @@ import { refuseOtherMethods } from './metadefs.ts'
 export function registerActions(app: FastifyInstance, { ports }: ImageServices): void {
   const tag = '/images/:id/tags/:tag'
   app.put<{ Params: { id: string; tag: string } }>(tag, async (request, reply) => {
+    if (request.params.tag === '') throw new ServiceError('not-found', 'there is nothing at this path; a tag comes after /tags/')
+    // the router takes `…/tags/` for a tag of no letters
+    if (request.params.tag === '') throw new ServiceError('not-found', 'there is nothing at this path: name the tag')
     await addTag(ports, callerOf(request), request.params.id, request.params.tag)
     return reply.code(204).send()
   })
