@@ -10,7 +10,8 @@ const NOBODY = ''
  * Enters a manifest that the index does not know, with refs to all that it reaches.
  * @returns whether all of it is there
  */
-export async function adoptManifest({ index, reader }: Engine, name: string): Promise<boolean> {
+export async function adoptManifest(engine: Engine, name: string): Promise<boolean> {
+  const { index, reader } = engine
   const digest = digestOfManifest(name)
   const hold = await index.begin(NOBODY)
   let whole = true
@@ -30,7 +31,7 @@ export async function adoptManifest({ index, reader }: Engine, name: string): Pr
     await index.commit(hold)
     return whole
   } catch (error) {
-    await index.abandon(hold).catch(() => undefined)
+    await index.abandon(hold).catch(() => engine.givenUp.add(hold))
     if (isServiceError(error, 'corrupt') || isServiceError(error, 'not-found')) return false
     throw error
   }

@@ -34,6 +34,10 @@ export async function collect(
   const assertGoesOn = () => {
     if (signal?.aborted) throw cancelledError()
   }
+  for (const hold of engine.givenUp) {
+    await index.abandon(hold)
+    engine.givenUp.delete(hold)
+  }
   await engine.writer.settle() // chunks of an ingest that failed a moment ago go with this collection
   const sessionsSince = Date.now() - SESSION_IDLE_MS
   const { lastChunk, manifests } = await index.candidates(sessionsSince)

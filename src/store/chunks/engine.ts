@@ -25,6 +25,8 @@ export interface Engine {
   ingests: number
   /** Streams that are being read now. */
   streams: number
+  /** Holds of ingests that failed, and that could not be given up then, as on a full disk: the next collection gives them up. */
+  readonly givenUp: Set<number>
   /** Manifests that somebody reads, by how many: the collector leaves them alone. */
   readonly reading: Map<string, number>
   /** Bytes that one of `users` may collect at a time: 1 MiB, less where there are many. A multiple of the chunk size. */

@@ -110,7 +110,7 @@ class IngestRun {
     } catch (error) {
       await Promise.allSettled(this.#underWay) // they use slots, and refer to the hold
       this.#streamDigests.abandon()
-      await this.#engine.index.abandon(this.#hold.hold).catch(() => undefined) // ends with the process at the latest
+      await this.#engine.index.abandon(this.#hold.hold).catch(() => this.#engine.givenUp.add(this.#hold.hold))
       throw error
     }
   }

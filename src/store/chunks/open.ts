@@ -76,6 +76,7 @@ export async function openChunkStore(options: ChunkStoreOptions): Promise<ChunkS
     counters,
     ingests: 0,
     streams: 0,
+    givenUp: new Set(),
     reading: new Map(),
     blockBytes: (users) => blockBytesOf(chunkBytes, users),
   })
