@@ -525,6 +525,7 @@ test('members and tags over HTTP', async () => {
   assert.deepEqual([answered.status, answered.json().status], [200, 'accepted'])
   assert.equal((await server.ask('PUT', `/v2/images/${id}/members/theirs`, { json: { status: 'accepted' } })).status, 403)
   assert.equal((await server.ask('DELETE', `/v2/images/${id}/members/theirs`)).status, 204)
+  assert.equal((await server.ask('PUT', `/v2/images/${id}/tags/`)).status, 404)
   assert.equal((await server.ask('PUT', `/v2/images/${id}/tags/a%2Fb`)).status, 204)
   assert.deepEqual((await server.ask('GET', `/v2/images/${id}`)).json().tags, ['a/b'])
   assert.equal((await server.ask('DELETE', `/v2/images/${id}/tags/a%2Fb`)).status, 204)
