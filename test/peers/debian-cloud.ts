@@ -22,10 +22,33 @@ export function noDebianCloud(): string | false {
 }
 
 /** @param importPorts ports of loopback that Glance may fetch images from */
-export async function startDebianCloud(importPorts: readonly number[] = []): Promise<DebianCloud> {
+export const startDebianCloud = (importPorts: readonly number[] = []): Promise<DebianCloud> =>
+  startTogether(async (started, shared) => {
+    const database = await shared.mariadb.database('glance')
+    const glance = await started('glance', (folder) => startGlance({ ...shared, folder, database, importPorts }))
+    return { glance, keystone: shared.keystone, mariadb: shared.mariadb }
+  })
+
+/** Keystone alone; its catalog names an image service, at which nobody answers. */
+export const startDebianKeystone = (): Promise<Peer & { readonly keystone: KeystonePeer }> =>
+  startTogether(async (_, { keystone }) => {
+    await keystone.registerImageService('http://127.0.0.1:1')
+    return { keystone }
+  })
+
+type Start = <T extends Peer>(name: string, start: (folder: string) => Promise<T>) => Promise<T>
+interface Shared {
+  readonly mariadb: MariadbPeer
+  /** host:port */
+  readonly memcached: string
+  readonly keystone: KeystonePeer
+}
+
+/** Starts what every part needs, then `more`; stops all of it together, also where something does not start. */
+async function startTogether<T extends object>(more: (started: Start, shared: Shared) => Promise<T>): Promise<Peer & T> {
   const scratch = await scratchFolder('debian-cloud')
   const parts: Peer[] = [scratch]
-  const started = async <T extends Peer>(name: string, start: (folder: string) => Promise<T>): Promise<T> => {
+  const started: Start = async (name, start) => {
     const folder = join(scratch.path, name)
     await mkdir(folder)
     const peer = await start(folder)
@@ -35,12 +58,9 @@ export async function startDebianCloud(importPorts: readonly number[] = []): Pro
   try {
     const mariadb = await started('mariadb', startMariadb)
     const memcached = (await started('memcached', startMemcached)).address
-    const [forKeystone, forGlance] = [await mariadb.database('keystone'), await mariadb.database('glance')]
-    const keystone = await started('keystone', (folder) => startKeystone({ folder, database: forKeystone, memcached }))
-    const glance = await started('glance', (folder) =>
-      startGlance({ folder, database: forGlance, keystone, memcached, importPorts }),
-    )
-    return together('debian-cloud', parts, { keystone, glance, mariadb })
+    const database = await mariadb.database('keystone')
+    const keystone = await started('keystone', (folder) => startKeystone({ folder, database, memcached }))
+    return together('debian-cloud', parts, await more(started, { mariadb, memcached, keystone }))
   } catch (error) {
     await together('debian-cloud', parts, {}).stop()
     throw error

@@ -1,15 +1,13 @@
 /**
- * The same requests to the real Keystone and to this API: status, header names and the shape of the body must be equal.
- * `IMPRINT_PEER_KEYSTONE=http://host:5000/v3` names a Keystone with a user and project `admin`, whose password is
- * `IMPRINT_PEER_KEYSTONE_PASSWORD`. What is made there is deleted again.
+ * The same requests to Debian's Keystone and to the identity API: status, header names and the shape of the body are equal.
  */
 import assert from 'node:assert/strict'
 import type { AddressInfo } from 'node:net'
 import { after, test } from 'node:test'
-import { ADMIN_PASSWORD, openService, passwordLogin } from './identity-service.suite.ts'
+import { ADMIN_PASSWORD, openService, passwordLogin } from '../../src/serve/http/identity/identity-service.suite.ts'
+import { noDebianCloud, startDebianKeystone } from '../peers/debian-cloud.ts'
 
-const peer = process.env.IMPRINT_PEER_KEYSTONE
-const skip = peer ? false : 'IMPRINT_PEER_KEYSTONE names no Keystone to compare with'
+const skip = noDebianCloud()
 
 interface Side {
   readonly base: string
@@ -573,6 +571,8 @@ function comparable({ status, headers, body }: Awaited<ReturnType<typeof run>>, 
 }
 
 test('the identity API answers as Keystone does', { skip }, async (t) => {
+  const peer = await startDebianKeystone()
+  after(peer.stop)
   const service = await openService()
   after(() => service.close())
   await service.app.listen({ host: '127.0.0.1', port: 0 })
@@ -582,7 +582,7 @@ test('the identity API answers as Keystone does', { skip }, async (t) => {
     adminPassword,
     values: new Map([['adminPassword', adminPassword]]),
   })
-  const theirs = side(String(peer), process.env.IMPRINT_PEER_KEYSTONE_PASSWORD ?? '')
+  const theirs = side(peer.keystone.url, 'admin')
   const ours = side(`http://127.0.0.1:${port}/identity/v3`, ADMIN_PASSWORD)
   for (const step of steps) {
     await t.test(`${step.name}: ${step.request}`, async () => {
