@@ -66,7 +66,7 @@ complete -o filenames -F _imprint imprint
 }
 
 function zsh(commands: readonly Command[]): string {
-  const quote = (text: string): string => text.replace(/'/g, "'\\''").replace(/[[\]:\\]/g, '\\$&')
+  const quote = (text: string): string => text.replace(/[[\]:\\]/g, '\\$&').replace(/'/g, "'\\''")
   const describe = (rows: readonly (readonly [string, string])[]) =>
     rows.map(([word, help]) => `'${quote(word)}:${quote(help)}'`).join(' ')
   const value = (spec: OptionSpec): string => {
