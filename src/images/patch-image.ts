@@ -52,31 +52,18 @@ export async function patchImage(
       await assertWithinQuota(tx, image.owner, await quotaOf(ports, image.owner, ['image_count_total']), { images: 1 })
     }
     const at = ports.now()
-    const {
-      name,
-      visibility,
-      protected: isProtected,
-      hidden,
-      owner,
-      diskFormat,
-      containerFormat,
-      minDisk,
-      minRam,
-      tags,
-      properties,
-    } = patched
     const stored = await tx.images.update(image.id, image.version, {
-      name,
-      visibility,
-      protected: isProtected,
-      hidden,
-      owner,
-      diskFormat,
-      containerFormat,
-      minDisk,
-      minRam,
-      tags,
-      properties,
+      name: patched.name,
+      visibility: patched.visibility,
+      protected: patched.protected,
+      hidden: patched.hidden,
+      owner: patched.owner,
+      diskFormat: patched.diskFormat,
+      containerFormat: patched.containerFormat,
+      minDisk: patched.minDisk,
+      minRam: patched.minRam,
+      tags: patched.tags,
+      properties: patched.properties,
       updatedAt: at,
     })
     await recordAudit(tx, caller, 'update', stored, at, {
