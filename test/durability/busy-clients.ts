@@ -58,6 +58,7 @@ async function add(
   if (way < 0.3) {
     const upload = await images.beginUpload('by chunks', bytes)
     open.add(upload)
+    ledger.name(upload.imageId, 'by chunks')
     await images.sendChunks(upload, bytes)
     const active = { is: 'active', bytes } as const
     await ledger.make(upload.imageId, active, () => images.commitUpload(upload, bytes), [queued])
@@ -65,6 +66,7 @@ async function add(
     return upload.imageId
   }
   const id = randomUUID()
+  ledger.name(id, 'whole')
   await ledger.make(id, queued, () => images.create(id, 'whole'))
   if (way < 0.8) await ledger.make(id, { is: 'active', bytes }, () => images.send(id, bytes))
   else {

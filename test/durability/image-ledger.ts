@@ -47,6 +47,11 @@ export class ImageLedger {
     entry.possible = []
   }
 
+  /** The name that an image is about to be created with: until a rename no other may be shown. */
+  name(id: string, name: string): void {
+    this.#entryOf(id).names = [name]
+  }
+
   async rename(id: string, name: string, request: () => Promise<unknown>): Promise<void> {
     const entry = this.#entryOf(id)
     entry.names = [...entry.names, name]
