@@ -76,7 +76,7 @@ async function completeDigests({ catalog, chunks, readers }: ImagePorts, imageId
   const letGo = readers.hold(manifest)
   try {
     const isStillThere = (await catalog.images.get(imageId))?.manifest === manifest
-    const digests = isStillThere ? await chunks.digest(manifest, ['md5', 'sha512'], signal) : undefined
+    const digests = isStillThere ? await chunks.digest(manifest, ['md5', 'sha512'], { signal, givesWay: true }) : undefined
     for (let attempt = 1; ; attempt += 1) {
       try {
         await catalog.write(async ({ images, documents }) => {

@@ -14,7 +14,7 @@ export async function stage(ports: ImagePorts, caller: Caller, id: string, incom
   const transfer = await beginTransfer(ports, caller, id, 'stage', incoming.declaredBytes)
   let ingested: Ingested | undefined
   try {
-    ingested = await ports.chunks.ingest(metered(ports, transfer, incoming), ingestOptions(transfer, incoming))
+    ingested = await ports.chunks.ingest(metered(ports, transfer, incoming), await ingestOptions(ports, transfer, incoming))
     failpoint('stage:ingested')
     return await completeTransfer(ports, caller, transfer, ingested, {
       stagedManifest: ingested.manifest,

@@ -1,7 +1,8 @@
 import type { Caller } from '../base/caller.ts'
 import { failpoint } from '../base/failpoint.ts'
 import type { ImageRecord } from '../store/catalog/catalog.ts'
-import type { Ingested } from '../store/chunks/chunk-store.ts'
+import type { Ingested, IngestOptions } from '../store/chunks/chunk-store.ts'
+import { likelyFiles } from './likely-files.ts'
 import type { ImagePorts } from './ports.ts'
 import {
   abandonTransfer,
@@ -27,7 +28,7 @@ export async function upload(ports: ImagePorts, caller: Caller, id: string, inco
   failpoint('upload:saving')
   let ingested: Ingested | undefined
   try {
-    ingested = await ports.chunks.ingest(metered(ports, transfer, incoming), ingestOptions(transfer, incoming))
+    ingested = await ports.chunks.ingest(metered(ports, transfer, incoming), await ingestOptions(ports, transfer, incoming))
     failpoint('upload:ingested')
     const { virtualBytes, warnings } = await ports.examine(
       await ports.chunks.open(ingested.manifest),
@@ -51,9 +52,14 @@ export async function upload(ports: ImagePorts, caller: Caller, id: string, inco
   }
 }
 
-export const ingestOptions = ({ image, maxBytes }: Transfer, { signal }: Pick<Incoming, 'signal'>) => ({
+export const ingestOptions = async (
+  ports: ImagePorts,
+  { image, maxBytes }: Transfer,
+  { declaredBytes, signal }: Incoming,
+): Promise<IngestOptions> => ({
   owner: ownerOfChunks(image),
-  digests: ['md5', 'sha512'] as const,
+  digests: ['md5', 'sha512'],
+  likely: declaredBytes === null ? [] : await likelyFiles(ports, image.owner, declaredBytes),
   maxBytes,
   ...(signal ? { signal } : {}),
 })

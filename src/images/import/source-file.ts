@@ -37,7 +37,7 @@ export async function stagedFile(
   const known: Partial<Record<StreamDigest, string>> = { ...(md5 ? { md5 } : {}), ...(sha512 ? { sha512 } : {}) }
   const wanted = [...new Set<StreamDigest>(['md5', 'sha512', ...(expected ? [expected.algorithm] : [])])]
   const lacking = wanted.filter((name) => known[name] === undefined)
-  const digests = lacking.length > 0 ? { ...known, ...(await ports.chunks.digest(manifest, lacking, signal)) } : known
+  const digests = lacking.length > 0 ? { ...known, ...(await ports.chunks.digest(manifest, lacking, { signal })) } : known
   assertDigest(expected, [expected && digests[expected.algorithm]])
   const { fileBytes } = await ports.chunks.sizes(manifest)
   return { manifest, fileBytes, digests, notes: origin('glance-direct', fileBytes, digests, expected) }

@@ -37,7 +37,7 @@ export interface ChunkStore {
   digest(
     manifest: string,
     algorithms: readonly StreamDigest[],
-    signal?: AbortSignal,
+    options?: DigestOptions,
   ): Promise<Readonly<Record<StreamDigest, string>>>
 
   /** @param owner a project: what others store does not change the answer; absent: what deleting really frees */
@@ -71,16 +71,33 @@ export interface Lent {
 
 export type StreamDigest = 'md5' | 'sha256' | 'sha512'
 
+export interface DigestOptions {
+  readonly signal?: AbortSignal | undefined
+  /** Nobody waits for it: goes on slowly while there are transfers. */
+  readonly givesWay?: boolean
+}
+
 export interface IngestOptions {
   /** Project id: whose bytes these are. Answers to "which chunks do you lack?" come from what the asker's project holds. */
   readonly owner: string
   /** Digests of the whole stream to compute in passing. */
   readonly digests?: readonly StreamDigest[]
+  /**
+   * Files of the store that the stream may turn out to be, with all `digests` of theirs: as long as its chunks are those of one
+   * of them, no digest is computed. Of these files the ingest's speed tells whether they have the bytes that are sent, so name
+   * only what the sender may see.
+   */
+  readonly likely?: readonly KnownFile[]
   /** Checked while reading, so that an endless body ends in an error and not in a full store. */
   readonly maxBytes?: number
   readonly signal?: AbortSignal
   /** Called now and then with bytes taken so far. */
   readonly onProgress?: (bytes: number) => void
+}
+
+export interface KnownFile {
+  readonly manifest: string
+  readonly digests: Readonly<Partial<Record<StreamDigest, string>>>
 }
 
 export interface Ingested extends ManifestSizes {

@@ -1,39 +1,57 @@
-import type { StreamDigest } from './chunk-store.ts'
+import { setTimeout as pause } from 'node:timers/promises'
+import type { DigestOptions, StreamDigest } from './chunk-store.ts'
 import type { Engine } from './engine.ts'
-import { StreamDigests } from './stream-digests.ts'
+import { pieceOfLent, StreamDigests } from './stream-digests.ts'
 import { lendFile } from './stream-file.ts'
+
+/** Blocks that wait for their digest beside those that are being read. */
+const BLOCKS_BEHIND = 4
+/** With a block of 1 MiB each: at 10 MiB/s, work that gives way takes some hundredths of a processor. */
+const PAUSE_MS = 100
+/** An upload by chunks that was quiet for so long is not under way. */
+const QUIET_MS = 1000
+
+/** Whether there are transfers besides one stream, the asker's. */
+const isBusy = ({ ingests, streams, lastAskedMs }: Engine): boolean =>
+  ingests > 0 || streams > 1 || performance.now() - lastAskedMs < QUIET_MS
 
 /** Digests of a whole stored file, computed on worker threads; see `ChunkStore.digest`. */
 export async function digestFile(
   engine: Engine,
   manifest: string,
   algorithms: readonly StreamDigest[],
-  signal?: AbortSignal,
+  options: DigestOptions = {},
 ): Promise<Record<StreamDigest, string>> {
   const { root } = await engine.reader.openManifest(manifest)
-  const digests = new StreamDigests(engine.workers, algorithms)
-  const underWay: Promise<void>[] = []
+  const digests = new StreamDigests(engine, algorithms)
   try {
-    for await (const { bytes, giveBack } of lendFile(engine, manifest, 0, root.fileBytes, signal)) {
-      const slot = await engine.slots.acquire()
-      engine.slots.bytes(slot).set(bytes)
-      const { length } = bytes
-      giveBack()
-      const update = digests.update(slot, length).finally(() => engine.slots.release(slot))
-      update.catch(() => undefined) // it is awaited in its turn
-      underWay.push(update)
-      if (underWay.length >= engine.plan.slotsOfOne) await underWay.shift()
-    }
-    await Promise.all(underWay)
-    const slot = await engine.slots.acquire()
-    try {
-      return (await digests.finish(slot)) as Record<StreamDigest, string>
-    } finally {
-      engine.slots.release(slot)
-    }
+    await digestStored(engine, digests, manifest, root.fileBytes, options)
+    return (await digests.finish()) as Record<StreamDigest, string>
   } catch (error) {
-    await Promise.allSettled(underWay)
     digests.abandon()
     throw error
+  }
+}
+
+/** Feeds the first `bytes` of a stored file. When it settles, none of its memory is in use. */
+export async function digestStored(
+  engine: Engine,
+  digests: StreamDigests,
+  manifest: string,
+  bytes: number,
+  { signal, givesWay }: DigestOptions,
+): Promise<void> {
+  const underWay: Promise<void>[] = []
+  try {
+    for await (const lent of lendFile(engine, manifest, 0, bytes, signal)) {
+      const update = digests.update(pieceOfLent(engine, lent.bytes)).finally(lent.giveBack)
+      update.catch(() => undefined) // it is awaited in its turn
+      underWay.push(update)
+      if (underWay.length >= BLOCKS_BEHIND) await underWay.shift()
+      if (givesWay && isBusy(engine)) await pause(PAUSE_MS)
+    }
+    await Promise.all(underWay)
+  } finally {
+    await Promise.allSettled(underWay)
   }
 }

@@ -1,4 +1,5 @@
 import { ServiceError } from '../../base/errors.ts'
+import { MiB } from '../../base/units.ts'
 
 export interface GatherOptions {
   /** Asked for each block: a multiple of the chunk size. */
@@ -7,17 +8,31 @@ export interface GatherOptions {
   readonly signal?: AbortSignal | undefined
 }
 
+/** A part of the stream that is nothing but zeros. */
+export interface ZeroRun {
+  readonly zeros: number
+}
+
+/** Zeros are gathered into runs of up to so many bytes: little work each, but others should have their turn. */
+const MAX_RUN_BYTES = 8 * MiB
+const ZEROS = new Uint8Array(MiB)
+const isZeros = (bytes: Uint8Array): boolean =>
+  bytes[0] === 0 && bytes.length <= ZEROS.length && Buffer.compare(bytes, ZEROS.subarray(0, bytes.length)) === 0
+
 /**
- * Collects a stream into blocks, all full but the last. Each is the same memory: it is the caller's until the next one is asked
- * for. A piece of `body` is copied before the next piece is asked for, so that a sender may free it then.
+ * Collects a stream into blocks, all full but the last, and runs of blocks of zeros, which are not copied. Each block is the
+ * same memory: it is the caller's until the next one is asked for. A piece of `body` is copied before the next piece is asked
+ * for, so that a sender may free it then.
  * @throws ServiceError `too-large` beyond `maxBytes`, `cancelled`; errors of `body` pass through
  */
-export async function* gather(body: AsyncIterable<Uint8Array>, options: GatherOptions): AsyncGenerator<Uint8Array> {
+export async function* gather(body: AsyncIterable<Uint8Array>, options: GatherOptions): AsyncGenerator<Uint8Array | ZeroRun> {
   const { maxBytes, signal } = options
   const iterator = body[Symbol.asyncIterator]()
   const pull = cancellable(() => iterator.next(), signal)
   let block = new Uint8Array(options.blockBytes())
   let bytes = 0
+  let isZeroSoFar = true // then nothing of it is in `block` yet
+  let zeros = 0
   let totalBytes = 0
   let ended = false
   try {
@@ -30,18 +45,30 @@ export async function* gather(body: AsyncIterable<Uint8Array>, options: GatherOp
         throw new ServiceError('too-large', `The file is larger than the limit of ${maxBytes} bytes.`, { maxBytes })
       for (let from = 0; from < length; ) {
         const taken = next.value.subarray(from, from + block.length - bytes)
-        block.set(taken, bytes)
+        if (!isZeroSoFar || !isZeros(taken)) {
+          if (isZeroSoFar) block.fill(0, 0, bytes)
+          isZeroSoFar = false
+          block.set(taken, bytes)
+        }
         bytes += taken.length
         from += taken.length
         if (bytes < block.length) continue
-        yield block
+        if (isZeroSoFar) zeros += bytes
+        if (zeros > 0 && (!isZeroSoFar || zeros >= MAX_RUN_BYTES)) {
+          yield { zeros }
+          zeros = 0
+        }
+        if (!isZeroSoFar) yield block
         bytes = 0
+        isZeroSoFar = true
         const blockBytes = options.blockBytes()
         if (block.length !== blockBytes) block = new Uint8Array(blockBytes)
       }
     }
     ended = true
-    if (bytes > 0) yield block.subarray(0, bytes)
+    if (isZeroSoFar) zeros += bytes
+    if (zeros > 0) yield { zeros }
+    if (!isZeroSoFar) yield block.subarray(0, bytes)
   } finally {
     pull.end()
     if (!ended) void Promise.resolve(iterator.return?.()).catch(() => undefined) // it may wait for a sender that says nothing

@@ -5,21 +5,24 @@ import type { Ingested, IngestOptions } from './chunk-store.ts'
 import { countOf, digestAt, isZeroAt, joinDigests } from './digests.ts'
 import { Durability } from './durability.ts'
 import type { Engine } from './engine.ts'
+import { FileDigests } from './file-digests.ts'
 import { finishManifest, type HoldFacts } from './finish-manifest.ts'
 import { cancelledError, gather, orCancelled } from './gather.ts'
 import { ManifestBuilder } from './manifest-builder.ts'
 import { chunksOf, maxFileBytes } from './manifest-format.ts'
 import { KIND_DATA } from './pack-format.ts'
-import { StreamDigests } from './stream-digests.ts'
 import { SLOT_BYTES } from './workers/slot-pool.ts'
 
 const PROGRESS_BYTES = 4 * SLOT_BYTES
 
 interface StoredBlock {
+  /** Zeros for chunks of zeros. */
   readonly digests: Uint8Array
   readonly allocatedBytes: number
   readonly newBytes: number
 }
+/** What has become of a part of the file, in its order. */
+type StoredPart = StoredBlock | { readonly zeroChunks: number }
 
 /** Stream → chunks and manifest; see `ChunkStore.ingest`. */
 export async function ingest(engine: Engine, body: AsyncIterable<Uint8Array>, options: IngestOptions): Promise<Ingested> {
@@ -30,9 +33,8 @@ export async function ingest(engine: Engine, body: AsyncIterable<Uint8Array>, op
     try {
       const blockBytes = () => engine.blockBytes(engine.ingests)
       for await (const block of gather(body, { blockBytes, maxBytes, signal: options.signal })) {
-        const slot = await run.slot()
-        engine.slots.bytes(slot).set(block)
-        await run.add(slot, block.length)
+        if ('zeros' in block) await run.addZeros(block.zeros)
+        else await run.copy(block)
       }
     } finally {
       engine.ingests -= 1
@@ -56,9 +58,7 @@ export async function ingestDisk(engine: Engine, disk: BlockSource, options: Ing
       if (first > doneBytes) await run.addZeros(first - doneBytes)
       for (let at = Math.max(first, doneBytes); at < end; at += SLOT_BYTES) {
         const bytes = await orCancelled(disk.read(at, Math.min(SLOT_BYTES, end - at)), options.signal)
-        const slot = await run.slot()
-        engine.slots.bytes(slot).set(bytes)
-        await run.add(slot, bytes.length)
+        await run.copy(bytes)
       }
       doneBytes = Math.max(doneBytes, end)
     }
@@ -73,24 +73,25 @@ class IngestRun {
   readonly #hold: HoldFacts
   readonly #durability = new Durability()
   readonly #builder: ManifestBuilder
-  readonly #streamDigests: StreamDigests
-  readonly #underWay: Promise<StoredBlock>[] = []
+  readonly #fileDigests: FileDigests
+  readonly #underWay: Promise<StoredPart>[] = []
   #fileBytes = 0
   #allocatedBytes = 0
   #newBytes = 0
   #reportedBytes = 0
 
-  private constructor(engine: Engine, options: IngestOptions, hold: HoldFacts) {
+  private constructor(engine: Engine, options: IngestOptions, hold: HoldFacts, fileDigests: FileDigests) {
     this.#engine = engine
     this.#options = options
     this.#hold = hold
     this.#builder = new ManifestBuilder(engine.writer, hold.hold, engine.chunkBytes, this.#durability)
-    this.#streamDigests = new StreamDigests(engine.workers, options.digests ?? [])
+    this.#fileDigests = fileDigests
   }
 
   static async begin(engine: Engine, options: IngestOptions): Promise<IngestRun> {
     if (options.signal?.aborted) throw cancelledError()
-    return new IngestRun(engine, options, { hold: await engine.index.begin(options.owner) })
+    const hold = await engine.index.begin(options.owner)
+    return new IngestRun(engine, options, { hold }, await FileDigests.begin(engine, options))
   }
 
   /** Runs `feed` and finishes, or undoes what can be undone. */
@@ -98,7 +99,7 @@ class IngestRun {
     try {
       await feed()
       while (this.#underWay.length > 0) await this.#takeOldest()
-      const digests = await this.#finishDigests()
+      const digests = await this.#fileDigests.finish()
       const root = await this.#builder.finish(this.#fileBytes, this.#allocatedBytes)
       this.#engine.writer.flush()
       await orCancelled(this.#durability.all(), this.#options.signal)
@@ -109,76 +110,63 @@ class IngestRun {
       return await finishManifest(this.#engine, this.#hold, root, sizes, newBytes, digests)
     } catch (error) {
       await Promise.allSettled(this.#underWay) // they use slots, and refer to the hold
-      this.#streamDigests.abandon()
+      this.#fileDigests.abandon()
       await this.#engine.index.abandon(this.#hold.hold).catch(() => this.#engine.givenUp.add(this.#hold.hold))
       throw error
     }
   }
 
-  /** A slot to fill, when this ingest may have one more. */
-  async slot(): Promise<number> {
-    while (this.#underWay.length >= this.#engine.plan.slotsOfOne) await this.#takeOldest()
-    return this.#engine.slots.acquire()
+  /** Takes a block, into a slot when this ingest may have one more. Blocks come in order; all but the last are whole chunks. */
+  async copy(block: Uint8Array): Promise<void> {
+    await this.#untilRoom()
+    const slot = await this.#engine.slots.acquire()
+    this.#engine.slots.bytes(slot).set(block)
+    this.#add(this.#store(slot, block.length), block.length)
   }
 
-  /** Takes the slot over. Blocks come in order; all but the last are whole chunks. */
-  async add(slot: number, bytes: number): Promise<void> {
+  /** All but the last are whole chunks. */
+  async addZeros(bytes: number): Promise<void> {
+    await this.#untilRoom()
+    const zeroChunks = chunksOf(bytes, this.#engine.chunkBytes)
+    this.#engine.counters.chunksZero += zeroChunks
+    this.#add(
+      this.#fileDigests.zeros(bytes, zeroChunks).then(() => ({ zeroChunks })),
+      bytes,
+    )
+  }
+
+  async #untilRoom(): Promise<void> {
+    if (this.#options.signal?.aborted) throw cancelledError()
+    while (this.#underWay.length >= this.#engine.plan.slotsOfOne) await this.#takeOldest()
+  }
+
+  #add(part: Promise<StoredPart>, bytes: number): void {
+    part.catch(() => undefined) // it is awaited in its turn
+    this.#underWay.push(part)
     this.#fileBytes += bytes
     this.#engine.counters.bytesIngested += bytes
-    const block = this.#store(slot, bytes)
-    block.catch(() => undefined) // it is awaited in its turn
-    this.#underWay.push(block)
     this.#report()
     this.#durability.assert()
   }
 
-  async addZeros(bytes: number): Promise<void> {
-    while (this.#underWay.length > 0) await this.#takeOldest()
-    const chunks = chunksOf(bytes, this.#engine.chunkBytes)
-    await this.#builder.appendZeros(chunks)
-    this.#engine.counters.chunksZero += chunks
-    this.#fileBytes += bytes
-    this.#report()
-    if ((this.#options.digests ?? []).length > 0) await this.#digestZeros(bytes)
-  }
-
-  async #digestZeros(bytes: number): Promise<void> {
-    const slot = await this.#engine.slots.acquire()
-    try {
-      this.#engine.slots.bytes(slot).fill(0)
-      for (let left = bytes; left > 0; left -= SLOT_BYTES) {
-        if (this.#options.signal?.aborted) throw cancelledError()
-        await this.#streamDigests.update(slot, Math.min(left, SLOT_BYTES))
-      }
-    } finally {
-      this.#engine.slots.release(slot)
-    }
-  }
-
-  async #finishDigests(): Promise<Ingested['digests']> {
-    const slot = await this.#engine.slots.acquire()
-    try {
-      return await this.#streamDigests.finish(slot)
-    } finally {
-      this.#engine.slots.release(slot)
-    }
-  }
-
   async #takeOldest(): Promise<void> {
-    const block = await this.#underWay[0]!
+    const part = await this.#underWay[0]!
     this.#underWay.shift()
-    this.#allocatedBytes += block.allocatedBytes
-    this.#newBytes += block.newBytes
-    await this.#builder.append(block.digests)
+    if ('zeroChunks' in part) return this.#builder.appendZeros(part.zeroChunks)
+    this.#allocatedBytes += part.allocatedBytes
+    this.#newBytes += part.newBytes
+    await this.#builder.append(part.digests)
   }
 
   async #store(slot: number, bytes: number): Promise<StoredBlock> {
     const { chunkBytes, workers, slots } = this.#engine
-    // stream digests read the plain bytes: compression, which happens in place, waits for them
-    const digested = this.#streamDigests.update(slot, bytes)
+    const hashed = workers.run({ kind: 'hash', slot, bytes, chunkBytes })
+    hashed.catch(() => undefined)
+    // the file's digests read the plain bytes: compression, which happens in place, waits for them
+    const digested = this.#fileDigests.block(slot, bytes, hashed)
     digested.catch(() => undefined)
     try {
-      const digests = await workers.run({ kind: 'hash', slot, bytes, chunkBytes })
+      const digests = await hashed
       const plainBytes = Array.from({ length: countOf(digests) }, (_, at) => Math.min(chunkBytes, bytes - at * chunkBytes))
       return await placeSlot(this.#engine, this.#hold.hold, slot, digests, plainBytes, digested, this.#durability)
     } finally {
@@ -215,12 +203,19 @@ export async function placeSlot(
     await readable
     const chosen = fresh.map((index) => places[index]!)
     const lengths = chosen.map((place) => plainBytes[place]!)
-    const { storedBytes, codecs } = await workers.run({ kind: 'compress', slot, chunkBytes, places: chosen, plainBytes: lengths })
+    const { storedBytes, codecs, crcs } = await workers.run({
+      kind: 'compress',
+      slot,
+      chunkBytes,
+      places: chosen,
+      plainBytes: lengths,
+    })
     return chosen.map((place, index) => ({
       bytes: slots.bytes(slot).subarray(place * chunkBytes, place * chunkBytes + storedBytes[index]!),
       plainBytes: lengths[index]!,
       kind: KIND_DATA,
       codec: codecs[index]!,
+      crc: crcs[index]!,
     }))
   })
   durability.add(placed.durable)

@@ -7,6 +7,7 @@ import type {
   ChunkStore,
   ChunkUpload,
   CollectReport,
+  DigestOptions,
   Ingested,
   IngestOptions,
   JobOptions,
@@ -76,6 +77,7 @@ export async function openChunkStore(options: ChunkStoreOptions): Promise<ChunkS
     counters,
     ingests: 0,
     streams: 0,
+    lastAskedMs: Number.NEGATIVE_INFINITY,
     givenUp: new Set(),
     reading: new Map(),
     blockBytes: (users) => blockBytesOf(chunkBytes, users),
@@ -121,8 +123,8 @@ class OpenChunkStore implements ChunkStore {
     return lendFile(this.#engine, manifest, offset, length, signal)
   }
 
-  digest(manifest: string, algorithms: readonly StreamDigest[], signal?: AbortSignal): Promise<Record<StreamDigest, string>> {
-    return digestFile(this.#engine, manifest, algorithms, signal)
+  digest(manifest: string, algorithms: readonly StreamDigest[], options?: DigestOptions): Promise<Record<StreamDigest, string>> {
+    return digestFile(this.#engine, manifest, algorithms, options)
   }
 
   sizes(manifest: string, owner?: string): Promise<ManifestSizes> {

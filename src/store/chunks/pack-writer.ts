@@ -15,6 +15,8 @@ export interface EncodedChunk {
   readonly plainBytes: number
   readonly kind: number
   readonly codec: number
+  /** Of `bytes`, where it is known. */
+  readonly crc?: number
 }
 
 /** What became of chunks that were placed. */
@@ -209,14 +211,14 @@ export class PackWriter {
     coming?.settle(outcome)
   }
 
-  #copy(pack: OpenPack, digest: Uint8Array, { bytes, plainBytes, kind, codec }: EncodedChunk): void {
+  #copy(pack: OpenPack, digest: Uint8Array, { bytes, plainBytes, kind, codec, crc }: EncodedChunk): void {
     pack.buffer.set(bytes, pack.usedBytes)
     pack.entries.push({
       digest: digest.slice(),
       offset: pack.usedBytes,
       storedBytes: bytes.length,
       plainBytes,
-      crc: crcOf(pack.buffer.subarray(pack.usedBytes, pack.usedBytes + bytes.length)),
+      crc: crc ?? crcOf(bytes),
       kind,
       codec,
     })

@@ -10,8 +10,8 @@ import { SLOT_BYTES } from './workers/slot-pool.ts'
 const BLOCKS_AHEAD = 4
 /** Chunks of the first block, so that the first byte does not wait for a whole MiB. */
 const FIRST_CHUNKS = 1
-/** What every block of zeros is: nobody may write to it. */
-const ZEROS = new Uint8Array(SLOT_BYTES)
+/** What every lent block of zeros is a part of: nobody may write to it. */
+export const LENT_ZEROS = new Uint8Array(SLOT_BYTES)
 const nothingToGiveBack = () => undefined
 
 /** See `ChunkStore.stream`. */
@@ -94,7 +94,7 @@ async function lendBlock(
     const found = slot === undefined ? 'does-not-fit' : await reader.readIntoSlot(manifest, first, count, slot)
     if (found === 'read') return { bytes: readSlots.bytes(slot!, skip, take), giveBack }
     giveBack()
-    if (found === 'zeros') return { bytes: ZEROS.subarray(0, take), giveBack }
+    if (found === 'zeros') return { bytes: LENT_ZEROS.subarray(0, take), giveBack }
     const joined = await reader.readJoined(manifest, first, count)
     return { bytes: joined.subarray(skip, skip + take), giveBack }
   } catch (error) {

@@ -69,9 +69,13 @@ export interface DigestJob {
   readonly kind: 'digest'
   readonly stream: number
   readonly algorithm: 'md5' | 'sha256' | 'sha512'
-  readonly slot: number
-  readonly bytes: number
+  readonly piece: Piece
 }
+/** Bytes of a stream, where they lie: in the memory of the slots or the read slots, nowhere since they are zeros, or here. */
+export type Piece =
+  | { readonly in: 'slots' | 'read-slots'; readonly at: number; readonly bytes: number }
+  | { readonly in: 'zeros'; readonly bytes: number }
+  | { readonly in: 'message'; readonly content: Uint8Array }
 /** Answers the digest, and forgets the stream. */
 export interface DigestEndJob {
   readonly kind: 'digest-end'
@@ -83,7 +87,8 @@ export type Job = HashJob | CompressJob | DecodeJob | VerifyJob | UnpackJob | Di
 export interface JobResults {
   /** 32 bytes a chunk; zeros for a chunk of zeros. */
   hash: Uint8Array
-  compress: { readonly storedBytes: number[]; readonly codecs: number[] }
+  /** Of each chunk as it is stored: bytes, codec and checksum. */
+  compress: { readonly storedBytes: number[]; readonly codecs: number[]; readonly crcs: number[] }
   /** Places of chunks that do not match their digest; their bytes are not in the answer. */
   decode: { readonly outputs: Uint8Array[]; readonly damaged: number[] }
   /** Places of chunks that do not match their digest: the slot must not be used then. */

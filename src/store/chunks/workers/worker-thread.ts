@@ -1,7 +1,8 @@
 /** A worker thread: hashes, compresses, unpacks and verifies. Holds nothing between jobs but the digests of open streams. */
 import { createHash, type Hash } from 'node:crypto'
 import { parentPort, workerData } from 'node:worker_threads'
-import { CODEC_PLAIN } from '../pack-format.ts'
+import { KiB } from '../../../base/units.ts'
+import { CODEC_PLAIN, crcOf } from '../pack-format.ts'
 import { decodeChunk, encodeChunk } from './codec.ts'
 import { digestsOf, hashChunks } from './hash-chunks.ts'
 import type {
@@ -12,6 +13,7 @@ import type {
   HashJob,
   Job,
   JobResults,
+  Piece,
   Reply,
   Request,
   SlotChunk,
@@ -23,6 +25,7 @@ import { READ_SLOT_BYTES } from './read-slots.ts'
 
 const { memory, slotBytes, readMemory } = workerData as WorkerSettings
 const streams = new Map<number, Hash>()
+const zeros = new Uint8Array(64 * KiB) // small enough to stay in the processor's cache
 const slotOf = (slot: number, bytes: number) => new Uint8Array(memory, slot * slotBytes, bytes)
 
 function hash({ slot, bytes, chunkBytes }: HashJob): JobResults['hash'] {
@@ -33,13 +36,14 @@ function hash({ slot, bytes, chunkBytes }: HashJob): JobResults['hash'] {
 
 function compress({ slot, chunkBytes, places, plainBytes }: CompressJob): JobResults['compress'] {
   const all = slotOf(slot, slotBytes)
-  const result = { storedBytes: [] as number[], codecs: [] as number[] }
+  const result = { storedBytes: [] as number[], codecs: [] as number[], crcs: [] as number[] }
   for (const [index, place] of places.entries()) {
     const at = place * chunkBytes
     const { bytes, codec } = encodeChunk(all.subarray(at, at + plainBytes[index]!))
     if (bytes.buffer !== memory) all.set(bytes, at)
     result.storedBytes.push(bytes.length)
     result.codecs.push(codec)
+    result.crcs.push(crcOf(bytes))
   }
   return result
 }
@@ -105,10 +109,18 @@ function unpack({ slot, chunkBytes, chunks }: UnpackJob): JobResults['unpack'] {
   return { plainBytes, digests }
 }
 
-function digest({ stream, algorithm, slot, bytes }: DigestJob): null {
+function digest({ stream, algorithm, piece }: DigestJob): null {
   const running = streams.get(stream) ?? createHash(algorithm)
-  streams.set(stream, running.update(slotOf(slot, bytes)))
+  streams.set(stream, running)
+  for (const bytes of bytesOf(piece)) running.update(bytes)
   return null
+}
+
+function* bytesOf(piece: Piece): Generator<Uint8Array> {
+  if (piece.in === 'message') yield piece.content
+  else if (piece.in === 'zeros')
+    for (let left = piece.bytes; left > 0; left -= zeros.length) yield zeros.subarray(0, Math.min(left, zeros.length))
+  else yield new Uint8Array(piece.in === 'slots' ? memory : readMemory, piece.at, piece.bytes)
 }
 
 function digestEnd({ stream }: DigestEndJob): string {

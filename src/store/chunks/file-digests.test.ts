@@ -1,0 +1,98 @@
+import assert from 'node:assert/strict'
+import { createHash } from 'node:crypto'
+import { after, test } from 'node:test'
+import fc from 'fast-check'
+import type { KnownFile } from './chunk-store.ts'
+import { fileOf, ingestAndRelease, inSteps, memoryStore, noise, these } from './random-files.suite.ts'
+
+const CHUNK = 4096
+const store = await memoryStore(undefined, CHUNK)
+after(() => store.close())
+
+const trueDigests = (bytes: Uint8Array) => ({
+  md5: createHash('md5').update(bytes).digest('hex'),
+  sha512: createHash('sha512').update(bytes).digest('hex'),
+})
+/** Digests that nobody can compute: where they come out, nothing was computed. */
+const told = { md5: 'the md5 that was told', sha512: 'the sha512 that was told' }
+
+/** Stores the file and says of it what is not true. */
+async function known(bytes: Uint8Array): Promise<KnownFile> {
+  return { manifest: (await ingestAndRelease(store, bytes)).manifest, digests: told }
+}
+async function digestsOf(bytes: Uint8Array, likely: readonly KnownFile[]) {
+  const { digests, lease } = await store.ingest(inSteps(bytes, 50_000), { owner: 'p', digests: ['md5', 'sha512'], likely })
+  await lease.release()
+  return { ...digests }
+}
+
+const file = (seed: number) =>
+  fileOf([
+    { fill: 'noise', bytes: 700 * CHUNK, seed },
+    { fill: 'zeros', bytes: 3000 * CHUNK, seed: 0 },
+    { fill: 'text', bytes: 600 * CHUNK, seed },
+    { fill: 'zeros', bytes: 20 * CHUNK + 7, seed: 0 },
+  ])
+
+test('a file that the store has already, and that was said to be likely, is not digested again', async () => {
+  const [one, other] = [file(1), file(2)]
+  const likely = [await known(other), await known(one)]
+  assert.deepEqual(await digestsOf(one, likely), told)
+  assert.deepEqual(await digestsOf(one, []), trueDigests(one))
+})
+
+test('a file that goes on where the likely one ends, or ends before it, has digests of its own', async () => {
+  const bytes = file(3)
+  const likely = [await known(bytes)]
+  for (const end of [0, 1, CHUNK, 700 * CHUNK, bytes.length - 1])
+    assert.deepEqual(await digestsOf(bytes.slice(0, end), likely), trueDigests(bytes.slice(0, end)))
+  for (const more of [noise(1, 5), noise(3 * CHUNK, 5), new Uint8Array(1), new Uint8Array(9 * CHUNK)]) {
+    const longer = new Uint8Array(Buffer.concat([bytes, more]))
+    assert.deepEqual(await digestsOf(longer, likely), trueDigests(longer))
+  }
+})
+
+test('wherever a file parts from the likely ones, its digests are right', async () => {
+  const [one, other] = [file(4), file(4)]
+  other.set(noise(CHUNK, 77), 3600 * CHUNK)
+  const likely = [await known(one), await known(other)]
+  await fc.assert(
+    fc.asyncProperty(
+      fc.constantFrom(one, other),
+      fc.nat(one.length - 1),
+      fc.integer({ min: 1, max: 255 }),
+      async (base, at, by) => {
+        const changed = base.slice()
+        changed[at] = (changed[at]! + by) % 256
+        assert.deepEqual(await digestsOf(changed, likely), trueDigests(changed))
+      },
+    ),
+    { numRuns: 25 },
+  )
+  assert.deepEqual(await digestsOf(other, likely), told)
+})
+
+test('a likely file that is gone, or of which a digest is not known, is of no use and does no harm', async () => {
+  const bytes = file(6)
+  const gone = await known(bytes)
+  await store.drop(gone.manifest)
+  await store.collect(() => these())
+  assert.deepEqual(await digestsOf(bytes, [gone, { manifest: gone.manifest, digests: { md5: 'x' } }]), trueDigests(bytes))
+  const here = await known(bytes)
+  assert.deepEqual(await digestsOf(bytes, [{ ...here, digests: { md5: 'x' } }]), trueDigests(bytes))
+})
+
+test('an ingest that is broken off in the middle leaves the likely file alone and to the collector', async () => {
+  const bytes = file(7)
+  const likely = await known(bytes)
+  const broken = async function* () {
+    yield bytes.slice(0, 800 * CHUNK)
+    throw new Error('the sender is gone')
+  }
+  await assert.rejects(store.ingest(broken(), { owner: 'p', digests: ['md5', 'sha512'], likely: [likely] }), /sender is gone/)
+  await store.collect(() => these(likely.manifest))
+  assert.deepEqual(await digestsOf(bytes, [likely]), told)
+  await store.drop(likely.manifest)
+  const { packs } = await store.collect(() => these()).then(() => store.stats())
+  assert.equal(packs, 0, 'nobody reads it any more')
+})

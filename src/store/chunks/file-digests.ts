@@ -1,0 +1,141 @@
+import type { OpenManifest } from './chunk-reader.ts'
+import type { IngestOptions, KnownFile, StreamDigest } from './chunk-store.ts'
+import { digestStored } from './digest-file.ts'
+import { DIGEST_BYTES } from './digests.ts'
+import type { Engine } from './engine.ts'
+import { enterReading } from './file-source.ts'
+import { PAGE_ENTRIES } from './manifest-format.ts'
+import { pieceInSlot, StreamDigests } from './stream-digests.ts'
+
+interface Candidate extends KnownFile {
+  readonly open: OpenManifest
+  /** The collector may have the manifest. */
+  leave(): void
+}
+
+/**
+ * Digests of the file that an ingest takes in. md5 and sha512 of a long stream cost more than everything else about it, and each
+ * is one thread's work from front to back. So they are not computed as long as the file is, chunk by chunk, one that the store
+ * knows already; where it parts from the last of these, what came until then is read from that one.
+ */
+export class FileDigests {
+  readonly #engine: Engine
+  readonly #digests: StreamDigests
+  readonly #signal: AbortSignal | undefined
+  /** Files that this one is like so far; empty: it is a new one. */
+  #candidates: readonly Candidate[]
+  /** How much of it was found to be like them. */
+  #chunks = 0
+  #bytes = 0
+  /** Parts whose turn to be compared has not come. */
+  #waiting = 0
+  #turn: Promise<void> = Promise.resolve()
+
+  private constructor(engine: Engine, options: IngestOptions, candidates: readonly Candidate[]) {
+    this.#engine = engine
+    this.#digests = new StreamDigests(engine, options.digests ?? [])
+    this.#signal = options.signal
+    this.#candidates = candidates
+  }
+
+  static async begin(engine: Engine, options: IngestOptions): Promise<FileDigests> {
+    const wanted = options.digests ?? []
+    const candidates: Candidate[] = []
+    for (const known of wanted.length > 0 ? (options.likely ?? []) : []) {
+      if (wanted.some((algorithm) => known.digests[algorithm] === undefined)) continue
+      const leave = enterReading(engine, known.manifest)
+      const open = await engine.reader.openManifest(known.manifest).catch(() => undefined) // gone or damaged: of no use here
+      if (open) candidates.push({ ...known, open, leave })
+      else leave()
+    }
+    return new FileDigests(engine, options, candidates)
+  }
+
+  /**
+   * Calls must follow the order of the file.
+   * @param hashed digests of the chunks in the slot
+   * @returns when it resolves, the slot's bytes are not needed any more
+   */
+  block(slot: number, bytes: number, hashed: Promise<Uint8Array>): Promise<void> {
+    return this.#inOrder(bytes, () => hashed, pieceInSlot(slot, bytes))
+  }
+
+  zeros(bytes: number, chunks: number): Promise<void> {
+    return this.#inOrder(bytes, async () => new Uint8Array(chunks * DIGEST_BYTES), { in: 'zeros', bytes })
+  }
+
+  /** After all parts were dealt with. @returns lower-case hex by algorithm */
+  async finish(): Promise<Partial<Record<StreamDigest, string>>> {
+    const same = this.#candidates.find(({ open }) => open.root.fileBytes === this.#bytes)
+    if (same) {
+      this.abandon()
+      return Object.fromEntries(this.#digests.algorithms.map((algorithm) => [algorithm, same.digests[algorithm]!]))
+    }
+    if (this.#candidates.length > 0) await this.#catchUp(this.#candidates[0]!)
+    return this.#digests.finish()
+  }
+
+  abandon(): void {
+    this.#leaveAll()
+    this.#digests.abandon()
+  }
+
+  #inOrder(bytes: number, hashed: () => Promise<Uint8Array>, piece: Parameters<StreamDigests['update']>[0]): Promise<void> {
+    if (this.#candidates.length === 0 && this.#waiting === 0) return this.#digests.update(piece)
+    this.#waiting += 1
+    let update: Promise<void> | undefined // only its beginning keeps the next part waiting
+    this.#turn = this.#turn.then(async () => {
+      try {
+        if (!(await this.#isKnown(bytes, hashed))) {
+          update = this.#digests.update(piece)
+          update.catch(() => undefined) // whoever waits for the part gets it
+        }
+      } finally {
+        this.#waiting -= 1
+      }
+    })
+    this.#turn.catch(() => undefined)
+    return this.#turn.then(() => update)
+  }
+
+  async #isKnown(bytes: number, hashed: () => Promise<Uint8Array>): Promise<boolean> {
+    if (this.#candidates.length === 0) return false
+    const digests = await hashed()
+    const isLike = await Promise.all(this.#candidates.map(({ open }) => this.#goesOnAs(open, digests, bytes)))
+    const like = this.#candidates.filter((_, index) => isLike[index])
+    if (like.length === 0) {
+      await this.#catchUp(this.#candidates[0]!)
+      return false
+    }
+    for (const [index, { leave }] of this.#candidates.entries()) if (!isLike[index]) leave()
+    this.#candidates = like
+    this.#chunks += digests.length / DIGEST_BYTES
+    this.#bytes += bytes
+    return true
+  }
+
+  async #goesOnAs(open: OpenManifest, digests: Uint8Array, bytes: number): Promise<boolean> {
+    if (this.#bytes + bytes > open.root.fileBytes) return false
+    for (let at = 0; at < digests.length; ) {
+      const chunk = this.#chunks + at / DIGEST_BYTES
+      const page = Math.floor(chunk / PAGE_ENTRIES)
+      const entries = await this.#engine.reader.pageEntries(open, page)
+      const from = (chunk - page * PAGE_ENTRIES) * DIGEST_BYTES
+      const take = Math.min(digests.length - at, entries.length - from)
+      if (take <= 0) return false
+      if (Buffer.compare(entries.subarray(from, from + take), digests.subarray(at, at + take)) !== 0) return false
+      at += take
+    }
+    return true
+  }
+
+  async #catchUp({ manifest }: Candidate): Promise<void> {
+    await digestStored(this.#engine, this.#digests, manifest, this.#bytes, { signal: this.#signal })
+    this.#leaveAll()
+  }
+
+  #leaveAll(): void {
+    for (const { leave } of this.#candidates) leave()
+    this.#candidates = []
+  }
+}
