@@ -124,6 +124,8 @@ async function openService(
 
   const baseUrlOf = baseUrl(settings)
   const uploads = new ChunkUploads(images.ports)
+  const sweep = async () => void (await uploads.sweep())
+  opened.defer(every(HOUR_MS, sweep, problem('uploads by chunks')))
   const app = createServer({
     apis: [
       identityApi({ identity, baseUrlOf }),

@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict'
-import { createHash, randomBytes } from 'node:crypto'
+import { createHash, randomBytes, randomUUID } from 'node:crypto'
 import { after, before, test } from 'node:test'
 import { ChunkUploads } from './add-by-chunks.ts'
 import { newImageFrom } from './attributes.ts'
 import { createImage } from './create-image.ts'
 import { type ImageWorld, imageWorld, someone } from './image-world.suite.ts'
+import type { ImagePorts } from './ports.ts'
 
 let world: ImageWorld
 before(async () => {
@@ -35,7 +36,7 @@ type Body = Readonly<Record<string, unknown>>
 async function rewrite(id: string, changes: Body): Promise<void> {
   await world.ports.catalog.write(async ({ documents }) => {
     const found = await documents.get<Body>('upload-session', id)
-    await documents.put('upload-session', id, { ...found?.body, ...changes }, { indexes: { project: 'mine' } })
+    await documents.put('upload-session', id, { ...found?.body, ...changes }, { indexes: { open: 'mine' } })
   })
 }
 
@@ -65,4 +66,147 @@ test('an image that has the wanted id already is never taken for the one of the 
   await assert.rejects(sending.commit(), { code: 'conflict' })
   await assert.rejects(sending.commit(), { code: 'conflict' })
   assert.equal((await world.ports.catalog.images.get(id))?.status, 'queued')
+})
+
+const wanted = (fileBytes = 1000, image: Record<string, unknown> = {}) => ({
+  fileBytes,
+  image: { disk_format: 'raw', container_format: 'bare', ...image },
+  source: {},
+})
+
+/** A place where work waits until the test lets it go on. */
+function gate() {
+  const [arrived, opened] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
+  const pass = (): Promise<void> => {
+    arrived.resolve()
+    return opened.promise
+  }
+  return { pass, arrived: arrived.promise, open: () => opened.resolve() }
+}
+
+/** The ports with a pause behind every reading of a document: what it answers is old news when it comes. */
+function slowReads(ports: ImagePorts, pause: () => Promise<void>): ImagePorts {
+  const { catalog } = ports
+  const documents: typeof catalog.documents = {
+    async get(kind, key) {
+      const found = await catalog.documents.get<never>(kind, key)
+      await pause()
+      return found
+    },
+    list: (kind, query) => catalog.documents.list(kind, query),
+  }
+  return {
+    ...ports,
+    catalog: { images: catalog.images, documents, write: (work) => catalog.write(work), close: () => catalog.close() },
+  }
+}
+const sessionOf = async (id: string) => (await world.ports.catalog.documents.get<Body>('upload-session', id))?.body
+const HOUR_MS = 3_600_000
+const DAY_MS = 24 * HOUR_MS
+
+for (const [name, request] of [
+  ['a resume', (uploads: ChunkUploads, id: string) => uploads.resume(mine, id, wanted(1000, { name: 'said later' }))],
+  ['a question', (uploads: ChunkUploads, id: string) => uploads.lacks(mine, id, new Uint8Array(32))],
+] as const) {
+  test(`${name} that read the session before a commit, and writes after it, does not undo it`, async () => {
+    const uploads = new ChunkUploads(world.ports)
+    const sending = await sentUpload(uploads)
+    const held = gate()
+    const later = () => Date.now() + 2 * HOUR_MS // so long after the last touch that a request is noted
+    const beside = new ChunkUploads(slowReads({ ...world.ports, now: later }, held.pass))
+    const slow = request(beside, sending.id).catch((error: unknown) => error) // the store has taken the chunks by then
+    await held.arrived
+    const { id } = await sending.commit()
+    held.open()
+    await slow
+    assert.equal((await sessionOf(sending.id))?.isCommitted, true)
+    assert.equal((await sending.commit(new ChunkUploads(world.ports))).id, id, 'also after a restart')
+  })
+}
+
+test('while a commit runs, a resume changes nothing and giving up is refused; afterwards it forgets the upload only', async () => {
+  const held = gate()
+  const uploads = new ChunkUploads({
+    ...world.ports,
+    examine: async (file, declared) => {
+      await held.pass()
+      return world.ports.examine(file, declared)
+    },
+  })
+  const sending = await sentUpload(uploads)
+  const committing = sending.commit()
+  await held.arrived
+  const resumed = await uploads.resume(mine, sending.id, wanted(1000, { id: randomUUID(), name: 'another' }))
+  assert.equal(resumed.imageId, sending.imageId)
+  await assert.rejects(uploads.abandon(mine, sending.id), { code: 'conflict' })
+  held.open()
+  const image = await committing
+  assert.deepEqual([image.id, image.status, image.name], [sending.imageId, 'active', null])
+  await uploads.abandon(mine, sending.id)
+  await assert.rejects(sending.commit(), { code: 'not-found' })
+  await world.collect()
+  const parts = await Array.fromAsync(world.chunks.stream(image.manifest!, 0, 1000))
+  assert.equal(Buffer.concat(parts).length, 1000, 'the image keeps its bytes')
+})
+
+test('a commit that a crash cut short is not turned into one of another image', async () => {
+  const uploads = new ChunkUploads(world.ports)
+  const sending = await sentUpload(uploads)
+  await createImage(world.ports, mine, newImageFrom({ id: sending.imageId, disk_format: 'raw', container_format: 'bare' }))
+  await rewrite(sending.id, { hasRecord: true })
+  const other = await world.create(mine)
+  await assert.rejects(uploads.resume(mine, sending.id, wanted(1000, { id: other.id })), { code: 'conflict' })
+  await uploads.resume(mine, sending.id, wanted(1000))
+  assert.equal((await sending.commit()).id, sending.imageId)
+})
+
+test('uploads that begin at once do not share the last place, nor the last bytes', async () => {
+  const crowd = someone('crowd')
+  const uploads = new ChunkUploads(world.ports)
+  const begin = (bytes = 1) => uploads.begin(crowd, wanted(bytes))
+  const outcomes = await Promise.allSettled(Array.from({ length: 70 }, () => begin()))
+  const refused = outcomes.flatMap((outcome) => (outcome.status === 'rejected' ? [outcome.reason.code] : []))
+  assert.deepEqual(refused, Array(6).fill('too-many-requests'))
+
+  const tight = someone('tight')
+  world.limits.set('tight', { image_size_total: 40 })
+  const two = await Promise.allSettled([1, 2].map(() => uploads.begin(tight, wanted(30 * 2 ** 20))))
+  assert.deepEqual(two.map(({ status }) => status).sort(), ['fulfilled', 'rejected'])
+})
+
+test('a week after the last touch an upload is refused, counts no more, and goes with the next sweep', async () => {
+  let clock = Date.now()
+  const weekly = someone('weekly')
+  const uploads = new ChunkUploads({ ...world.ports, now: () => clock })
+  const begun = await Promise.all(Array.from({ length: 64 }, () => uploads.begin(weekly, wanted())))
+  const [kept, sent, ...idle] = begun.map(({ id }) => id)
+  clock += 6 * DAY_MS
+  await uploads.lacks(weekly, kept!, new Uint8Array(32))
+  await uploads.put(weekly, sent!, these({ digest: sha256(Buffer.from('x')), codec: 'plain' as const, bytes: Buffer.from('x') }))
+  await assert.rejects(uploads.begin(weekly, wanted()), { code: 'too-many-requests' })
+  clock += 2 * DAY_MS
+  await assert.rejects(uploads.lacks(weekly, idle[0]!, new Uint8Array(32)), { code: 'not-found' })
+  await uploads.begin(weekly, wanted())
+  assert.ok((await uploads.sweep()) >= 62)
+  assert.equal(await sessionOf(idle[0]!), undefined)
+  await uploads.lacks(weekly, kept!, new Uint8Array(32))
+  assert.ok(await sessionOf(sent!))
+})
+
+test('beginning an upload looks at the open ones of its project, however many there are of others or were committed', async () => {
+  const uploads = new ChunkUploads(world.ports)
+  for (let n = 0; n < 3; n += 1) await (await sentUpload(uploads)).commit()
+  let seen = 0
+  const { catalog } = world.ports
+  const documents: typeof catalog.documents = {
+    get: (kind, key) => catalog.documents.get(kind, key),
+    async list(kind, query) {
+      const found = await catalog.documents.list<never>(kind, query)
+      seen += found.length
+      return found
+    },
+  }
+  const counting = { images: catalog.images, documents, write: catalog.write.bind(catalog), close: catalog.close.bind(catalog) }
+  await new ChunkUploads({ ...world.ports, catalog: counting }).begin(someone('newcomer'), wanted())
+  assert.equal(seen, 0)
 })

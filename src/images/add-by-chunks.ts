@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import type { Caller } from '../base/caller.ts'
 import { isServiceError, ServiceError } from '../base/errors.ts'
-import type { ImageRecord } from '../store/catalog/catalog.ts'
+import type { CatalogReader, DocumentWriter, ImageRecord } from '../store/catalog/catalog.ts'
 import type { ChunkUpload, Ingested, UploadedChunk } from '../store/chunks/chunk-store.ts'
 import { assertCounts, newImageFrom } from './attributes.ts'
 import { requestDigests, startDigests } from './complete-digests.ts'
@@ -10,8 +10,8 @@ import { deleteImage } from './delete-image.ts'
 import { showImage } from './find-image.ts'
 import { authorizeService } from './policy.ts'
 import type { ImagePorts } from './ports.ts'
-import { quotaOf, storableBytes } from './quotas.ts'
-import { abandonTransfer, beginTransfer, completeTransfer, declaredOf, tooLarge } from './transfer.ts'
+import { type ProjectQuota, quotaOf, storableBytes } from './quotas.ts'
+import { abandonTransfer, beginTransfer, completeTransfer, declaredOf, inTheEnd, tooLarge } from './transfer.ts'
 
 /** What a client says before it sends anything. */
 export interface WantedUpload {
@@ -48,6 +48,10 @@ const KEEP_MS = 7 * 24 * 3_600_000
 const TOUCH_EVERY_MS = 3_600_000
 /** Of one project, at once: each holds chunks that no image uses yet. */
 const MAX_SESSIONS = 64
+/** Index of uploads that are not committed, by project. */
+const OPEN = 'open'
+/** Of those, expired ones included that the next sweep takes. */
+const MAX_LISTED = 2 * MAX_SESSIONS
 /** Sessions whose handle on the store is kept between requests. */
 const MAX_HANDLES = 1000
 /** Chunks that the store takes at a time: with 64 KiB each, what one request holds in memory. */
@@ -56,11 +60,14 @@ const PUT_AT_ONCE = 16
 /**
  * Images that arrive as chunks, from a client that asks first which ones are lacking. One upload belongs to one project, which
  * learns by it of no other project's chunks. It can be taken up again for a week, also after a restart of either side.
+ *
+ * Requests for one upload run side by side, so a session that was read is old news at the next `await`: every change is made to
+ * the document as it stands then, inside `catalog.write`, and says only what it changes. A commit is noted in `#commits` before
+ * its first write; whoever takes sessions away looks there inside its own write, so one of the two sees the other.
  */
 export class ChunkUploads {
   readonly #ports: ImagePorts
   readonly #handles = new Map<string, ChunkUpload>()
-  readonly #touched = new Map<string, number>()
   readonly #commits = new Map<string, Promise<ImageRecord>>()
 
   constructor(ports: ImagePorts) {
@@ -73,29 +80,23 @@ export class ChunkUploads {
    */
   async begin(caller: Caller, wanted: WantedUpload): Promise<UploadView> {
     const projectId = await this.#assertWanted(caller, wanted)
-    await this.sweep()
-    const open = (await this.#sessionsOf(projectId)).filter(({ isCommitted }) => !isCommitted)
-    if (open.length >= MAX_SESSIONS) {
-      throw new ServiceError(
-        'too-many-requests',
-        `the project has ${open.length} uploads under way; finish or give up some of them first`,
-      )
-    }
-    await this.#assertRoom(projectId, wanted.fileBytes + open.reduce((sum, { fileBytes }) => sum + fileBytes, 0))
-    const upload = await this.#ports.chunks.beginUpload({ owner: projectId })
+    const { catalog, chunks, now } = this.#ports
+    const quota = await quotaOf(this.#ports, projectId)
+    await assertRoom(catalog, projectId, quota, wanted.fileBytes, now()) // before the store is asked to write anything
+    const upload = await chunks.beginUpload({ owner: projectId })
     const imageId = typeof wanted.image.id === 'string' ? wanted.image.id : randomUUID()
-    const session = {
-      ...wanted,
-      id: upload.id,
-      projectId,
-      imageId,
-      hasRecord: false,
-      isCommitted: false,
-      touchedAt: this.#ports.now(),
+    const fresh = { ...wanted, id: upload.id, projectId, imageId, hasRecord: false, isCommitted: false, touchedAt: now() }
+    try {
+      await catalog.write(async (tx) => {
+        await assertRoom(tx, projectId, quota, wanted.fileBytes, now()) // again, where no other upload can begin meanwhile
+        await putSession(tx.documents, fresh)
+      })
+    } catch (error) {
+      await inTheEnd(() => upload.abandon())
+      throw error
     }
-    await this.#write(session)
     this.#keep(upload)
-    return this.#view(session)
+    return this.#view(fresh)
   }
 
   /** Takes up an upload, with what is said of the image now. @throws ServiceError `not-found`, and as `begin` */
@@ -106,9 +107,15 @@ export class ChunkUploads {
       throw new ServiceError('conflict', `upload ${id} is of another file: begin a new one`, { fileBytes: session.fileBytes })
     }
     await this.#assertWanted(caller, wanted)
-    const imageId = typeof wanted.image.id === 'string' ? wanted.image.id : session.imageId
-    const taken = session.isCommitted ? session : { ...session, ...wanted, imageId, touchedAt: this.#ports.now() }
-    await this.#write(taken)
+    const taken = await this.#change(id, (now) => {
+      if (now.isCommitted || this.#commits.has(id)) return {} // its image is what was said before
+      const imageId = typeof wanted.image.id === 'string' ? wanted.image.id : now.imageId
+      if (now.hasRecord && imageId !== now.imageId) {
+        const message = `upload ${id} has begun to make image ${now.imageId}: commit it as that, or give it up`
+        throw new ServiceError('conflict', message, { imageId: now.imageId })
+      }
+      return { ...wanted, imageId, touchedAt: this.#ports.now() }
+    })
     return this.#view(taken)
   }
 
@@ -121,7 +128,9 @@ export class ChunkUploads {
 
   /** @throws ServiceError `not-found`; `invalid-request` where bytes and digest differ; what came before stays */
   async put(caller: Caller, id: string, chunks: AsyncIterable<UploadedChunk>): Promise<void> {
-    const upload = await this.#handle(await this.#session(caller, id))
+    const session = await this.#session(caller, id)
+    await this.#touch(session)
+    const upload = await this.#handle(session)
     let waiting: UploadedChunk[] = []
     for await (const chunk of chunks) {
       waiting.push(chunk)
@@ -140,43 +149,54 @@ export class ChunkUploads {
    *   is left of the image then
    */
   async commit(caller: Caller, id: string, layout: (chunks: number) => AsyncIterable<Uint8Array | null>): Promise<ImageRecord> {
-    const session = await this.#session(caller, id)
+    await this.#session(caller, id)
     const running = this.#commits.get(id)
     if (running) return running
-    if (session.isCommitted) return showImage(this.#ports, caller, session.imageId)
-    const work = this.#commit(caller, session, layout).finally(() => this.#commits.delete(id))
+    const work = this.#commit(caller, id, layout).finally(() => this.#commits.delete(id))
     this.#commits.set(id, work)
     return work
   }
 
-  /** Gives up. @throws ServiceError `not-found` */
+  /** Gives up. @throws ServiceError `not-found`; `conflict` while a commit is making the image */
   async abandon(caller: Caller, id: string): Promise<void> {
-    await this.#forget(await this.#session(caller, id))
+    await this.#session(caller, id)
+    const { isCommitted } = await this.#ports.catalog.write(async ({ documents }) => {
+      if (this.#commits.has(id)) {
+        const message = `upload ${id} is being made into its image: wait for the commit, then delete the image if you do not want it`
+        throw new ServiceError('conflict', message)
+      }
+      const found = await documents.get<Session>(KIND, id)
+      if (!found) throw noSuchUpload()
+      await documents.delete(KIND, id)
+      return found.body
+    })
+    if (!isCommitted) await inTheEnd(() => this.#letGo(id))
+    this.#handles.delete(id)
   }
 
-  /** Lets go of uploads that nobody touched for a week. */
-  async sweep(): Promise<void> {
-    const sessions = await this.#ports.catalog.documents.list<Session>(KIND)
-    const now = this.#ports.now()
-    for (const { body } of sessions) {
-      if (body.touchedAt + KEEP_MS < now && !this.#commits.has(body.id)) await this.#forget(body)
-    }
+  /**
+   * Forgets uploads that nobody touched for a week; until then they are refused by their date. What they hold of the store goes
+   * with the collection that comes after. To be called now and then.
+   * @returns how many
+   */
+  sweep(): Promise<number> {
+    return this.#ports.catalog.write(({ documents }) => documents.deleteExpired(KIND, this.#ports.now()))
   }
 
-  async #commit(
-    caller: Caller,
-    begun: Session,
-    layout: (chunks: number) => AsyncIterable<Uint8Array | null>,
-  ): Promise<ImageRecord> {
+  async #commit(caller: Caller, id: string, layout: (chunks: number) => AsyncIterable<Uint8Array | null>): Promise<ImageRecord> {
     const ports = this.#ports
+    const begun = await this.#change(id, () => ({ touchedAt: ports.now() }))
+    if (begun.isCommitted) return showImage(ports, caller, begun.imageId)
     const upload = await this.#handle(begun)
     const left = begun.hasRecord ? await ports.catalog.images.get(begun.imageId) : undefined
-    const session = left?.status === 'deleted' ? anew(begun) : begun
+    const isOurs = left?.status === 'queued'
+    const session = isOurs
+      ? begun
+      : await this.#change(id, () => ({ ...(left?.status === 'deleted' ? anew() : {}), hasRecord: true }))
     const wanted = newImageFrom({ ...session.image, id: session.imageId })
-    if (left?.status !== 'queued') {
-      await this.#write({ ...session, hasRecord: true })
+    if (!isOurs) {
       await createImage(ports, caller, { ...wanted, protected: false }).catch(async (error: unknown) => {
-        await this.#write({ ...session, hasRecord: false }) // an image that has this id is another's
+        await this.#change(id, () => ({ hasRecord: false })) // an image that has this id is another's
         throw error
       })
     }
@@ -203,8 +223,8 @@ export class ChunkUploads {
         protected: wanted.protected,
         notes: { ...session.source, ...(warnings.length > 0 ? { warnings: warnings.join(' ') } : {}) },
       })
-      this.#handles.delete(session.id)
-      await this.#write(committed(session, ports.now()))
+      this.#handles.delete(id)
+      await this.#change(id, committed)
       startDigests(ports)
       return image
     } catch (error) {
@@ -212,8 +232,8 @@ export class ChunkUploads {
       await deleteImage(ports, caller, session.imageId).catch((alsoFailed: unknown) => {
         if (!isServiceError(alsoFailed, 'not-found')) throw alsoFailed
       })
-      if (ingested) await this.#forget({ ...session, isCommitted: true })
-      else await this.#write(anew(session))
+      if (ingested) await this.#forget(id)
+      else await this.#change(id, anew)
       throw error
     }
   }
@@ -232,19 +252,12 @@ export class ChunkUploads {
     return caller.projectId
   }
 
-  async #assertRoom(projectId: string, bytes: number): Promise<void> {
-    const quota = await quotaOf(this.#ports, projectId)
-    const room = storableBytes(quota, await this.#ports.catalog.images.usage(projectId))
-    if (bytes <= room) return
-    const message = `the project has room for ${room} bytes and its uploads would need ${bytes}; delete something, or ask an administrator`
-    throw new ServiceError('over-quota', message, { room, bytes })
-  }
-
   async #session(caller: Caller, id: string): Promise<Session> {
     authorizeService(caller, 'create')
     const found = await this.#ports.catalog.documents.get<Session>(KIND, id)
-    if (found && found.body.projectId === caller.projectId) return this.#afterCrash(caller, found.body)
-    throw noSuchUpload()
+    const isTheirs = found?.body.projectId === caller.projectId
+    if (!found || !isTheirs || isExpired(found.body, this.#ports.now())) throw noSuchUpload()
+    return this.#afterCrash(caller, found.body)
   }
 
   /**
@@ -261,18 +274,11 @@ export class ChunkUploads {
     }
     const image = await this.#ports.catalog.images.get(session.imageId)
     if (image && image.manifest !== null) {
-      const settled = committed(session, this.#ports.now())
-      await this.#write(settled)
-      return settled
+      return this.#change(session.id, committed)
     }
     if (image?.status === 'queued') await deleteImage(this.#ports, caller, session.imageId)
-    await this.#forget({ ...session, isCommitted: true })
+    await this.#forget(session.id)
     throw noSuchUpload()
-  }
-
-  async #sessionsOf(projectId: string): Promise<readonly Session[]> {
-    const index = { name: 'project', value: projectId }
-    return (await this.#ports.catalog.documents.list<Session>(KIND, { index })).map(({ body }) => body)
   }
 
   /** One for each upload while the process lives: it knows what is not yet durable. */
@@ -292,29 +298,38 @@ export class ChunkUploads {
 
   async #touch(session: Session): Promise<void> {
     const now = this.#ports.now()
-    const last = this.#touched.get(session.id) ?? session.touchedAt
-    if (now - last < TOUCH_EVERY_MS) return
-    this.#touched.set(session.id, now)
-    await this.#write({ ...session, touchedAt: now })
+    if (now - session.touchedAt >= TOUCH_EVERY_MS) await this.#change(session.id, () => ({ touchedAt: now }))
   }
 
-  async #write(session: Session): Promise<void> {
-    await this.#ports.catalog.write(({ documents }) =>
-      documents.put(KIND, session.id, session, { indexes: { project: session.projectId } }),
-    )
+  /**
+   * Changes a session as it stands now, whoever changed it since it was read.
+   * @param change gets it, and says what becomes different
+   * @throws ServiceError `not-found`, and what `change` throws
+   */
+  #change(id: string, change: (now: Session) => Partial<Session>): Promise<Session> {
+    return this.#ports.catalog.write(async ({ documents }) => {
+      const found = await documents.get<Session>(KIND, id)
+      if (!found) throw noSuchUpload()
+      const changed = { ...found.body, ...change(found.body) }
+      await putSession(documents, changed)
+      return changed
+    })
   }
 
-  async #forget(session: Session): Promise<void> {
-    if (!session.isCommitted) {
-      const upload = await this.#handle(session).catch((error: unknown) => {
-        if (!isServiceError(error, 'not-found')) throw error
-        return undefined
-      })
-      await upload?.abandon()
+  /** The session is no more; what it held of the store is another's, or nothing. */
+  async #forget(id: string): Promise<void> {
+    this.#handles.delete(id)
+    await this.#ports.catalog.write(({ documents }) => documents.delete(KIND, id))
+  }
+
+  /** What the upload holds of the store. */
+  async #letGo(id: string): Promise<void> {
+    const upload = this.#handles.get(id) ?? this.#ports.chunks.resumeUpload(id)
+    try {
+      await (await upload).abandon()
+    } catch (error) {
+      if (!isServiceError(error, 'not-found')) throw error
     }
-    this.#handles.delete(session.id)
-    this.#touched.delete(session.id)
-    await this.#ports.catalog.write(({ documents }) => documents.delete(KIND, session.id))
   }
 
   #view({ id, imageId, fileBytes, touchedAt }: Session): UploadView {
@@ -322,17 +337,48 @@ export class ChunkUploads {
   }
 }
 
+/**
+ * Whether one more upload of so many bytes fits beside those under way.
+ * @throws ServiceError `too-many-requests`, `over-quota`
+ */
+async function assertRoom(
+  { documents, images }: CatalogReader,
+  projectId: string,
+  quota: ProjectQuota,
+  fileBytes: number,
+  now: number,
+): Promise<void> {
+  const found = await documents.list<Session>(KIND, { index: { name: OPEN, value: projectId }, limit: MAX_LISTED })
+  const open = found.map(({ body }) => body).filter((session) => !isExpired(session, now))
+  if (open.length >= MAX_SESSIONS) {
+    const message = `the project has ${open.length} uploads under way; finish or give up some of them first`
+    throw new ServiceError('too-many-requests', message)
+  }
+  const bytes = open.reduce((sum, session) => sum + session.fileBytes, fileBytes)
+  const room = storableBytes(quota, await images.usage(projectId))
+  if (bytes <= room) return
+  const message = `the project has room for ${room} bytes and its uploads would need ${bytes}; delete something, or ask an administrator`
+  throw new ServiceError('over-quota', message, { room, bytes })
+}
+
+const putSession = async (documents: DocumentWriter, session: Session): Promise<void> => {
+  await documents.put(KIND, session.id, session, {
+    indexes: session.isCommitted ? {} : { [OPEN]: session.projectId },
+    expiresAt: session.touchedAt + KEEP_MS,
+  })
+}
+
+const isExpired = ({ touchedAt }: Session, now: number): boolean => touchedAt + KEEP_MS < now
+
 /** A deleted image leaves its id behind for ever: the next commit makes another. */
-const anew = (session: Session): Session => ({ ...session, imageId: randomUUID(), hasRecord: false })
+const anew = (): Partial<Session> => ({ imageId: randomUUID(), hasRecord: false })
 
 /** What a commit said again needs; what was said of the image stands in its record by now. */
-const committed = (session: Session, at: number): Session => ({
-  ...session,
+const committed = ({ image }: Session): Partial<Session> => ({
   hasRecord: true,
   isCommitted: true,
-  image: { disk_format: session.image.disk_format },
+  image: { disk_format: image.disk_format },
   source: {},
-  touchedAt: at,
 })
 
 const noSuchUpload = (): ServiceError =>

@@ -104,7 +104,7 @@ export const uploadRoutes = ({ uploads, images }: ImprintServices): readonly Rou
     who,
     params,
     reply: { status: 204, description: 'gone' },
-    errors: ['unauthenticated', 'not-found'],
+    errors: ['unauthenticated', 'not-found', 'conflict'],
     async handle({ caller, params: { id } }) {
       await uploads.abandon(caller, id)
     },
