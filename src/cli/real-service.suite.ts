@@ -28,9 +28,17 @@ export interface RealService {
   close(): Promise<void>
 }
 
-export async function startService(options: { readonly importPorts?: readonly number[] } = {}): Promise<RealService> {
+export interface RealServiceOptions {
+  readonly importPorts?: readonly number[]
+  /** Its clock, in milliseconds since 1970. */
+  readonly now?: () => number
+  readonly tokenLifetimeMs?: number
+}
+
+export async function startService({ now = Date.now, ...options }: RealServiceOptions = {}): Promise<RealService> {
   const catalog = await SqliteCatalog.open({ path: ':memory:' })
-  const identity = createIdentity(catalog)
+  const { tokenLifetimeMs } = options
+  const identity = createIdentity(catalog, { now, ...(tokenLifetimeMs === undefined ? {} : { tokenLifetimeMs }) })
   await identity.bootstrap({ password: ADMIN_PASSWORD })
   const blobs = new MemoryBlobStore()
   const chunks = await openChunkStore({
@@ -52,6 +60,7 @@ export async function startService(options: { readonly importPorts?: readonly nu
     protections: noProtections,
     maxImageBytes: 2 ** 40,
     onProblem: (error) => console.error(error),
+    now,
   })
   const images = service.ports
   const baseUrlOf = (request: FastifyRequest) => `http://${request.headers.host}`
@@ -68,8 +77,8 @@ export async function startService(options: { readonly importPorts?: readonly nu
         }),
         identity,
         version: '0.0.0-test',
-        startedAt: Date.now(),
-        now: Date.now,
+        startedAt: now(),
+        now,
       }),
     ],
     authenticator: identity.authenticator,
