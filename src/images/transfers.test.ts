@@ -9,6 +9,7 @@ import { deleteImage } from './delete-image.ts'
 import { download } from './download.ts'
 import { showImage } from './find-image.ts'
 import { type ImageWorld, imageWorld, inPieces, sent, someone } from './image-world.suite.ts'
+import type { ImagePorts } from './ports.ts'
 import { stage } from './stage.ts'
 import { upload } from './upload.ts'
 
@@ -28,6 +29,11 @@ const bytesOf = async (id: string, format?: string): Promise<Buffer> => {
   } finally {
     await file.close()
   }
+}
+/** When what a timer has begun has ended: a write of the catalog waits for the disk, so another one behind it tells. */
+const settled = async (): Promise<void> => {
+  await new Promise(setImmediate)
+  await world.ports.catalog.write(async () => undefined)
 }
 const md5 = (bytes: Uint8Array) => createHash('md5').update(bytes).digest('hex')
 
@@ -275,4 +281,87 @@ test('a start gives back what a stop cut in the middle, and leaves what was stag
     assert.equal(late.status === 'rejected' && (late.reason as ServiceError).code, 'gone')
   }
   assert.equal((await showImage(world.ports, mine, cut.id)).size, 10)
+})
+
+/** The ports over a catalog that takes no writes while `full()` says so. */
+function portsThatFill(full: () => boolean, refusals: { count: number }): ImagePorts {
+  const { catalog } = world.ports
+  const write: typeof catalog.write = async (work) => {
+    if (!full()) return catalog.write(work)
+    refusals.count += 1
+    throw new ServiceError('no-space', 'the disk is full')
+  }
+  return {
+    ...world.ports,
+    catalog: { images: catalog.images, documents: catalog.documents, write, close: () => catalog.close() },
+  }
+}
+
+for (const [take, name] of [
+  [upload, 'saving'],
+  [stage, 'uploading'],
+] as const) {
+  test(`an image in ${name} that cannot be given back at once is given back later, once`, async (t) => {
+    t.mock.timers.enable({ apis: ['setTimeout'] })
+    let full = false
+    const refusals = { count: 0 }
+    const ports = portsThatFill(() => full, refusals)
+    const { id } = await world.create(mine)
+    async function* bytes(): AsyncGenerator<Uint8Array> {
+      yield randomBytes(MiB)
+      full = true
+      throw new ServiceError('no-space', 'the disk is full')
+    }
+    await refused('no-space', () => take(ports, mine, id, { bytes: bytes(), declaredBytes: 2 * MiB }))
+    const held = await world.ports.catalog.images.get(id)
+    assert.deepEqual([held?.status, refusals.count], [name, 1], 'the first try was refused')
+
+    for (const pauseMs of [1000, 2000, 4000]) {
+      t.mock.timers.tick(pauseMs - 1)
+      const { count } = refusals
+      t.mock.timers.tick(1)
+      await settled()
+      assert.equal(refusals.count, count + 1, `tried again after ${pauseMs} ms`)
+    }
+    full = false
+    t.mock.timers.tick(8000)
+    await settled()
+    const image = await showImage(world.ports, mine, id)
+    assert.deepEqual(
+      [image.status, image.size, image.notes.reservedBytes, image.notes.transferId],
+      ['queued', null, undefined, undefined],
+    )
+    assert.equal(image.notes.failure, 'the disk is full')
+    t.mock.timers.tick(24 * 3_600_000)
+    await settled()
+    assert.equal((await showImage(world.ports, mine, id)).version, image.version)
+
+    await upload(world.ports, mine, id, sent(randomBytes(1000)))
+    assert.equal((await showImage(world.ports, mine, id)).status, 'active')
+  })
+}
+
+test('an upload whose record cannot be written is undone later, and its chunks go with the next collection', async (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout'] })
+  await world.collect()
+  const before = await world.chunks.stats()
+  let full = false
+  const refusals = { count: 0 }
+  const ports = portsThatFill(() => full, refusals)
+  const { id } = await world.create(mine)
+  const fills: typeof ports = {
+    ...ports,
+    examine: (file, declared) => {
+      full = true
+      return ports.examine(file, declared)
+    },
+  }
+  await refused('no-space', () => upload(fills, mine, id, sent(randomBytes(MiB))))
+  assert.equal(refusals.count, 2, 'neither recorded nor given back')
+  full = false
+  t.mock.timers.tick(1000)
+  while ((await showImage(world.ports, mine, id)).status !== 'queued') await settled()
+  await world.collect()
+  const { chunks, manifests } = await world.chunks.stats()
+  assert.deepEqual({ chunks, manifests }, { chunks: before.chunks, manifests: before.manifests })
 })
