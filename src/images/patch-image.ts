@@ -7,7 +7,7 @@ import { type FoundImage, findImage } from './find-image.ts'
 import { authorize } from './policy.ts'
 import type { ImagePorts } from './ports.ts'
 import type { PropertyProtections } from './protections/protections.ts'
-import { assertAllowed } from './protections/protections.ts'
+import { assertAllowed, refusal } from './protections/protections.ts'
 import { assertWithinQuota, quotaOf } from './quotas.ts'
 
 /** One step of a patch, its shape already checked. */
@@ -86,7 +86,8 @@ function applied(image: ImageRecord, change: Change, caller: Caller, protections
   const { name } = change
   if (isAttribute(name)) return withAttribute(image, change)
 
-  const known = Object.hasOwn(image.properties, name) && protections.check(caller, name, 'read')
+  const isThere = Object.hasOwn(image.properties, name)
+  const known = isThere && protections.check(caller, name, 'read')
   if (!known && change.op !== 'add') {
     throw new ServiceError('conflict', `image ${image.id} has no property ${quoted(name)} to ${change.op}`)
   }
@@ -98,6 +99,7 @@ function applied(image: ImageRecord, change: Change, caller: Caller, protections
     throw new ServiceError('conflict', `image ${image.id} has the property ${quoted(name)} already: replace it`)
   }
   assertAllowed(protections, caller, name, known ? 'update' : 'create')
+  if (isThere && !protections.check(caller, name, 'update')) throw refusal(name, 'create') // as if it were absent: it is not shown
   const others = without(image.properties, name)
   return { ...image, properties: change.value === null ? others : { ...others, [name]: change.value as string } }
 }

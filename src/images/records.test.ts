@@ -349,6 +349,31 @@ test('protected properties are made, changed, read and deleted only by whom the 
   }
 })
 
+test('adding a property that is there, and is not shown, is a change of it; the refusal does not tell that it is there', async () => {
+  const open = { create: ['@'], delete: ['@'] }
+  const rules = [
+    { property: 'blind', ...open, read: ['admin'], update: ['admin'] },
+    { property: 'drop', ...open, read: ['admin'], update: ['@'] },
+    { property: 'sealed', ...open, read: ['admin'], create: ['admin'], update: ['admin'] },
+  ]
+  const guarded = await imageWorld({ protections: parseProtections(JSON.stringify({ rules })) })
+  try {
+    const add = (id: string, name: string) => patchImage(guarded.ports, mine, id, [{ op: 'add', name, value: 'theirs' }])
+    const with3 = await guarded.create(admin, { owner: 'mine', blind: '1', drop: '1', sealed: '1' })
+    const without = await guarded.create(admin, { owner: 'mine' })
+    await refused('denied', () => add(with3.id, 'blind'))
+    await add(without.id, 'blind')
+    await add(with3.id, 'drop')
+    const said = async (id: string) => add(id, 'sealed').catch((error: unknown) => String(error))
+    assert.match(String(await said(without.id)), /you may not create it/)
+    assert.equal(await said(with3.id), await said(without.id))
+    const { properties } = await showImage(guarded.ports, admin, with3.id)
+    assert.deepEqual(properties, { blind: '1', drop: 'theirs', sealed: '1' })
+  } finally {
+    await guarded.close()
+  }
+})
+
 test('newImageFrom answers or refuses any members, and never crashes', () => {
   fc.assert(
     fc.property(fc.dictionary(fc.string({ maxLength: 20 }), fc.jsonValue()), (members) => {

@@ -79,9 +79,11 @@ export function readable(
 
 /** @throws ServiceError `denied`, in the same words whether or not the property is there */
 export function assertAllowed(protections: PropertyProtections, caller: Caller, name: string, verb: Verb): void {
-  if (protections.check(caller, name, verb)) return
-  throw new ServiceError('denied', `property ${JSON.stringify(name.slice(0, MAX_TEXT))} is protected: you may not ${verb} it`)
+  if (!protections.check(caller, name, verb)) throw refusal(name, verb)
 }
+
+export const refusal = (name: string, verb: Verb): ServiceError =>
+  new ServiceError('denied', `property ${JSON.stringify(name.slice(0, MAX_TEXT))} is protected: you may not ${verb} it`)
 
 function ruleFrom(value: unknown, where: string, policies: ReadonlyMap<string, Policy>): Rule {
   const { property, create, read, update, delete: remove, ...rest } = members(value, where)
