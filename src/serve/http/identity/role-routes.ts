@@ -185,18 +185,12 @@ function readAssignmentQuery(query: Query): AssignmentQuery | undefined {
   if ([projectId, domainId, system].filter((scope) => scope !== undefined).length > 1) {
     throw invalid('ask for one scope: scope.project.id, scope.domain.id or scope.system')
   }
-  const scope: Scope | undefined =
-    projectId !== undefined
-      ? { kind: 'project', projectId }
-      : domainId !== undefined
-        ? { kind: 'domain' }
-        : system !== undefined
-          ? { kind: 'system' }
-          : undefined
   return {
     ...(userId === undefined ? {} : { userId }),
     ...(roleId === undefined ? {} : { roleId }),
-    ...(scope ? { scope } : {}),
+    ...(projectId === undefined ? {} : { scope: { kind: 'project', projectId } }),
+    ...(domainId === undefined ? {} : { scope: { kind: 'domain' } }),
+    ...(system === undefined ? {} : { scope: { kind: 'system' } }),
     effective: query.flag('effective'),
   }
 }
@@ -208,12 +202,7 @@ const grantPath = ({ userId, scope, roleId }: AssignmentRecord): string => {
 }
 
 const plain = ({ userId, scope, roleId }: AssignmentRecord): object => ({
-  scope:
-    scope.kind === 'project'
-      ? { project: { id: scope.projectId } }
-      : scope.kind === 'domain'
-        ? { domain: { id: DOMAIN.id } }
-        : { system: { all: true } },
+  scope: shownScope(scope, { id: DOMAIN.id }, (id) => ({ id })),
   user: { id: userId },
   role: { id: roleId },
 })
@@ -224,13 +213,13 @@ async function withNames({ ports }: Call, { userId, scope, roleId }: AssignmentR
   const [user, role] = await Promise.all([users.get(docs, userId), roles.get(docs, roleId)])
   const project = scope.kind === 'project' ? await projects.get(docs, scope.projectId) : undefined
   return {
-    scope:
-      scope.kind === 'project'
-        ? { project: { id: scope.projectId, name: project?.name ?? '', domain } }
-        : scope.kind === 'domain'
-          ? { domain }
-          : { system: { all: true } },
+    scope: shownScope(scope, domain, (id) => ({ id, name: project?.name ?? '', domain })),
     user: { id: userId, name: user?.name ?? '', domain },
     role: { id: roleId, name: role?.name ?? '' },
   }
+}
+
+function shownScope(scope: Scope, domain: object, project: (id: string) => object): object {
+  if (scope.kind === 'project') return { project: project(scope.projectId) }
+  return scope.kind === 'domain' ? { domain } : { system: { all: true } }
 }

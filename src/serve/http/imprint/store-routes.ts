@@ -35,19 +35,7 @@ export const storeRoutes = (services: ImprintServices): readonly Route[] => [
       return services.images.chunks.stats()
     },
   }),
-  route({
-    method: 'POST',
-    path: '/store/collect',
-    summary: 'Remove what no image uses',
-    who,
-    body: NoOptions,
-    reply: stream,
-    errors,
-    async handle({ caller, reply }) {
-      administratorsOnly(caller)
-      return runJob(services, reply, (options) => services.jobs.collect(options))
-    },
-  }),
+  jobRoute(services, 'collect', 'Remove what no image uses'),
   route({
     method: 'POST',
     path: '/store/check',
@@ -62,19 +50,7 @@ export const storeRoutes = (services: ImprintServices): readonly Route[] => [
       return runJob(services, reply, (options, emit) => services.jobs.check({ ...options, readData }, (fault) => emit({ fault })))
     },
   }),
-  route({
-    method: 'POST',
-    path: '/store/rebuild',
-    summary: 'Make the index again from the packs',
-    who,
-    body: NoOptions,
-    reply: stream,
-    errors,
-    async handle({ caller, reply }) {
-      administratorsOnly(caller)
-      return runJob(services, reply, (options) => services.jobs.rebuild(options))
-    },
-  }),
+  jobRoute(services, 'rebuild', 'Make the index again from the packs'),
   route({
     method: 'POST',
     path: '/store/backup',
@@ -89,6 +65,22 @@ export const storeRoutes = (services: ImprintServices): readonly Route[] => [
     },
   }),
 ]
+
+/** A job that takes no options. */
+const jobRoute = (services: ImprintServices, name: 'collect' | 'rebuild', summary: string): Route =>
+  route({
+    method: 'POST',
+    path: `/store/${name}`,
+    summary,
+    who,
+    body: NoOptions,
+    reply: stream,
+    errors,
+    async handle({ caller, reply }) {
+      administratorsOnly(caller)
+      return runJob(services, reply, (options) => services.jobs[name](options))
+    },
+  })
 
 /** @throws ServiceError `denied` */
 export function administratorsOnly(caller: AuthenticatedCaller): void {
