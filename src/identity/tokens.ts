@@ -1,4 +1,4 @@
-import { createHash, randomBytes } from 'node:crypto'
+import { hash, randomBytes } from 'node:crypto'
 import { ServiceError } from '../base/errors.ts'
 import type { DocumentReader, DocumentWriter } from '../store/catalog/catalog.ts'
 import type { AuthenticatedCaller, Authenticator } from './identity.ts'
@@ -16,8 +16,7 @@ import { effectiveRoles, projects, tokens } from './store.ts'
 const TOKEN = /^imp_[A-Za-z0-9_-]{43}$/
 const TOKEN_BYTES = 32
 
-export const tokenKeyOf = (token: string): string | undefined =>
-  TOKEN.test(token) ? createHash('sha256').update(token).digest('hex') : undefined
+export const tokenKeyOf = (token: string): string | undefined => (TOKEN.test(token) ? hash('sha256', token) : undefined)
 
 export const unauthenticated = (message: string): ServiceError => new ServiceError('unauthenticated', message)
 

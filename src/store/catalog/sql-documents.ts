@@ -1,12 +1,5 @@
 import { ServiceError } from '../../base/errors.ts'
-import {
-  type DocumentQuery,
-  type DocumentReader,
-  type DocumentWriter,
-  ephemeralKinds,
-  type PutOptions,
-  type StoredDocument,
-} from './catalog.ts'
+import type { DocumentQuery, DocumentReader, DocumentWriter, PutOptions, StoredDocument } from './catalog.ts'
 import type { JournalDocument, RecordChange } from './journal-change.ts'
 import { type SqlFlavour, type SqlSession, type SqlStatement, slot, statement } from './sql-session.ts'
 
@@ -260,13 +253,13 @@ export class SqlDocumentWriter extends SqlDocumentReader implements DocumentWrit
         await this.session.run(this.statements.addIndex, { kind, name, value, key, unique: Number(isUnique) })
       }
     }
-    if (!ephemeralKinds.has(kind)) this.#changed({ document })
+    this.#changed({ document })
   }
 
   async #remove(kind: string, stored: DocumentRow): Promise<void> {
     await this.#dropIndexes(kind, stored)
     await this.session.run(this.statements.delete, { kind, key: stored.key })
-    if (!ephemeralKinds.has(kind)) this.#changed({ documentDeleted: { kind, key: stored.key } })
+    this.#changed({ documentDeleted: { kind, key: stored.key } })
   }
 
   async #dropIndexes(kind: string, { key, indexes }: DocumentRow): Promise<void> {

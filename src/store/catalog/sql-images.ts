@@ -194,7 +194,7 @@ const memberOf = (row: MemberRow): ImageMember => ({
   updatedAt: row.updated_at,
 })
 
-interface RecordRow {
+export interface RecordRow {
   readonly seq: number
   readonly version: number
   readonly record: string
@@ -203,14 +203,13 @@ interface RecordRow {
 export class SqlImageReader implements ImageReader {
   protected readonly session: SqlSession
   protected readonly statements: ImageStatements
-
-  readonly #decode: (row: RecordRow) => ImageRecord
+  protected readonly decode: (row: RecordRow) => ImageRecord
 
   /** @param cache only for a session that sees nothing but committed rows */
   constructor(session: SqlSession, statements: ImageStatements, cache?: RecordCache) {
     this.session = session
     this.statements = statements
-    this.#decode = cache ? ({ seq, version, record }) => cache.decode(seq, version, record) : ({ record }) => decodeRecord(record)
+    this.decode = cache ? ({ seq, version, record }) => cache.decode(seq, version, record) : ({ record }) => decodeRecord(record)
   }
 
   async get(id: string): Promise<ImageRecord | undefined> {
@@ -219,11 +218,14 @@ export class SqlImageReader implements ImageReader {
   }
 
   async list(query: ImageQuery): Promise<readonly ImageRecord[]> {
+    return (await this.listed(query)).map(this.decode)
+  }
+
+  protected async listed(query: ImageQuery): Promise<readonly RecordRow[]> {
     const marker = query.marker === undefined ? undefined : await this.#marker(query, query.marker)
     const plan = await planImageList(query, marker, (count) => this.#count(count))
     if (!plan) return []
-    const rows = await this.session.rows<RecordRow>(this.statements.plans.statement(plan), {})
-    return rows.map(this.#decode)
+    return this.session.rows<RecordRow>(this.statements.plans.statement(plan), {})
   }
 
   async member(imageId: string, memberId: string): Promise<ImageMember | undefined> {
@@ -270,7 +272,7 @@ export class SqlImageReader implements ImageReader {
 
   protected async stored(id: string): Promise<{ readonly seq: number; readonly image: ImageRecord } | undefined> {
     const [row] = await this.session.rows<RecordRow>(this.statements.get, { id })
-    return row && { seq: row.seq, image: this.#decode(row) }
+    return row && { seq: row.seq, image: this.decode(row) }
   }
 
   async #count(plan: ImageListPlan): Promise<number> {

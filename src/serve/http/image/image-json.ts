@@ -13,6 +13,7 @@ const MAX_CACHED_SHARE = 64 // one image may take this part of it
 export class ImageJson {
   readonly #protections: PropertyProtections
   readonly #texts = new Map<string, string>()
+  readonly #lists = new WeakMap<readonly ImageRecord[], string>()
   #characters = 0
 
   constructor(protections: PropertyProtections) {
@@ -29,6 +30,15 @@ export class ImageJson {
     }
     const text = inAscii(JSON.stringify(imageView(image, readable(this.#protections, caller, image.properties))))
     this.#keep(key, text)
+    return text
+  }
+
+  /** Members of a JSON array, without its brackets. The catalog gives the same array until something changes: its text stays as long. */
+  listOf(images: readonly ImageRecord[], caller: Caller): string {
+    const known = this.#lists.get(images)
+    if (known !== undefined) return known
+    const text = images.map((image) => this.of(image, caller)).join(', ')
+    if (!this.#protections.enabled && Object.isFrozen(images)) this.#lists.set(images, text)
     return text
   }
 

@@ -28,7 +28,7 @@ export function registerImages(app: FastifyInstance, { ports, baseUrlOf }: Image
       '"schema": "/v2/schemas/images"',
       ...(next === undefined ? [] : [`"next": ${JSON.stringify(`/v2/images${queryAgain(query, next)}`)}`]),
     ]
-    const body = `{"images": [${images.map((image) => json.of(image, caller)).join(', ')}], ${links.join(', ')}}`
+    const body = `{"images": [${json.listOf(images, caller)}], ${links.join(', ')}}`
     return reply.header('content-type', 'application/json').send(Buffer.from(body, 'latin1')) // it is all ASCII
   })
 

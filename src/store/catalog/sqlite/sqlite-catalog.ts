@@ -6,11 +6,14 @@ import { DatabaseSync } from 'node:sqlite'
 import { ServiceError } from '../../../base/errors.ts'
 import { MiB } from '../../../base/units.ts'
 import type { BlobStore } from '../../blobs/blob-store.ts'
+import { CachedImages } from '../cached-images.ts'
 import type { Catalog, CatalogWriter, DocumentReader, ImageReader } from '../catalog.ts'
+import { DocumentCache } from '../document-cache.ts'
 import { defaultLimits, Journal, type JournalLimits } from '../journal.ts'
+import { documentKindOf } from '../journal-change.ts'
 import { RecordCache } from '../record-cache.ts'
 import { DocumentStatements, SqlDocumentReader, SqlDocumentWriter } from '../sql-documents.ts'
-import { ImageStatements, SqlImageReader, SqlImageWriter } from '../sql-images.ts'
+import { ImageStatements, SqlImageWriter } from '../sql-images.ts'
 import { recordPages } from '../sql-records.ts'
 import { Checkpointer } from './checkpointer.ts'
 import { migrate } from './migrations.ts'
@@ -102,8 +105,10 @@ export class SqliteCatalog implements Catalog {
     this.#readSession = new SqliteSession(reader)
     const images = new ImageStatements(sqliteFlavour)
     const documents = new DocumentStatements(sqliteFlavour)
-    this.images = new SqlImageReader(this.#readSession, images, new RecordCache())
-    this.documents = new SqlDocumentReader(this.#readSession, documents)
+    const committedImages = new CachedImages(this.#readSession, images, new RecordCache())
+    const committedDocuments = new DocumentCache(new SqlDocumentReader(this.#readSession, documents))
+    this.images = committedImages
+    this.documents = committedDocuments
     const writeSession = new SqliteSession(writer)
     const makeWriter: MakeWriter = (changed, isOpen) => {
       const session = writeSession.whileOpen(isOpen)
@@ -117,6 +122,13 @@ export class SqliteCatalog implements Catalog {
       makeWriter,
       sync: () => (this.#temporaryFolder ? Promise.resolve() : wal.sync()),
       journal,
+      onCommit: (changes) => {
+        for (const change of changes) {
+          const kind = documentKindOf(change)
+          if (kind === undefined) committedImages.forgetLists()
+          else committedDocuments.forget(kind)
+        }
+      },
       afterBatch: () => this.#keepHouse(),
     })
   }

@@ -167,6 +167,7 @@ test('after a failed sync every write is refused, and reads go on', async (t) =>
       if (broken) throw Object.assign(new Error('EIO: i/o error, fdatasync'), { code: 'EIO' })
     },
     journal: undefined,
+    onCommit: () => {},
     afterBatch: async () => {},
   })
   assert.equal(await queue.write(async () => 1), 1)

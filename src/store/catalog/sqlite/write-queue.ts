@@ -3,7 +3,7 @@ import { ServiceError } from '../../../base/errors.ts'
 import { failpoint } from '../../../base/failpoint.ts'
 import type { CatalogWriter } from '../catalog.ts'
 import type { Journal } from '../journal.ts'
-import type { JournalChange } from '../journal-change.ts'
+import { isJournalled, type JournalChange } from '../journal-change.ts'
 import type { JournalSegment } from '../journal-format.ts'
 import { toServiceError } from './sqlite-errors.ts'
 
@@ -20,6 +20,7 @@ interface Waiting {
 
 /** A committed transaction that is not yet acknowledged. */
 interface Committed {
+  readonly works: number
   readonly dirty: boolean
   /** Whether it is acknowledged only once the journal has all that it is owed. */
   readonly waitsForJournal: boolean
@@ -43,6 +44,7 @@ export class WriteQueue {
   readonly #makeWriter: MakeWriter
   readonly #sync: () => Promise<void>
   readonly #journal: Journal | undefined
+  readonly #onCommit: (changes: readonly JournalChange[]) => void
   readonly #afterBatch: () => Promise<void>
   readonly #sql: Record<'begin' | 'savepoint' | 'release' | 'undo' | 'commit', () => void>
   readonly #putOutbox: (lines: string) => number
@@ -51,7 +53,10 @@ export class WriteQueue {
 
   #waiting: Waiting[] = []
   #running: Promise<void> | undefined
+  /** Wakes the one who gathers works for a transaction. */
+  #gather: (() => void) | undefined
   #committed: Committed[] = []
+  #unacknowledged = 0
   #flushing: Promise<void> | undefined
   /** Segments that the journal has refused so far, in order; they stand in the outbox too. */
   #owed: Owed[] = []
@@ -66,6 +71,8 @@ export class WriteQueue {
     /** Makes all commits so far durable. */
     readonly sync: () => Promise<void>
     readonly journal: Journal | undefined
+    /** Told in the same step as each commit what it changed: nothing is read in between. */
+    readonly onCommit: (changes: readonly JournalChange[]) => void
     /** Runs between two batches, while nothing is written. */
     readonly afterBatch: () => Promise<void>
   }) {
@@ -74,6 +81,7 @@ export class WriteQueue {
     this.#makeWriter = options.makeWriter
     this.#sync = options.sync
     this.#journal = options.journal
+    this.#onCommit = options.onCommit
     this.#afterBatch = options.afterBatch
     const prepared = (text: string) => {
       const statement = database.prepare(text)
@@ -100,6 +108,7 @@ export class WriteQueue {
     const { promise, resolve, reject } = Promise.withResolvers<T>()
     if (this.#closed) reject(new ServiceError('unavailable', 'the catalog is closed: start the service again'))
     else this.#waiting.push({ work, resolve: resolve as (value: unknown) => void, reject })
+    this.#gather?.()
     this.#running ??= this.#run()
     return promise
   }
@@ -107,7 +116,7 @@ export class WriteQueue {
   /** Resolves when all that is committed now is durable and in the journal. @throws ServiceError when it cannot be */
   flushed(): Promise<void> {
     const { promise, resolve, reject } = Promise.withResolvers<void>()
-    this.#acknowledgeLater({ dirty: false, waitsForJournal: true, acknowledge: resolve, fail: reject })
+    this.#acknowledgeLater({ works: 0, dirty: false, waitsForJournal: true, acknowledge: resolve, fail: reject })
     return promise
   }
 
@@ -126,6 +135,7 @@ export class WriteQueue {
   async #run(): Promise<void> {
     await Promise.resolve() // whoever writes in this same turn shares the transaction
     while (this.#waiting.length > 0) {
+      await this.#gathered()
       const batch = this.#waiting.splice(0, MAX_BATCH)
       await this.#transaction(batch)
       await this.#afterBatch().catch((cause: unknown) => {
@@ -137,21 +147,40 @@ export class WriteQueue {
     this.#running = undefined
   }
 
+  /**
+   * Resolves once as many works wait as the disk is busy with, or it is busy no more: they share a transaction, whose cost is
+   * mostly its commit, and none is done later for it, as each would wait for the disk all the same.
+   */
+  async #gathered(): Promise<void> {
+    while (this.#waiting.length < this.#unacknowledged) {
+      const { promise, resolve } = Promise.withResolvers<void>()
+      this.#gather = resolve
+      await promise
+    }
+    this.#gather = undefined
+  }
+
   async #transaction(batch: readonly Waiting[]): Promise<void> {
     const refusal = await this.#payJournal()
     if (this.#poison) return failAll(batch, this.#poison)
     try {
       const before = this.#changeCount()
       this.#sql.begin()
-      const { done, lines } = await this.#runAll(batch, refusal)
+      const { done, changes } = await this.#runAll(batch, refusal)
+      const lines = changes.filter(isJournalled).map((change) => JSON.stringify(change))
       const dirty = this.#changeCount() !== before
       const journal = this.#journal && lines.length > 0 ? { n: this.#putOutbox(lines.join('\n')), lines } : undefined
       const cleared = this.#journaled
       if (cleared > this.#cleared && dirty) this.#clearOutbox(cleared)
-      this.#sql.commit()
+      try {
+        this.#sql.commit()
+      } finally {
+        this.#onCommit(changes) // also where it failed, for it may have been made all the same
+      }
       if (dirty) this.#cleared = cleared
       failpoint('catalog:committed')
       this.#acknowledgeLater({
+        works: done.length,
         dirty,
         waitsForJournal: journal !== undefined,
         ...(journal && { journal }),
@@ -173,21 +202,21 @@ export class WriteQueue {
   /** @param refusal why changes that the journal keeps cannot be made now */
   async #runAll(batch: readonly Waiting[], refusal: unknown) {
     const done: { readonly waiting: Waiting; readonly result: unknown }[] = []
-    const lines: string[] = []
+    const changes: JournalChange[] = []
     for (const waiting of batch) {
-      const changes: JournalChange[] = []
+      const own: JournalChange[] = []
       let isOpen = true
       this.#sql.savepoint()
       try {
         const result = await waiting.work(
           this.#makeWriter(
-            (change) => changes.push(change),
+            (change) => own.push(change),
             () => isOpen && this.#database.isTransaction,
           ),
         )
-        if (refusal !== undefined && changes.length > 0) throw refusal
+        if (refusal !== undefined && own.some(isJournalled)) throw refusal
         this.#sql.release()
-        for (const change of changes) lines.push(JSON.stringify(change))
+        for (const change of own) changes.push(change)
         done.push({ waiting, result })
       } catch (error) {
         waiting.reject(toServiceError(error))
@@ -198,10 +227,11 @@ export class WriteQueue {
         isOpen = false
       }
     }
-    return { done, lines }
+    return { done, changes }
   }
 
   #acknowledgeLater(committed: Committed): void {
+    this.#unacknowledged += committed.works
     this.#committed.push(committed)
     this.#flushing ??= this.#flush()
   }
@@ -212,10 +242,12 @@ export class WriteQueue {
       const group = this.#committed.splice(0)
       if (group.some(({ dirty }) => dirty)) await this.#syncOnce()
       const refusal = this.#poison ?? (await this.#writeJournal(group))
-      for (const { waitsForJournal, acknowledge, fail } of group) {
+      for (const { works, waitsForJournal, acknowledge, fail } of group) {
+        this.#unacknowledged -= works
         if (this.#poison || (refusal !== undefined && waitsForJournal)) fail(refusal)
         else acknowledge()
       }
+      this.#gather?.()
     }
     this.#flushing = undefined
   }
