@@ -15,7 +15,7 @@ import { FsBlobStore } from '../../blobs/fs/fs-blob-store.ts'
 import { MemoryBlobStore } from '../../blobs/memory/memory-blob-store.ts'
 import { anImage } from '../catalog.suite.ts'
 import type { Catalog, ImageRecord } from '../catalog.ts'
-import type { JournalLimits } from '../journal.ts'
+import { Journal, type JournalLimits } from '../journal.ts'
 import { segmentKey } from '../journal-format.ts'
 import { migrate, schemaOf } from './migrations.ts'
 import { rebuildCatalog } from './rebuild-catalog.ts'
@@ -182,6 +182,38 @@ test('after a failed sync every write is refused, and reads go on', async (t) =>
     queue.write(async () => 3),
     refused,
   )
+})
+
+test('a write that waits for the journal when a disk fails elsewhere is told why', async (t) => {
+  const database = new DatabaseSync(':memory:')
+  t.after(() => database.close())
+  migrate(database)
+  const [reached, released] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
+  const blobs = new MemoryBlobStore()
+  const put = blobs.put.bind(blobs)
+  const slow = Object.assign(blobs, {
+    async put(key: string, parts: readonly Uint8Array[]) {
+      reached.resolve()
+      await released.promise
+      await put(key, parts)
+    },
+  })
+  const queue = new WriteQueue({
+    database,
+    makeWriter: (changed) => {
+      changed({ documentDeleted: { kind: 'thing', key: 'x' } })
+      return {} as never // the work below does not use it
+    },
+    sync: async () => {},
+    journal: await Journal.open(slow),
+    onCommit: () => {},
+    afterBatch: async () => {},
+  })
+  const writing = queue.write(async () => 1)
+  await reached.promise
+  queue.poison(new ServiceError('unavailable', 'a checkpoint failed'))
+  released.resolve()
+  await assert.rejects(writing, { code: 'unavailable', message: 'a checkpoint failed' })
 })
 
 test('while the journal is full, changes are refused and undone; what it was owed is written first when it can', async (t) => {

@@ -20,7 +20,6 @@ interface Waiting {
 
 /** A committed transaction that is not yet acknowledged. */
 interface Committed {
-  readonly works: number
   readonly dirty: boolean
   /** Whether it is acknowledged only once the journal has all that it is owed. */
   readonly waitsForJournal: boolean
@@ -36,8 +35,8 @@ interface Owed extends JournalSegment {
 
 /**
  * Runs works one after another, those that wait together in one transaction, each in its own savepoint. A commit does not wait
- * for the disk. Behind it a second loop takes all transactions committed so far, syncs the write-ahead log once, puts one
- * journal segment, and acknowledges them all. docs/decisions/catalog-durability.md says why this is safe.
+ * for the disk. Behind it a second loop takes what is committed so far, syncs the write-ahead log once, puts one journal
+ * segment, and acknowledges it all; works that come meanwhile gather for the next transaction. docs/decisions/catalog-durability.md says why this is safe.
  */
 export class WriteQueue {
   readonly #database: DatabaseSync
@@ -53,10 +52,7 @@ export class WriteQueue {
 
   #waiting: Waiting[] = []
   #running: Promise<void> | undefined
-  /** Wakes the one who gathers works for a transaction. */
-  #gather: (() => void) | undefined
   #committed: Committed[] = []
-  #unacknowledged = 0
   #flushing: Promise<void> | undefined
   /** Segments that the journal has refused so far, in order; they stand in the outbox too. */
   #owed: Owed[] = []
@@ -108,7 +104,6 @@ export class WriteQueue {
     const { promise, resolve, reject } = Promise.withResolvers<T>()
     if (this.#closed) reject(new ServiceError('unavailable', 'the catalog is closed: start the service again'))
     else this.#waiting.push({ work, resolve: resolve as (value: unknown) => void, reject })
-    this.#gather?.()
     this.#running ??= this.#run()
     return promise
   }
@@ -116,7 +111,7 @@ export class WriteQueue {
   /** Resolves when all that is committed now is durable and in the journal. @throws ServiceError when it cannot be */
   flushed(): Promise<void> {
     const { promise, resolve, reject } = Promise.withResolvers<void>()
-    this.#acknowledgeLater({ works: 0, dirty: false, waitsForJournal: true, acknowledge: resolve, fail: reject })
+    this.#acknowledgeLater({ dirty: false, waitsForJournal: true, acknowledge: resolve, fail: reject })
     return promise
   }
 
@@ -135,7 +130,7 @@ export class WriteQueue {
   async #run(): Promise<void> {
     await Promise.resolve() // whoever writes in this same turn shares the transaction
     while (this.#waiting.length > 0) {
-      await this.#gathered()
+      await this.#flushing // whoever comes while the disk is busy would wait for it all the same, and shares the next transaction
       const batch = this.#waiting.splice(0, MAX_BATCH)
       await this.#transaction(batch)
       await this.#afterBatch().catch((cause: unknown) => {
@@ -145,19 +140,6 @@ export class WriteQueue {
       })
     }
     this.#running = undefined
-  }
-
-  /**
-   * Resolves once as many works wait as the disk is busy with, or it is busy no more: they share a transaction, whose cost is
-   * mostly its commit, and none is done later for it, as each would wait for the disk all the same.
-   */
-  async #gathered(): Promise<void> {
-    while (this.#waiting.length < this.#unacknowledged) {
-      const { promise, resolve } = Promise.withResolvers<void>()
-      this.#gather = resolve
-      await promise
-    }
-    this.#gather = undefined
   }
 
   async #transaction(batch: readonly Waiting[]): Promise<void> {
@@ -180,7 +162,6 @@ export class WriteQueue {
       if (dirty) this.#cleared = cleared
       failpoint('catalog:committed')
       this.#acknowledgeLater({
-        works: done.length,
         dirty,
         waitsForJournal: journal !== undefined,
         ...(journal && { journal }),
@@ -231,7 +212,6 @@ export class WriteQueue {
   }
 
   #acknowledgeLater(committed: Committed): void {
-    this.#unacknowledged += committed.works
     this.#committed.push(committed)
     this.#flushing ??= this.#flush()
   }
@@ -242,12 +222,10 @@ export class WriteQueue {
       const group = this.#committed.splice(0)
       if (group.some(({ dirty }) => dirty)) await this.#syncOnce()
       const refusal = this.#poison ?? (await this.#writeJournal(group))
-      for (const { works, waitsForJournal, acknowledge, fail } of group) {
-        this.#unacknowledged -= works
-        if (this.#poison || (refusal !== undefined && waitsForJournal)) fail(refusal)
+      for (const { waitsForJournal, acknowledge, fail } of group) {
+        if (this.#poison || (refusal !== undefined && waitsForJournal)) fail(this.#poison ?? refusal)
         else acknowledge()
       }
-      this.#gather?.()
     }
     this.#flushing = undefined
   }
