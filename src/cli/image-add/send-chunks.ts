@@ -159,7 +159,9 @@ async function readBatch(
   for (const { first, count } of batch) {
     const offset = first * chunkBytes
     const length = Math.min(count * chunkBytes, source.size - offset)
-    into.set(await source.read(offset, length), at)
+    const place = into.subarray(at, at + length)
+    const read = await source.read(offset, length, place)
+    if (read !== place) place.set(read)
     for (let chunk = 0; chunk < length; chunk += chunkBytes) views.push([at + chunk, Math.min(chunkBytes, length - chunk)])
     at += length
   }

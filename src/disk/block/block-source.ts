@@ -4,8 +4,11 @@ import { ServiceError } from '../../base/errors.ts'
 export interface BlockSource {
   /** Bytes; constant until `close`. */
   readonly size: number
-  /** Exactly `length` bytes from `offset`; holes read as zeros. Reads may overlap in time. The caller may keep the answer. */
-  read(offset: number, length: number): Promise<Uint8Array>
+  /**
+   * Exactly `length` bytes from `offset`; holes read as zeros. Reads may overlap in time. The caller may keep the answer.
+   * @param into where a source may put them in place of new memory, of `length` bytes: look at which array comes back
+   */
+  read(offset: number, length: number, into?: Uint8Array): Promise<Uint8Array>
   /** The runs that cover `[offset, offset + length)`: ascending, gap-free, clipped to the range. */
   extents(offset: number, length: number): AsyncIterable<Extent>
   close(): Promise<void>

@@ -45,8 +45,8 @@ async function sourceOf(handle: FileHandle, path: string): Promise<BlockSource> 
   const isSparse = stat.blocks * 512 < size
   let map: Promise<DataMap | undefined> | undefined
 
-  const read = async (offset: number, length: number): Promise<Uint8Array> => {
-    const answer = Buffer.allocUnsafeSlow(length)
+  const read = async (offset: number, length: number, into?: Uint8Array): Promise<Uint8Array> => {
+    const answer = into ?? Buffer.allocUnsafeSlow(length)
     for (let done = 0; done < length; ) {
       const { bytesRead } = await handle.read(answer, done, length - done, offset + done)
       if (bytesRead === 0) throw new ServiceError('conflict', `the file "${path}" became shorter while it was read: try again`)

@@ -115,10 +115,13 @@ class UploadSession implements ChunkUpload {
     const slot = await slots.acquire()
     try {
       const sent = chunks.map(({ bytes, codec }) => ({
-        bytes: bytes.slice(),
+        bytes: new Uint8Array(bytes), // a Buffer's slice would be no copy
         codec: codec === 'zstd' ? CODEC_ZSTD : CODEC_PLAIN,
       }))
-      const { plainBytes, digests } = await workers.run({ kind: 'unpack', slot, chunkBytes, chunks: sent })
+      const { plainBytes, digests } = await workers.run(
+        { kind: 'unpack', slot, chunkBytes, chunks: sent },
+        sent.map(({ bytes }) => bytes.buffer as ArrayBuffer),
+      )
       for (const [index, { digest }] of chunks.entries())
         if (plainBytes[index] === 0 || Buffer.compare(digestAt(digests, index), digest) !== 0)
           throw new ServiceError('invalid-request', `The bytes of chunk ${first + index} are not those of its digest.`, {

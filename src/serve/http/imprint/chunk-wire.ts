@@ -96,10 +96,22 @@ class ByteReader {
     while (this.#held < bytes) {
       if (!(await this.#more())) throw wrong(`the body ends inside ${where}`)
     }
-    const all = this.#parts.length === 1 ? this.#parts[0]! : Buffer.concat(this.#parts)
-    this.#parts = all.length > bytes ? [all.subarray(bytes)] : []
-    this.#held = all.length - bytes
-    return all.subarray(0, bytes)
+    this.#held -= bytes
+    const [first] = this.#parts
+    if (first && first.length > bytes) {
+      this.#parts[0] = first.subarray(bytes)
+      return first.subarray(0, bytes)
+    }
+    const taken = new Uint8Array(bytes)
+    for (let filled = 0; filled < bytes; ) {
+      const part = this.#parts[0]!
+      const use = part.subarray(0, bytes - filled)
+      taken.set(use, filled)
+      filled += use.length
+      if (use.length === part.length) this.#parts.shift()
+      else this.#parts[0] = part.subarray(use.length)
+    }
+    return taken
   }
 
   async #more(): Promise<boolean> {
