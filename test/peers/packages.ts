@@ -25,6 +25,7 @@ export const packages: readonly DebianPackage[] = [
   { name: 'python3-pymysql', neededBy: 'the same' },
   { name: 'memcached', neededBy: "the same: Glance's token cache" },
   { name: 'python3-memcache', neededBy: 'the same' },
+  { name: 'strace', neededBy: 'faults of the disk beneath the running service' },
   { name: 'zsh', neededBy: 'the completion of the command line, read by it' },
   { name: 'fish', neededBy: 'the same' },
   { name: 'curl', neededBy: 'benchmarks: bytes up and down' },
