@@ -5,7 +5,8 @@ import { fastestSha256 } from '../../base/sha256-lanes.ts'
 import { DIGEST_BYTES, encodeChunks, type OutgoingChunk } from '../client/chunk-wire.ts'
 import type { ChunkJob, ChunkJobAnswer } from './chunk-workers.ts'
 
-const ZSTD_LEVEL = 3
+/** As the service compresses (docs/decisions/chunk-size.md): what both make of a chunk takes the same room. */
+const PARAMETERS = { [constants.ZSTD_c_compressionLevel]: 3, [constants.ZSTD_c_minMatch]: 4 }
 /** Compressed chunks that save less than this share go as they are: reading them back is then cheaper. */
 const WORTH_IT = 0.97
 
@@ -30,7 +31,7 @@ function hash(chunks: readonly Uint8Array[]): ChunkJobAnswer {
 
 function compress(chunks: readonly Uint8Array[], digests: Uint8Array): ChunkJobAnswer {
   const outgoing = chunks.map((chunk, index): OutgoingChunk => {
-    const packed = zstdCompressSync(chunk, { params: { [constants.ZSTD_c_compressionLevel]: ZSTD_LEVEL } })
+    const packed = zstdCompressSync(chunk, { params: PARAMETERS })
     const worthIt = packed.length < chunk.length * WORTH_IT
     const digest = digests.subarray(index * DIGEST_BYTES, (index + 1) * DIGEST_BYTES)
     return { digest, codec: worthIt ? 'zstd' : 'plain', bytes: worthIt ? packed : chunk }
