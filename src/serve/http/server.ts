@@ -71,15 +71,18 @@ export function createServer(options: ServerOptions): FastifyInstance {
   app.addHook('preClose', async () => {
     closing = true
   })
-  app.addHook('onSend', async (_, reply) => {
+  // Hooks that wait for nothing call back: a promise for each of them would cost as much as a small answer.
+  app.addHook('onSend', (_request, reply, payload, done) => {
     if (closing) reply.header('connection', 'close') // what runs may finish; the connection takes nothing after it
+    done(null, payload)
   })
 
   app.decorateRequest('caller', null)
-  app.addHook('onRequest', async (request, reply) => {
+  app.addHook('onRequest', (request, reply, done) => {
     const { bytesRead, bytesWritten } = request.raw.socket
     startedAt.set(request, { ms: performance.now(), read: bytesRead, written: bytesWritten })
     reply.header('x-openstack-request-id', request.id)
+    done()
   })
 
   app.register(async (operations) => registerOperations(operations, options))
@@ -117,7 +120,7 @@ export function createServer(options: ServerOptions): FastifyInstance {
     const bytesIn = Math.max(0, bytesRead - (start?.read ?? bytesRead))
     const bytesOut = Math.max(0, bytesWritten - (start?.written ?? bytesWritten))
     metrics.request({ api, method: request.method, status: reply.statusCode, seconds, bytesIn, bytesOut })
-    if (api === 'service' && reply.statusCode < 400) return
+    if (!log.isLevelEnabled('info') || (api === 'service' && reply.statusCode < 400)) return
     log.info({
       event: 'request',
       requestId: request.id,

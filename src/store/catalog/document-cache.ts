@@ -24,13 +24,13 @@ export class DocumentCache implements DocumentReader {
     if (keptKinds.has(kind)) this.#kept.set(kind, new KeptAnswers(MAX_CHARACTERS))
   }
 
-  async get<T>(kind: string, key: string): Promise<StoredDocument<T> | undefined> {
+  get<T>(kind: string, key: string): Promise<StoredDocument<T> | undefined> {
     const kept = this.#kept.get(kind)
     if (!kept) return this.#documents.get<T>(kind, key)
     return this.#answer(kept, `get ${key}`, () => this.#documents.get<T>(kind, key))
   }
 
-  async list<T>(kind: string, query: DocumentQuery = {}): Promise<readonly StoredDocument<T>[]> {
+  list<T>(kind: string, query: DocumentQuery = {}): Promise<readonly StoredDocument<T>[]> {
     const kept = this.#kept.get(kind)
     if (!kept) return this.#documents.list<T>(kind, query)
     return this.#answer(kept, `list ${JSON.stringify(query)}`, () => this.#documents.list<T>(kind, query))

@@ -11,7 +11,7 @@ import { callerOf } from '../api.ts'
 import type { ImageJson } from './image-json.ts'
 import { type ImageServices, PREFIX } from './image-services.ts'
 import { jsonObjectFrom } from './json-body.ts'
-import { listRequestFrom, queryAgain } from './list-query.ts'
+import { listRequestFrom, queryAgain, withMarker } from './list-query.ts'
 import { refuseOtherMethods } from './metadefs.ts'
 import { changesFrom, isPatch, patchMediaTypes } from './patch-body.ts'
 
@@ -23,12 +23,10 @@ export function registerImages(app: FastifyInstance, { ports, baseUrlOf }: Image
     const caller = callerOf(request)
     const query = queryOf(request.url)
     const { images, next } = await listImages(ports, caller, listRequestFrom(query))
-    const links = [
-      `"first": ${JSON.stringify(`/v2/images${queryAgain(query)}`)}`,
-      '"schema": "/v2/schemas/images"',
-      ...(next === undefined ? [] : [`"next": ${JSON.stringify(`/v2/images${queryAgain(query, next)}`)}`]),
-    ]
-    const body = `{"images": [${json.listOf(images, caller)}], ${links.join(', ')}}`
+    const again = queryAgain(query)
+    const links = `"first": ${JSON.stringify(`/v2/images${again}`)}, "schema": "/v2/schemas/images"`
+    const more = next === undefined ? '' : `, "next": ${JSON.stringify(`/v2/images${withMarker(again, next)}`)}`
+    const body = `{"images": [${json.listOf(images, caller)}], ${links}${more}}`
     return reply.header('content-type', 'application/json').send(Buffer.from(body, 'latin1')) // it is all ASCII
   })
 

@@ -3,7 +3,7 @@ import { test } from 'node:test'
 import fc from 'fast-check'
 import { isServiceError } from '../../../base/errors.ts'
 import { parseIsoTime, splitOperator, splitValues } from './filter-values.ts'
-import { listRequestFrom, queryAgain } from './list-query.ts'
+import { listRequestFrom, queryAgain, withMarker } from './list-query.ts'
 
 test('any query is understood or refused with a code', () => {
   const name = fc.oneof(
@@ -84,6 +84,7 @@ test('ties are broken downwards, or as the one direction says', () => {
 test('links repeat every parameter, in order, with the marker replaced', () => {
   const query = new URLSearchParams('tag=a&marker=old&tag=b&name=c%20d')
   assert.equal(queryAgain(query), '?tag=a&tag=b&name=c+d')
-  assert.equal(queryAgain(query, 'new'), '?tag=a&tag=b&name=c+d&marker=new')
+  assert.equal(withMarker(queryAgain(query), 'new'), '?tag=a&tag=b&name=c+d&marker=new')
   assert.equal(queryAgain(new URLSearchParams()), '')
+  assert.equal(withMarker('', 'new'), '?marker=new')
 })

@@ -204,9 +204,11 @@ function withTies(keys: readonly SortKey[], only: string | undefined): SortKey[]
   return [...keys, ...missing.map((field) => ({ field, direction }))]
 }
 
-/** The parameters again, without the marker and with `next` in its place. */
-export function queryAgain(query: URLSearchParams, next?: string): string {
+/** The parameters again, without the marker. */
+export function queryAgain(query: URLSearchParams): string {
   const pairs: [string, string][] = [...query].filter(([name]) => name !== 'marker')
-  if (next !== undefined) pairs.push(['marker', next])
   return pairs.length === 0 ? '' : `?${new URLSearchParams(pairs)}`
 }
+
+/** @param again what `queryAgain` gave @param next an image id */
+export const withMarker = (again: string, next: string): string => `${again === '' ? '?' : `${again}&`}marker=${next}`

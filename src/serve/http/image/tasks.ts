@@ -10,7 +10,7 @@ import { isoTime } from './image-json.ts'
 import type { ImageServices } from './image-services.ts'
 import { idOf, queryOf } from './images.ts'
 import { jsonObjectFrom } from './json-body.ts'
-import { queryAgain } from './list-query.ts'
+import { queryAgain, withMarker } from './list-query.ts'
 import { refuseOtherMethods } from './metadefs.ts'
 
 const DEFAULT_LIMIT = 25
@@ -40,11 +40,12 @@ export function registerTasks(app: FastifyInstance, { ports }: ImageServices): v
       throw new ServiceError('invalid-request', 'there is no task with the id that is given as marker')
     const tasks = all.slice(start, start + limit)
     const last = tasks.length === limit ? tasks.at(-1) : undefined
+    const again = queryAgain(query)
     return send(reply, {
       tasks: tasks.map(taskStubView),
-      first: `/v2/tasks${queryAgain(query)}`,
+      first: `/v2/tasks${again}`,
       schema: '/v2/schemas/tasks',
-      ...(last ? { next: `/v2/tasks${queryAgain(query, last.id)}` } : {}),
+      ...(last ? { next: `/v2/tasks${withMarker(again, last.id)}` } : {}),
     })
   })
   app.post('/tasks', async (request) => {
