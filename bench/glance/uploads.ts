@@ -1,12 +1,9 @@
 import { join } from 'node:path'
-import { must } from '../../test/peers/command.ts'
-import { cast } from '../../test/peers/identity-client.ts'
-import { type Bench, type BenchCase, type Row, secondsOf, sideBySide } from './bench-case.ts'
+import { type BenchCase, type Row, secondsOf, sideBySide } from './bench-case.ts'
+import { commandLine } from './command-line.ts'
 import { createImage, deleteImage, type ImageTarget, putFile } from './image-client.ts'
 import { halfFullImage, mostlyEmptyImage, nextVersion } from './sample-images.ts'
 import { targets } from './targets.ts'
-
-const cli = join(import.meta.dirname, '../../src/main.ts')
 
 export const uploads: BenchCase = {
   name: 'uploads',
@@ -44,24 +41,14 @@ export const uploads: BenchCase = {
     const empty = await mostlyEmptyImage(join(folder, 'empty.raw'), sizes.emptyBytes)
     yield row('PUT of a mostly empty image', await sideBySide(sizes.repeats, put(imprint, empty), put(glance, empty)), 3)
 
-    const add = await commandLine(bench)
+    const imprintAdd = await commandLine(bench.imprint, folder)
     const again = await nextVersion(next, join(folder, 'after.raw'))
-    const added = await sideBySide(sizes.repeats, () => add(again), put(glance, again))
+    const add = async () => {
+      const seconds = await secondsOf(() => imprintAdd.add(again))
+      await imprintAdd.deleteAll()
+      return seconds
+    }
+    const added = await sideBySide(sizes.repeats, add, put(glance, again))
     yield row('imprint image add of the version after it, against PUT', added, 10)
   },
-}
-
-/** Logs the command line in; returns what puts a file in and says how long it took. */
-async function commandLine({ imprint, folder }: Bench): Promise<(path: string) => Promise<number>> {
-  const env = { HOME: folder, XDG_CONFIG_HOME: join(folder, 'config'), XDG_CACHE_HOME: join(folder, 'cache') }
-  const { user, password, project } = cast.member
-  const run = (...args: string[]) => must([process.execPath, cli, ...args], { env })
-  const login = ['login', imprint.address, '--user', user, '--project', project, '--password-stdin']
-  await must([process.execPath, cli, ...login], { env, input: `${password}\n` })
-  return async (path) => {
-    const seconds = await secondsOf(() => run('image', 'add', path, '--name', 'bench-added', '--restart'))
-    const listed = JSON.parse(await run('image', 'list', '--json')) as readonly { id: string; name: string }[]
-    for (const { id, name } of listed) if (name === 'bench-added') await run('image', 'delete', id)
-    return seconds
-  }
 }
