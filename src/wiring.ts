@@ -101,7 +101,7 @@ async function openService(
       catalog,
       chunks,
       limits: identity.limits,
-      examiner: opened.adopt(createExaminer(), (it) => it.close()),
+      examiner: opened.adopt(createExaminer({ startedAhead: 1 }), (it) => it.close()),
       dialer: createDialer({
         allowedHosts: settings.importHosts,
         allowedNetworks: settings.importNetworks,
