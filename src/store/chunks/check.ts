@@ -2,9 +2,10 @@ import { isServiceError } from '../../base/errors.ts'
 import { MiB } from '../../base/units.ts'
 import type { JobOptions, StoreFault } from './chunk-store.ts'
 import { countOf, digestAt, digestOfManifest, hexOf, joinDigests, keyAt, keyOf } from './digests.ts'
+import { endOf, readBatch } from './distrust.ts'
 import type { Engine } from './engine.ts'
 import { cancelledError } from './gather.ts'
-import type { ChunkColumns } from './index/chunk-index.ts'
+import type { ChunkColumns, PackRow } from './index/chunk-index.ts'
 import { crcOf, HEADER_BYTES, hasPackHeader, PACK_PREFIX, type PackEntry, packKey } from './pack-format.ts'
 import { packOfKey, readFooter } from './reconcile.ts'
 import { walkManifest } from './walk-manifest.ts'
@@ -26,7 +27,8 @@ type CheckOptions = JobOptions & { readonly readData?: boolean }
 /**
  * Reads every pack, compares it with the index, then walks the live manifests once to say whom each fault touches; see
  * `ChunkStore.check`. A pack whose footer is damaged can still be read by way of the index: its fault names the manifests that
- * a rebuild of the index would lose. Memory grows with the faults, not with the store.
+ * a rebuild of the index would lose. What is damaged is distrusted from now on, and what was distrusted and turns out right is
+ * trusted again. A second copy that nothing reads is no fault. Memory grows with the faults, not with the store.
  */
 export async function* check(
   engine: Engine,
@@ -58,9 +60,9 @@ const finding = (kind: Finding['kind'], message: string, digests: readonly Uint8
 async function* checkPacks(engine: Engine, { signal, onProgress, readData = true }: CheckOptions): AsyncGenerator<Finding> {
   const { blobs, index } = engine
   const rows = await index.packs()
-  for (const [done, { pack, state }] of rows.entries()) {
+  for (const [done, row] of rows.entries()) {
     if (signal?.aborted) throw cancelledError()
-    if (state !== 'writing') yield* ignoreRemoved(engine, pack, checkPack(engine, pack, readData))
+    if (row.state !== 'writing') yield* ignoreRemoved(engine, row.pack, checkPack(engine, row, readData))
     onProgress?.({ phase: 'packs', done: done + 1, total: rows.length })
   }
   const known = new Set(rows.map(({ pack }) => pack))
@@ -82,33 +84,67 @@ const isKnown = async ({ index }: Engine, pack: string) => (await index.packs())
 /** A collector may remove a pack while it is being read. */
 async function* ignoreRemoved(engine: Engine, pack: string, found: AsyncIterable<Finding>): AsyncGenerator<Finding> {
   const findings: Finding[] = []
-  for await (const one of found) findings.push(one)
+  try {
+    for await (const one of found) findings.push(one)
+  } catch (error) {
+    if (!isServiceError(error, 'not-found') || (await isKnown(engine, pack))) throw error
+  }
   if (findings.length > 0 && (await isKnown(engine, pack))) yield* findings
 }
 
-async function* checkPack(engine: Engine, pack: string, readData: boolean): AsyncGenerator<Finding> {
+async function* checkPack(engine: Engine, row: PackRow, readData: boolean): AsyncGenerator<Finding> {
   const { blobs, index } = engine
+  const { pack } = row
   const key = packKey(pack)
   const columns = await index.chunksOfPack(pack)
   const all = Array.from({ length: countOf(columns.digests) }, (_, chunk) => digestAt(columns.digests, chunk))
+  const damagedPack = async (kind: Finding['kind'], message: string): Promise<Finding[]> => {
+    if (all.length > 0) await index.distrust(pack, columns.digests)
+    return all.length === 0 ? [] : [finding(kind, message, all, key)] // nothing is read from it, and the next collection removes it
+  }
   let entries: readonly PackEntry[] | undefined
+  let isSound = false
   try {
     entries = (await readFooter(blobs, pack)).entries
-    if (!hasPackHeader(await blobs.read(key, 0, HEADER_BYTES)))
-      yield finding('damaged-footer', `The first bytes of pack ${pack} are damaged; its chunks can be read.`, all, key)
+    isSound = hasPackHeader(await blobs.read(key, 0, HEADER_BYTES))
+    if (!isSound)
+      yield* await damagedPack(
+        'damaged-footer',
+        `The first bytes of pack ${pack} are damaged; its chunks can be read: collect, which moves them to another pack.`,
+      )
     yield* compare(pack, entries, columns)
   } catch (error) {
-    if (isServiceError(error, 'not-found')) return yield finding('missing-blob', `Pack ${pack} is gone.`, all, key)
+    if (isServiceError(error, 'not-found'))
+      return yield* await damagedPack(
+        'missing-blob',
+        `Pack ${pack} is gone: restore it from a backup, or upload the images again.`,
+      )
     if (!isServiceError(error, 'corrupt')) throw error
-    yield finding(
+    yield* await damagedPack(
       'damaged-footer',
-      `Pack ${pack}: ${error.message} Its chunks are found by way of the index, and would be lost if that were rebuilt.`,
-      all,
-      key,
+      `Pack ${pack}: ${error.message} Its chunks are found by way of the index, and would be lost if that were rebuilt: collect, which moves them to another pack.`,
     )
   }
-  if (readData) yield* entries ? checkEntries(engine, pack, entries) : checkEntries(engine, pack, entriesOf(columns))
+  if (!readData) {
+    if (isSound) yield* knownDamage(pack, await index.distrusted(pack))
+    return
+  }
+  const whole = yield* checkEntries(engine, pack, entries ?? entriesOf(columns))
+  if (isSound && row.isSuspect) await index.trust(pack, joinDigests(whole))
 }
+
+function* knownDamage(pack: string, distrusted: Uint8Array): Generator<Finding> {
+  for (let chunk = 0; chunk < countOf(distrusted); chunk += 1)
+    yield damagedChunk(pack, digestAt(distrusted, chunk), 'was found damaged')
+}
+
+const damagedChunk = (pack: string, digest: Uint8Array, problem: string): Finding =>
+  finding(
+    'damaged-chunk',
+    `Chunk ${hexOf(digest)} in pack ${pack} ${problem}: restore the pack from a backup, or upload one of the images that use it again, which mends all of them.`,
+    [digest],
+    packKey(pack),
+  )
 
 /** What the index says of a pack, where its footer cannot be read; no CRC. */
 const entriesOf = (columns: ChunkColumns): Omit<PackEntry, 'crc'>[] =>
@@ -138,29 +174,41 @@ function* compare(pack: string, entries: readonly PackEntry[], columns: ChunkCol
   }
 }
 
+type Entry = Omit<PackEntry, 'crc'> & { readonly crc?: number }
+
+/** @returns digests of the chunks that are as they should be */
 async function* checkEntries(
-  { blobs, workers }: Engine,
+  { blobs, index, workers }: Engine,
   pack: string,
-  entries: readonly (Omit<PackEntry, 'crc'> & { readonly crc?: number })[],
-): AsyncGenerator<Finding> {
+  entries: readonly Entry[],
+): AsyncGenerator<Finding, Uint8Array[]> {
+  const whole: Uint8Array[] = []
   for (let next = 0; next < entries.length; ) {
     const first = next
     const from = entries[first]!.offset
-    const endOf = ({ offset, storedBytes }: { offset: number; storedBytes: number }) => offset + storedBytes
     do next += 1
     while (next < entries.length && endOf(entries[next]!) - from <= BATCH_BYTES)
     const batch = entries.slice(first, next)
-    const bytes = await blobs.read(packKey(pack), from, endOf(batch.at(-1)!) - from)
-    const chunks = batch.map((entry): StoredChunk => ({ ...entry, input: 0, at: entry.offset - from, to: 0 }))
-    const { damaged } = await workers.run({ kind: 'decode', inputs: [bytes], chunks })
-    for (const [index, { digest, offset, storedBytes, crc }] of batch.entries()) {
+    const { inputs, places } = await readBatch(blobs, pack, batch)
+    const readable = batch.flatMap((entry, at) => (places[at] ? [{ entry, ...places[at] }] : []))
+    const chunks = readable.map(({ entry, input, at }): StoredChunk => ({ ...entry, input, at, to: 0 }))
+    const { damaged } = await workers.run({ kind: 'decode', inputs, chunks })
+    const isWhole = ({ entry: { storedBytes, crc }, input, at }: (typeof readable)[number], place: number): boolean =>
       // a bit of the frame that no decoder looks at leaves the digest right: the CRC finds it
-      const crcFails = crc !== undefined && crcOf(bytes.subarray(offset - from, offset - from + storedBytes)) !== crc
-      if (!crcFails && !damaged.includes(index)) continue
-      const message = `Chunk ${hexOf(digest)} in pack ${pack} is damaged: restore the pack from a backup; without one, delete the images that use it, collect, and upload them again.`
-      yield finding('damaged-chunk', message, [digest], packKey(pack))
+      !damaged.includes(place) && (crc === undefined || crcOf(inputs[input]!.subarray(at, at + storedBytes)) === crc)
+    const good = new Set(readable.filter(isWhole).map(({ entry }) => entry))
+    for (const entry of batch) {
+      if (good.has(entry)) {
+        whole.push(entry.digest)
+        continue
+      }
+      const { packs } = await index.locate(entry.digest)
+      if (packs.length > 0 && packs[0] !== pack) continue // it came again since, or was moved: nothing reads this copy
+      await index.distrust(pack, entry.digest)
+      yield damagedChunk(pack, entry.digest, 'is damaged')
     }
   }
+  return whole
 }
 
 /** Walks the live manifests: adds each to the findings that it reaches, and finds what is missing altogether. */

@@ -4,6 +4,7 @@ import type { BlobStore } from '../blobs/blob-store.ts'
 import { ByteCache } from './byte-cache.ts'
 import type { Counters } from './counters.ts'
 import { DIGEST_BYTES, digestAt, digestOfManifest, hexOf, isZeroAt, joinDigests, keyAt, keyOf, sha256 } from './digests.ts'
+import { distrustDamaged } from './distrust.ts'
 import type { ChunkIndex, Locations } from './index/chunk-index.ts'
 import { chunksOf, MAX_ROOT_BYTES, PAGE_ENTRIES, parsePage, parseRoot, type Root } from './manifest-format.ts'
 import { CODEC_PLAIN, packKey } from './pack-format.ts'
@@ -169,7 +170,10 @@ export class ChunkReader {
     return Math.min(this.#chunkBytes, root.fileBytes - chunk * this.#chunkBytes)
   }
 
-  /** A collector may move a chunk between the look-up and the read: then it is looked up once more. */
+  /**
+   * A chunk may have moved since it was looked up: by a collector, or since its copy was damaged and it came again. So it is
+   * looked up once more; what is damaged then is distrusted.
+   */
   async #withPlaces<T>(
     manifest: OpenManifest,
     page: number,
@@ -182,10 +186,11 @@ export class ChunkReader {
     try {
       return await fetch(places)
     } catch (error) {
-      if (!isServiceError(error, 'not-found')) throw error
+      if (!isDamage(error)) throw error
       for (const { entry } of wanted) this.#locations.delete(groupKey(pageKey, entry))
       const newPlaces = await this.#locate(pageKey, entries, wanted)
-      return await fetch(newPlaces).catch((again) => {
+      return await fetch(newPlaces).catch(async (again) => {
+        if (isDamage(again)) await this.#distrust(wanted, newPlaces)
         if (!isServiceError(again, 'not-found')) throw again
         throw new ServiceError('corrupt', `Chunks of manifest ${manifest.name} are gone: run "imprint store check".`, {
           manifest: manifest.name,
@@ -193,6 +198,12 @@ export class ChunkReader {
         })
       })
     }
+  }
+
+  /** What cannot be marked now, since the index fails, is found again by the next read. */
+  async #distrust(wanted: readonly { readonly digest: Uint8Array }[], places: readonly Place[]): Promise<void> {
+    const suspects = places.flatMap((place, index) => (place.pack === '' ? [] : [{ ...place, digest: wanted[index]!.digest }]))
+    await distrustDamaged(this.#blobs, this.#index, suspects).catch(() => undefined)
   }
 
   /** Where each wanted chunk lies. Looks groups of entries up, and keeps the answers. */
@@ -306,12 +317,14 @@ export class ChunkReader {
           pack: place.pack,
         })
       } catch (error) {
-        if (!isServiceError(error, 'not-found')) throw error
-        if (attempt === 2)
-          throw new ServiceError('corrupt', `The ${what} is gone with pack ${place.pack}: run "imprint store check".`, {
-            digest: hexOf(digest),
-            pack: place.pack,
-          })
+        if (!isDamage(error)) throw error
+        if (attempt === 1) continue
+        await this.#distrust([{ digest }], [place])
+        if (isServiceError(error, 'corrupt')) throw error
+        throw new ServiceError('corrupt', `The ${what} is gone with pack ${place.pack}: run "imprint store check".`, {
+          digest: hexOf(digest),
+          pack: place.pack,
+        })
       }
     }
   }
@@ -382,6 +395,9 @@ function assertPlaces(wanted: readonly Wanted[], places: readonly Place[]): void
   const lost = places.findIndex(({ pack }) => pack === '')
   if (lost !== -1) throw new ServiceError('not-found', 'A chunk is not in the index.', { digest: hexOf(wanted[lost]!.digest) })
 }
+
+/** Bytes that are gone or are not what they should be; not a disk that does not answer. */
+const isDamage = (error: unknown): boolean => isServiceError(error, 'not-found') || isServiceError(error, 'corrupt')
 
 const damagedChunk = ({ name }: OpenManifest, { digest }: Wanted, { pack }: Place): ServiceError =>
   new ServiceError('corrupt', `Chunk ${hexOf(digest)} in pack ${pack} is damaged: run "imprint store check".`, {

@@ -52,7 +52,10 @@ export interface ChunkStore {
    */
   collect(live: () => AsyncIterable<string>, options?: JobOptions): Promise<CollectReport>
 
-  /** Reads and verifies packs, index and the given manifests. Yields each fault with the manifests that it touches. */
+  /**
+   * Reads and verifies packs, index and the given manifests. Yields each fault with the manifests that it touches. Chunks that it
+   * finds damaged count as lacking from now on: the same bytes again, in whatever file, mend all that use them.
+   */
   check(live: () => AsyncIterable<string>, options?: JobOptions & { readonly readData?: boolean }): AsyncIterable<StoreFault>
 
   /** Makes the index again from the packs' footers and the live manifests. */

@@ -1,5 +1,7 @@
 import { isServiceError } from '../../base/errors.ts'
 import type { BlobStore } from '../blobs/blob-store.ts'
+import { digestAt } from './digests.ts'
+import { distrustDamaged, type PlacedChunk } from './distrust.ts'
 import type { ChunkIndex } from './index/chunk-index.ts'
 import { ENTRY_BYTES, PACK_PREFIX, type PackEntry, packKey, parseFooter, parseTrailer, TRAILER_BYTES } from './pack-format.ts'
 import { columnsOf } from './pack-writer.ts'
@@ -44,16 +46,39 @@ export async function reconcile(
   return entered
 }
 
-/** @returns the number of its chunks; undefined: its footer is damaged, which `check` reports */
+const noRefs = { chunks: new Uint32Array(0), holds: new Float64Array(0) }
+
+/**
+ * Of chunks that lie in two packs one copy may be damaged: the one that came again is entered in its place.
+ * @returns the number of its chunks; undefined: its footer is damaged, which `check` reports
+ */
 async function enterPack(blobs: BlobStore, index: ChunkIndex, pack: string): Promise<number | undefined> {
   try {
     const { entries, packBytes } = await readFooter(blobs, pack)
-    await index.addPack(pack, packBytes, columnsOf(entries), { chunks: new Uint32Array(0), holds: new Float64Array(0) }, [])
+    const enter = () => index.addPack(pack, packBytes, columnsOf(entries), noRefs, [])
+    const elsewhere = await enter()
+    if (elsewhere.length > 0 && (await distrustDamaged(blobs, index, await placesOf(index, elsewhere))) > 0) await enter()
     return entries.length
   } catch (error) {
     if (isServiceError(error, 'corrupt') || isServiceError(error, 'not-found')) return undefined
     throw error
   }
+}
+
+async function placesOf(index: ChunkIndex, digests: Uint8Array): Promise<PlacedChunk[]> {
+  const found = await index.locate(digests)
+  return [...found.pack.keys()].flatMap((at) => {
+    const pack = found.packs[found.pack[at]!]
+    if (pack === undefined) return []
+    return {
+      digest: digestAt(digests, at),
+      pack,
+      offset: found.offsets[at]!,
+      storedBytes: found.storedBytes[at]!,
+      plainBytes: found.plainBytes[at]!,
+      codec: found.codecs[at]!,
+    }
+  })
 }
 
 /** @throws ServiceError `corrupt`, `not-found` */

@@ -1,11 +1,11 @@
 import { isServiceError } from '../../base/errors.ts'
 import { MiB } from '../../base/units.ts'
 import type { JobOptions } from './chunk-store.ts'
-import { countOf, digestAt } from './digests.ts'
+import { countOf, digestAt, joinDigests } from './digests.ts'
+import { endOf, readBatch } from './distrust.ts'
 import type { Engine } from './engine.ts'
-import type { PackRow } from './index/chunk-index.ts'
-import { PACK_BYTES, packKey } from './pack-format.ts'
-import type { StoredChunk } from './workers/jobs.ts'
+import type { ChunkColumns, PackRow } from './index/chunk-index.ts'
+import { PACK_BYTES } from './pack-format.ts'
 
 /** A pack is rewritten when less than half of it is in use … */
 const LIVE_SHARE = 0.5
@@ -14,8 +14,9 @@ const SMALL_BYTES = PACK_BYTES / 4
 const BATCH_BYTES = MiB
 
 /**
- * Moves what is in use out of packs that are mostly garbage or small. Every chunk is verified before it is moved; a pack with a
- * damaged chunk stays as it is. The old packs are empty for the index afterwards, once the new ones are durable.
+ * Moves what is in use out of packs that are mostly garbage, small, or were found damaged somewhere. Every chunk is verified before it is
+ * moved; damaged ones are distrusted and stay, and their packs with them. The old packs are otherwise empty for the index
+ * afterwards, once the new ones are durable.
  * @returns packs whose chunks were moved
  */
 export async function repack(
@@ -29,8 +30,9 @@ export async function repack(
   for (const { pack } of chosen) {
     assertGoesOn()
     try {
-      for (const promise of await movePack(engine, pack)) durable.add(promise)
-      moved += 1
+      const promises = await movePack(engine, pack)
+      for (const promise of promises) durable.add(promise)
+      if (promises.length > 0) moved += 1
     } catch (error) {
       if (!isServiceError(error, 'corrupt') && !isServiceError(error, 'not-found')) throw error // `check` reports those
     }
@@ -45,39 +47,39 @@ function choose(rows: readonly PackRow[]): PackRow[] {
   const living = rows.filter(({ state, liveChunks }) => state === 'sealed' && liveChunks > 0)
   const isSparse = ({ liveBytes, packBytes }: PackRow) => liveBytes < packBytes * LIVE_SHARE
   const isSmall = ({ liveBytes }: PackRow) => liveBytes < SMALL_BYTES
-  const small = living.filter(isSmall)
-  return living.filter((row) => (isSmall(row) ? small.length > 1 || isSparse(row) : isSparse(row)))
+  const small = living.filter((row) => isSmall(row) && !row.isSuspect)
+  return living.filter((row) => row.isSuspect || (isSmall(row) ? small.length > 1 || isSparse(row) : isSparse(row)))
 }
 
 async function movePack({ blobs, index, workers, writer }: Engine, pack: string): Promise<Promise<void>[]> {
-  const columns = await index.chunksOfPack(pack)
+  const all = chunksOf(await index.chunksOfPack(pack))
   const durable = new Set<Promise<void>>()
-  for (let next = 0; next < countOf(columns.digests); ) {
+  for (let next = 0; next < all.length; ) {
     const first = next
-    const from = columns.offsets[first]!
-    const endOf = (chunk: number) => columns.offsets[chunk]! + columns.storedBytes[chunk]!
     do next += 1
-    while (next < countOf(columns.digests) && endOf(next) - from <= BATCH_BYTES)
-    const bytes = await blobs.read(packKey(pack), from, endOf(next - 1) - from)
-    const chunks = Array.from({ length: next - first }, (_, index): StoredChunk => {
-      const at = first + index
-      return {
-        input: 0,
-        at: columns.offsets[at]! - from,
-        storedBytes: columns.storedBytes[at]!,
-        plainBytes: columns.plainBytes[at]!,
-        codec: columns.codecs[at]!,
-        digest: digestAt(columns.digests, at).slice(),
-        to: 0,
-      }
-    })
-    const { damaged } = await workers.run({ kind: 'decode', inputs: [bytes], chunks })
-    for (const [index, { at, storedBytes, digest, plainBytes, codec }] of chunks.entries()) {
-      if (damaged.includes(index)) continue // stays where it is, and its pack with it
-      const kind = columns.kinds[first + index]!
-      const moved = await writer.move({ digest, bytes: bytes.subarray(at, at + storedBytes), plainBytes, kind, codec }, pack)
-      durable.add(moved.durable)
+    while (next < all.length && endOf(all[next]!) - all[first]!.offset <= BATCH_BYTES)
+    const batch = all.slice(first, next)
+    const { inputs, places } = await readBatch(blobs, pack, batch)
+    const readable = batch.flatMap((chunk, at) => (places[at] ? [{ ...chunk, ...places[at], to: 0 }] : []))
+    const { damaged } = await workers.run({ kind: 'decode', inputs, chunks: readable })
+    const whole = readable.filter((_, place) => !damaged.includes(place))
+    for (const { digest, input, at, storedBytes, plainBytes, kind, codec } of whole) {
+      const bytes = inputs[input]!.subarray(at, at + storedBytes)
+      durable.add((await writer.move({ digest, bytes, plainBytes, kind, codec }, pack)).durable)
     }
+    const offsets = new Set(whole.map(({ offset }) => offset))
+    const stay = batch.filter(({ offset }) => !offsets.has(offset))
+    if (stay.length > 0) await index.distrust(pack, joinDigests(stay.map(({ digest }) => digest)))
   }
   return [...durable]
 }
+
+const chunksOf = (columns: ChunkColumns) =>
+  Array.from({ length: countOf(columns.digests) }, (_, chunk) => ({
+    digest: digestAt(columns.digests, chunk).slice(),
+    offset: columns.offsets[chunk]!,
+    storedBytes: columns.storedBytes[chunk]!,
+    plainBytes: columns.plainBytes[chunk]!,
+    kind: columns.kinds[chunk]!,
+    codec: columns.codecs[chunk]!,
+  }))

@@ -153,6 +153,57 @@ export function chunkIndexSuite(adapter: string, open: () => Promise<ChunkIndex>
     assert.equal((await index.totals()).chunks, 2)
   })
 
+  must('take a distrusted chunk for lacking until a new copy comes, which all that use it find', async (index) => {
+    const one = await index.begin('p')
+    await index.addPack(pack('a'), 1000, packOf('x', 'y'), refsTo(one, 2), [])
+    await index.complete(one, { digest: digest('one'), fileBytes: 1, allocatedBytes: 1 })
+    await index.commit(one)
+    await index.distrust(pack('a'), digests('x', 'z'))
+    assert.deepEqual((await index.distrusted(pack('a'))).length, 32)
+    const session = await index.beginSession('s', 'p')
+    assert.deepEqual([...(await index.claimOwned(session, digests('x', 'y')))], [0, PLAIN])
+    const two = await index.begin('q')
+    assert.deepEqual([...(await index.claim(two, digests('x', 'y')))], [0, PLAIN])
+    assert.deepEqual((await index.locate(digests('x'))).packs, [pack('a')], 'it can still be tried')
+    assert.deepEqual(await index.manifestsUsing(digests('x')), [digest('one')])
+
+    const longer = { ...packOf('x'), storedBytes: Uint32Array.of(STORED + 5) }
+    assert.equal((await index.addPack(pack('b'), 500, longer, refsTo(two, 1), [])).length, 0)
+    assert.deepEqual((await index.locate(digests('x'))).packs, [pack('b')])
+    assert.deepEqual(
+      (await index.packs()).map(({ liveChunks, liveBytes, isSuspect }) => [liveChunks, liveBytes, isSuspect]),
+      [
+        [1, STORED, true],
+        [1, STORED + 5, false],
+      ],
+    )
+    assert.deepEqual([...(await index.claim(await index.begin('q'), digests('x')))], [PLAIN])
+    assert.deepEqual([...(await index.claimOwned(session, digests('x')))], [PLAIN])
+    assert.equal((await index.findManifest(digest('one')))?.storedBytes, 2 * STORED + 5)
+    await index.complete(two, { digest: digest('two'), fileBytes: 1, allocatedBytes: 1 })
+    assert.equal((await index.findManifest(digest('two')))?.storedBytes, 2 * STORED + 5, 'counted once')
+  })
+
+  must('distrust a copy, and not the chunk that is elsewhere by now', async (index) => {
+    const hold = await index.begin('p')
+    await index.addPack(pack('a'), 1000, packOf('x', 'y'), refsTo(hold, 2), [])
+    await index.addPack(pack('b'), 1000, packOf('x'), noRefs, [pack('a')])
+    await index.distrust(pack('a'), digests('x', 'y'))
+    assert.deepEqual([...(await index.claim(hold, digests('x', 'y')))], [PLAIN, 0])
+    await index.trust(pack('b'), digests('y'))
+    assert.deepEqual([...(await index.claim(hold, digests('y')))], [0])
+    await index.addPack(pack('a'), 1000, packOf('y'), noRefs, [])
+    assert.deepEqual([...(await index.claim(hold, digests('y')))], [0], 'the same pack again is no new copy')
+    await index.trust(pack('a'), digests('y'))
+    assert.deepEqual([...(await index.claim(hold, digests('y')))], [PLAIN])
+  })
+
+  must('say which chunks of a pack stayed in others', async (index) => {
+    assert.equal((await index.addPack(pack('a'), 1000, packOf('x', 'y'), noRefs, [])).length, 0)
+    assert.deepEqual(await index.addPack(pack('b'), 1000, packOf('z', 'y'), noRefs, []), digests('y'))
+    assert.equal((await index.addPack(pack('b'), 1000, packOf('z'), noRefs, [])).length, 0)
+  })
+
   must('do all of a batch that can be done, when one call of it fails', async (index) => {
     const calls = [index.begin('p'), index.claim(999, digests('x')), index.begin('p')] as const
     const results = await Promise.allSettled(calls)

@@ -14,8 +14,8 @@ export interface ChunkIndex {
   findSession(session: string): Promise<{ readonly hold: number; readonly owner: string } | undefined>
 
   /**
-   * Looks chunks up, and makes `hold` keep those that are found.
-   * @returns plain bytes of each chunk; 0: not in the store, or its pack is lost
+   * Looks chunks up, and makes `hold` keep those that are found; also those that are distrusted, as they may come again.
+   * @returns plain bytes of each chunk; 0: not in the store, distrusted, or its pack is lost
    * @throws ServiceError `conflict` where the hold is gone
    */
   claim(hold: number, digests: Uint8Array): Promise<Uint32Array>
@@ -26,9 +26,16 @@ export interface ChunkIndex {
   registerPack(pack: string): Promise<void>
   /**
    * The pack is durable: enters its chunks with their refs, in one durable transaction. A chunk that another pack has stays
-   * there, unless that pack is lost or in `movedFrom`.
+   * there, unless that pack is lost or in `movedFrom`, or its copy is distrusted: then all that use the chunk find the new one.
+   * @returns digests of the chunks that stayed in other packs
    */
-  addPack(pack: string, packBytes: number, chunks: ChunkColumns, refs: RefColumns, movedFrom: readonly string[]): Promise<void>
+  addPack(
+    pack: string,
+    packBytes: number,
+    chunks: ChunkColumns,
+    refs: RefColumns,
+    movedFrom: readonly string[],
+  ): Promise<Uint8Array>
   /** The pack could not be written. */
   forgetPack(pack: string): Promise<void>
 
@@ -78,6 +85,15 @@ export interface ChunkIndex {
   removePack(pack: string): Promise<boolean>
   /** The blob is not there: until its chunks come again they count as lacking. */
   losePack(pack: string): Promise<void>
+  /**
+   * What the pack holds of these chunks is damaged: whoever brings one is told that it is lacking, until a pack with a new copy
+   * is added. Nothing changes for chunks that are elsewhere by now. Durable.
+   */
+  distrust(pack: string, digests: Uint8Array): Promise<void>
+  /** What the pack holds of these chunks was read and is right: takes back what `distrust` said of it. */
+  trust(pack: string, digests: Uint8Array): Promise<void>
+  /** Digests of the chunks of the pack that are distrusted. */
+  distrusted(pack: string): Promise<Uint8Array>
   /** Digests of manifests in use that keep any of these chunks. */
   manifestsUsing(digests: Uint8Array): Promise<readonly Uint8Array[]>
   /** Forgets everything but sessions' names: packs, chunks, manifests, refs. */
@@ -131,8 +147,10 @@ export interface PackRow {
   readonly state: 'writing' | 'sealed' | 'lost'
   readonly packBytes: number
   readonly liveChunks: number
-  /** Stored bytes of the chunks that the index finds in this pack. */
+  /** Stored bytes of the chunks that the index finds in this pack, distrusted ones included. */
   readonly liveBytes: number
+  /** Something in it was distrusted once: the next collection moves what is whole out of it. */
+  readonly isSuspect: boolean
 }
 
 export interface IndexTotals {

@@ -1,9 +1,8 @@
 import { DatabaseSync, type SQLInputValue, type StatementSync } from 'node:sqlite'
 import { ServiceError } from '../../../../base/errors.ts'
-import { countOf, DIGEST_BYTES, digestAt } from '../../digests.ts'
+import { countOf, DIGEST_BYTES, digestAt, joinDigests } from '../../digests.ts'
 import type { ChunkColumns, CompletedManifest, IndexTotals, Locations, ManifestRow, PackRow, RefColumns } from '../chunk-index.ts'
 
-const SCHEMA_VERSION = 1
 const CACHE_KIB = 8 * 1024
 /** Refs that one call may remove: bounds how long the calls behind it wait, to some milliseconds. */
 const REFS_A_CALL = 4096
@@ -21,8 +20,12 @@ const WRITING = 0
 const SEALED = 1
 const LOST = 2
 
-/** Chunk ids come from a counter and not from the table, so that none is used twice while a collector holds marks on ids. */
-const schema = `
+/**
+ * The database's `user_version` says how many of these it has been through. Chunk ids come from a counter and not from the table,
+ * so that none is used twice while a collector holds marks on ids.
+ */
+const migrations: readonly string[] = [
+  `
   CREATE TABLE packs(
     id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, state INTEGER NOT NULL, bytes INTEGER NOT NULL DEFAULT 0,
     live_chunks INTEGER NOT NULL DEFAULT 0, live_bytes INTEGER NOT NULL DEFAULT 0, live_plain INTEGER NOT NULL DEFAULT 0
@@ -40,9 +43,24 @@ const schema = `
   CREATE INDEX manifests_by_owner ON manifests(owner, id);
   CREATE TABLE refs(chunk INTEGER NOT NULL, manifest INTEGER NOT NULL, PRIMARY KEY(chunk, manifest)) STRICT, WITHOUT ROWID;
   CREATE INDEX refs_by_manifest ON refs(manifest, chunk);
-`
+`,
+  `
+  ALTER TABLE chunks ADD COLUMN distrusted INTEGER NOT NULL DEFAULT 0;
+  CREATE INDEX chunks_distrusted ON chunks(pack) WHERE distrusted = 1;
+  ALTER TABLE packs ADD COLUMN suspect INTEGER NOT NULL DEFAULT 0;
+`,
+]
 
 type Row = Record<string, unknown>
+
+interface FoundChunk {
+  readonly id: number
+  readonly stored: number
+  readonly plain: number
+  /** Neither distrusted nor in a lost pack. */
+  readonly isSound: boolean
+}
+const noChunk: FoundChunk = { id: 0, stored: 0, plain: 0, isSound: false }
 
 /**
  * The index's tables in SQLite, synchronous: runs on the index's own thread, each call inside a transaction that the thread
@@ -62,13 +80,14 @@ export class ChunkTables {
       this.#db.exec(`PRAGMA cache_size = -${CACHE_KIB}; PRAGMA temp_store = MEMORY; PRAGMA journal_size_limit = 16777216`)
       this.#db.exec('BEGIN IMMEDIATE')
       const version = Number(this.#one('PRAGMA user_version')?.user_version)
-      if (version > SCHEMA_VERSION)
+      if (version > migrations.length)
         throw new ServiceError(
           'unsupported',
           'The index was made by a later version of Imprint: use that, or delete the index file.',
           { version },
         )
-      if (version === 0) this.#db.exec(`${schema}; PRAGMA user_version = ${SCHEMA_VERSION}`)
+      for (const migration of migrations.slice(version)) this.#db.exec(migration)
+      this.#db.exec(`PRAGMA user_version = ${migrations.length}`)
       this.#run('UPDATE manifests SET state = ? WHERE state = ?', DROPPED, LEASED)
       this.#nextChunk = Number(this.#one('SELECT coalesce(max(id), 0) + 1 AS next FROM chunks')?.next)
       for (const { id } of this.#all('SELECT id FROM packs WHERE state = ?', LOST)) this.#lostPacks.add(Number(id))
@@ -131,7 +150,7 @@ export class ChunkTables {
     for (let index = 0; index < found.length; index += 1) {
       const chunk = this.#findChunk(digestAt(digests, index))
       if (!chunk) continue
-      found[index] = chunk.plain
+      if (chunk.isSound) found[index] = chunk.plain
       keptBytes += this.#ref(chunk.id, hold) * chunk.stored
     }
     this.#addStored(hold, keptBytes)
@@ -149,8 +168,9 @@ export class ChunkTables {
     const found = new Uint32Array(countOf(digests))
     let keptBytes = 0
     for (let index = 0; index < found.length; index += 1) {
-      const chunk = this.#findChunk(digestAt(digests, index)) ?? { id: 0, stored: 0, plain: 0 } // 0: the same work for nothing
+      const chunk = this.#findChunk(digestAt(digests, index)) ?? noChunk // the same work for nothing
       if (!holds.some((id) => this.#one('SELECT 1 FROM refs WHERE chunk = ? AND manifest = ?', chunk.id, id))) continue
+      if (!chunk.isSound) continue
       found[index] = chunk.plain
       keptBytes += this.#ref(chunk.id, hold) * chunk.stored
     }
@@ -162,13 +182,20 @@ export class ChunkTables {
     this.#run('INSERT INTO packs(name, state) VALUES(?, ?) ON CONFLICT(name) DO NOTHING', pack, WRITING)
   }
 
-  addPack(pack: string, packBytes: number, chunks: ChunkColumns, refs: RefColumns, movedFrom: readonly string[]): void {
+  addPack(pack: string, packBytes: number, chunks: ChunkColumns, refs: RefColumns, movedFrom: readonly string[]): Uint8Array {
     this.registerPack(pack)
     const packId = this.#packId(pack)
     const givesUp = new Set([...movedFrom.map((name) => this.#packId(name)), ...this.#lostPacks])
     this.#lostPacks.delete(packId)
+    const changed = new Set([packId, ...givesUp])
+    const elsewhere: Uint8Array[] = []
     const ids = new Float64Array(countOf(chunks.digests))
-    for (let index = 0; index < ids.length; index += 1) ids[index] = this.#enter(packId, chunks, index, givesUp)
+    for (let index = 0; index < ids.length; index += 1) {
+      const { id, from, stays } = this.#enter(packId, chunks, index, givesUp)
+      ids[index] = id
+      changed.add(from)
+      if (stays) elsewhere.push(digestAt(chunks.digests, index))
+    }
     const keptBytes = new Map<number, number>()
     for (const [at, chunk] of refs.chunks.entries()) {
       const hold = refs.holds[at]!
@@ -178,7 +205,8 @@ export class ChunkTables {
     }
     for (const [hold, bytes] of keptBytes) this.#addStored(hold, bytes)
     this.#run('UPDATE packs SET state = ?, bytes = ? WHERE id = ?', SEALED, packBytes, packId)
-    for (const id of [packId, ...givesUp]) this.#recount(id)
+    for (const id of changed) this.#recount(id)
+    return joinDigests(elsewhere)
   }
 
   forgetPack(pack: string): void {
@@ -372,12 +400,13 @@ export class ChunkTables {
   }
 
   packs(): PackRow[] {
-    return this.#all('SELECT name, state, bytes, live_chunks, live_bytes FROM packs ORDER BY id').map((row) => ({
+    return this.#all('SELECT name, state, bytes, live_chunks, live_bytes, suspect FROM packs ORDER BY id').map((row) => ({
       pack: String(row.name),
       state: packStates[Number(row.state)]!,
       packBytes: Number(row.bytes),
       liveChunks: Number(row.live_chunks),
       liveBytes: Number(row.live_bytes),
+      isSuspect: row.suspect === 1,
     }))
   }
 
@@ -407,6 +436,19 @@ export class ChunkTables {
   losePack(pack: string): void {
     this.#run('UPDATE packs SET state = ? WHERE name = ?', LOST, pack)
     this.#lostPacks.add(this.#packId(pack))
+  }
+
+  distrust(pack: string, digests: Uint8Array): void {
+    if (this.#setDistrusted(pack, digests, 1) > 0) this.#run('UPDATE packs SET suspect = 1 WHERE name = ?', pack)
+  }
+
+  trust(pack: string, digests: Uint8Array): void {
+    this.#setDistrusted(pack, digests, 0)
+  }
+
+  distrusted(pack: string): Uint8Array {
+    const rows = this.#all('SELECT digest FROM chunks WHERE distrusted = 1 AND pack = ? ORDER BY offset', this.#packId(pack))
+    return joinDigests(rows.map(({ digest }) => digest as Uint8Array))
   }
 
   manifestsUsing(digests: Uint8Array): Uint8Array[] {
@@ -451,10 +493,29 @@ export class ChunkTables {
     return String(row.owner)
   }
 
-  #findChunk(digest: Uint8Array): { id: number; stored: number; plain: number } | undefined {
-    const row = this.#one('SELECT id, stored, plain, pack FROM chunks WHERE digest = ?', digest)
-    if (!row || this.#lostPacks.has(Number(row.pack))) return undefined
-    return { id: Number(row.id), stored: Number(row.stored), plain: Number(row.plain) }
+  #findChunk(digest: Uint8Array): FoundChunk | undefined {
+    const row = this.#one('SELECT id, stored, plain, pack, distrusted FROM chunks WHERE digest = ?', digest)
+    if (!row) return undefined
+    return {
+      id: Number(row.id),
+      stored: Number(row.stored),
+      plain: Number(row.plain),
+      isSound: row.distrusted === 0 && !this.#lostPacks.has(Number(row.pack)),
+    }
+  }
+
+  /** @returns how many of the chunks the pack has */
+  #setDistrusted(pack: string, digests: Uint8Array, distrusted: 0 | 1): number {
+    const packId = this.#packId(pack)
+    let chunks = 0
+    for (let index = 0; index < countOf(digests); index += 1)
+      chunks += this.#run(
+        'UPDATE chunks SET distrusted = ? WHERE digest = ? AND pack = ?',
+        distrusted,
+        digestAt(digests, index),
+        packId,
+      )
+    return chunks
   }
 
   /** @returns 1 where the ref is new */
@@ -466,12 +527,17 @@ export class ChunkTables {
     this.#run('UPDATE manifests SET stored_bytes = stored_bytes + ?, touched_at = ? WHERE id = ?', bytes, Date.now(), hold)
   }
 
-  /** @returns the chunk's id */
-  #enter(packId: number, chunks: ChunkColumns, index: number, givesUp: ReadonlySet<number>): number {
+  /** @returns the chunk's id, the pack where it was until now, and whether it stays there although that is another one */
+  #enter(
+    packId: number,
+    chunks: ChunkColumns,
+    index: number,
+    givesUp: ReadonlySet<number>,
+  ): { id: number; from: number; stays: boolean } {
     const digest = digestAt(chunks.digests, index)
-    const facts = [packId, chunks.offsets[index]!, chunks.storedBytes[index]!, chunks.plainBytes[index]!]
-    const more = [chunks.kinds[index]!, chunks.codecs[index]!]
-    const existing = this.#one('SELECT id, pack FROM chunks WHERE digest = ?', digest)
+    const stored = chunks.storedBytes[index]!
+    const facts = [packId, chunks.offsets[index]!, stored, chunks.plainBytes[index]!, chunks.kinds[index]!, chunks.codecs[index]!]
+    const existing = this.#one('SELECT id, pack, stored, distrusted FROM chunks WHERE digest = ?', digest)
     if (!existing) {
       const id = this.#nextChunk
       this.#nextChunk += 1
@@ -480,19 +546,27 @@ export class ChunkTables {
         id,
         digest,
         ...facts,
-        ...more,
       )
-      return id
+      return { id, from: packId, stays: false }
     }
     const id = Number(existing.id)
-    if (givesUp.has(Number(existing.pack)))
+    const from = Number(existing.pack)
+    const isNewCopy = from !== packId && existing.distrusted === 1
+    if (!isNewCopy && !givesUp.has(from)) return { id, from, stays: from !== packId }
+    this.#run(
+      `UPDATE chunks SET distrusted = CASE WHEN pack = ?1 THEN distrusted ELSE 0 END,
+         pack = ?1, offset = ?2, stored = ?3, plain = ?4, kind = ?5, codec = ?6 WHERE id = ?7`,
+      ...facts,
+      id,
+    )
+    const grown = stored - Number(existing.stored)
+    if (grown !== 0)
       this.#run(
-        'UPDATE chunks SET pack = ?, offset = ?, stored = ?, plain = ?, kind = ?, codec = ? WHERE id = ?',
-        ...facts,
-        ...more,
+        'UPDATE manifests SET stored_bytes = stored_bytes + ? WHERE id IN (SELECT manifest FROM refs WHERE chunk = ?)',
+        grown,
         id,
       )
-    return id
+    return { id, from, stays: false }
   }
 
   #recount(packId: number): void {

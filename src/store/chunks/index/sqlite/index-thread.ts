@@ -5,7 +5,7 @@ import { ChunkTables } from './chunk-tables.ts'
 import type { Answer, Answers, Batch, Call, CallName, Failure } from './messages.ts'
 
 /** What others rely on as soon as it is answered. The rest may be lost by a power cut, and is found again when opening. */
-const durableCalls: ReadonlySet<CallName> = new Set(['beginSession', 'addPack', 'complete', 'removePack', 'clear'])
+const durableCalls: ReadonlySet<CallName> = new Set(['beginSession', 'addPack', 'complete', 'removePack', 'distrust', 'clear'])
 
 const port = parentPort
 if (!port) throw new Error('index-thread.ts runs as a worker thread')

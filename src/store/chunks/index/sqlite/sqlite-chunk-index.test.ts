@@ -29,6 +29,27 @@ test('leases end with the process, sessions and manifests do not', async () => {
   await second.close()
 })
 
+test('what is distrusted stays so after a restart', async () => {
+  const path = await freshPath()
+  const digest = new Uint8Array(32).fill(7)
+  const one = Uint32Array.of(1)
+  const columns = {
+    digests: digest,
+    offsets: one,
+    storedBytes: one,
+    plainBytes: one,
+    kinds: new Uint8Array(1),
+    codecs: new Uint8Array(1),
+  }
+  const first = await SqliteChunkIndex.open(path)
+  await first.addPack('a'.repeat(32), 100, columns, { chunks: new Uint32Array(0), holds: new Float64Array(0) }, [])
+  await first.distrust('a'.repeat(32), digest)
+  await first.close()
+  const second = await SqliteChunkIndex.open(path)
+  assert.deepEqual([...(await second.claim(await second.begin('p'), digest))], [0])
+  await second.close()
+})
+
 test('a file that is no index is refused with what to do about it', async () => {
   const path = await freshPath()
   await writeFile(path, 'this is not a database, and long enough to be looked at as one'.repeat(100))

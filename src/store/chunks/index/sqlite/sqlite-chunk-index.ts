@@ -80,6 +80,9 @@ export class SqliteChunkIndex implements ChunkIndex {
   chunksOfPack = (pack: string) => this.#call('chunksOfPack', pack)
   removePack = (pack: string) => this.#call('removePack', pack)
   losePack = (pack: string) => this.#call('losePack', pack)
+  distrust = (pack: string, digests: Uint8Array) => this.#call('distrust', pack, digests)
+  trust = (pack: string, digests: Uint8Array) => this.#call('trust', pack, digests)
+  distrusted = (pack: string) => this.#call('distrusted', pack)
   manifestsUsing = (digests: Uint8Array) => this.#call('manifestsUsing', digests)
   clear = () => this.#call('clear')
 
