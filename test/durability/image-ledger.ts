@@ -29,6 +29,13 @@ export class ImageLedger {
     return [...this.#entries.keys()]
   }
 
+  /** As it stands now. */
+  copy(): ImageLedger {
+    const copy = new ImageLedger()
+    for (const [id, entry] of this.#entries) copy.#entries.set(id, { ...entry })
+    return copy
+  }
+
   activeIds(): readonly string[] {
     return this.ids.filter((id) => this.#entries.get(id)?.certain.is === 'active')
   }
