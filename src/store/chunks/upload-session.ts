@@ -102,6 +102,7 @@ class UploadSession implements ChunkUpload {
     await durability.all()
     failpoint('session:committed')
     const newBytes = this.#newBytes + builder.newBytes
+    this.#engine.lastAskedMs = Number.NEGATIVE_INFINITY // it is done: others who are under way ask again
     return finishManifest(this.#engine, { hold: this.#hold }, root, { fileBytes, allocatedBytes }, newBytes, {})
   }
 
