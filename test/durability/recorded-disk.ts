@@ -107,16 +107,19 @@ function callsIn(log: string, about: string): readonly Call[] {
   const calls: Call[] = []
   const begun = new Map<string, { readonly text: string; readonly beganAt: number }>()
   for (const line of log.split('\n')) {
-    if (!line.includes(about) && !line.includes(' resumed>')) continue
+    const isAbout = line.includes(about)
+    if (!isAbout && !line.includes(' resumed>') && !line.endsWith(' <unfinished ...>')) continue
     const [, thread = '', time = '', rest = ''] = /^(\d+) +(\d+\.\d+) (.*)$/s.exec(line) ?? []
     const unfinished = / <unfinished \.\.\.>$/.exec(rest)
     if (unfinished) {
-      begun.set(thread, { text: rest.slice(0, unfinished.index), beganAt: Number(time) })
+      if (isAbout) begun.set(thread, { text: rest.slice(0, unfinished.index), beganAt: Number(time) })
+      else begun.delete(thread)
       continue
     }
     const resumed = /^<\.\.\. \w+ resumed>/.exec(rest)
     const first = resumed ? begun.get(thread) : undefined
-    if (resumed && !first) continue // it was under way when the recording began, and the process was idle
+    begun.delete(thread)
+    if (resumed && !first) continue // it is about something else, or had begun before the recording, when the process was idle
     const text = resumed ? first!.text + rest.slice(resumed[0].length) : rest
     const [, name, args, result, took] = /^(\w+)\((.*)\) += (-?\d+)\S*.*?(?: <([\d.]+)>)?$/s.exec(text) ?? []
     if (!name || !args?.includes(about) || Number(result) < 0) continue
