@@ -6,6 +6,8 @@ import type { ChunkIndex } from './index/chunk-index.ts'
 
 export interface HoldFacts {
   readonly hold: number
+  /** The hold of the upload by chunks that ends with it. */
+  readonly session?: number
 }
 /** Rows of refs that one question looks through: bounds how long other questions wait, to some tens of milliseconds. */
 const REFS_A_QUESTION = 4096
@@ -13,13 +15,13 @@ const REFS_A_QUESTION = 4096
 /** All chunks, pages and the root are durable: enters the manifest into the index, and hands out the lease. */
 export async function finishManifest(
   { index }: Engine,
-  { hold }: HoldFacts,
+  { hold, session }: HoldFacts,
   root: Uint8Array,
   sizes: { readonly fileBytes: number; readonly allocatedBytes: number },
   newBytes: number,
   digests: Ingested['digests'],
 ): Promise<Ingested> {
-  await index.complete(hold, { digest: root, ...sizes })
+  await index.complete(hold, { digest: root, ...sizes }, session)
   failpoint('manifest:committed')
   const { storedBytes, exclusiveBytes } = await storedSizes(index, hold, root, null)
   return { manifest: hexOf(root), digests, newBytes, ...sizes, storedBytes, exclusiveBytes, lease: makeLease(index, hold) }

@@ -156,3 +156,22 @@ test('zeros that a client sends as chunks become entries', async (t) => {
   assert.equal(allocatedBytes, 0)
   assert.equal(manifest, (await ingestAndRelease(store, bytes)).manifest)
 })
+
+test('chunks that come beside or after the end of an upload are kept by nothing', async (t) => {
+  const store = await fresh(t)
+  const bytes = noise(10 * CHUNK_BYTES, 1)
+  const chunks = cut(bytes)
+  const late = plain(cut(noise(20 * CHUNK_BYTES, 2)))
+  for (const ending of ['commit', 'abandon'] as const) {
+    const upload = await store.beginUpload({ owner: 'p' })
+    await upload.put(plain(chunks))
+    const beside = late.map((chunk) => upload.put([chunk]).catch((error) => assert.equal(error.code, 'conflict')))
+    const ended = ending === 'commit' ? await upload.commit(bytes.length, list(chunks)) : await upload.abandon()
+    await Promise.all(beside)
+    await ended?.lease.release()
+    await assert.rejects(upload.put(late), { code: 'conflict' })
+    await assert.rejects(upload.lacks(late[0]!.digest), { code: 'conflict' })
+    await store.collect(() => these(...(ended ? [ended.manifest] : [])))
+    assert.equal((await store.stats()).chunks, ended ? 12 : 0, ending)
+  }
+})

@@ -78,20 +78,32 @@ class UploadSession implements ChunkUpload {
   }
 
   async commit(fileBytes: number, digests: AsyncIterable<Uint8Array | null>): Promise<Ingested> {
-    const { chunkBytes, writer } = this.#engine
+    const { chunkBytes, index, writer } = this.#engine
     if (!Number.isSafeInteger(fileBytes) || fileBytes < 0 || fileBytes > maxFileBytes(chunkBytes))
       throw new ServiceError('invalid-request', `A file has 0 to ${maxFileBytes(chunkBytes)} bytes.`, { fileBytes })
     writer.flush()
     await this.#durability.all()
+    const hold = await index.begin(this.owner)
+    try {
+      return await this.#commitTo(hold, fileBytes, digests)
+    } catch (error) {
+      await index.abandon(hold).catch(() => this.#engine.givenUp.add(hold))
+      throw error
+    }
+  }
+
+  /** A hold of its own keeps what the manifest refers to, so that what else was sent, before or meanwhile, is kept by nothing. */
+  async #commitTo(hold: number, fileBytes: number, digests: AsyncIterable<Uint8Array | null>): Promise<Ingested> {
+    const { chunkBytes, writer } = this.#engine
     const durability = new Durability()
-    const builder = new ManifestBuilder(writer, this.#hold, chunkBytes, durability)
+    const builder = new ManifestBuilder(writer, hold, chunkBytes, durability)
     const chunks = chunksOf(fileBytes, chunkBytes)
     let allocatedBytes = 0
     let done = 0
     const zeros = [chunkBytes, fileBytes % chunkBytes].map((bytes) => sha256(new Uint8Array(bytes)))
     for await (const part of inParts(digests, chunks)) {
       clearZeros(part, zeros)
-      allocatedBytes += await this.#assertHeld(part, done, fileBytes)
+      allocatedBytes += await this.#keep(hold, part, done, fileBytes)
       await builder.append(part)
       done += countOf(part)
     }
@@ -102,8 +114,7 @@ class UploadSession implements ChunkUpload {
     await durability.all()
     failpoint('session:committed')
     const newBytes = this.#newBytes + builder.newBytes
-    this.#engine.lastAskedMs = Number.NEGATIVE_INFINITY // it is done: others who are under way ask again
-    return finishManifest(this.#engine, { hold: this.#hold }, root, { fileBytes, allocatedBytes }, newBytes, {})
+    return finishManifest(this.#engine, { hold, session: this.#hold }, root, { fileBytes, allocatedBytes }, newBytes, {})
   }
 
   abandon(): Promise<void> {
@@ -141,11 +152,17 @@ class UploadSession implements ChunkUpload {
     }
   }
 
-  /** @returns plain bytes of the part's chunks. @throws ServiceError `conflict`, `invalid-request` */
-  async #assertHeld(part: Uint8Array, first: number, fileBytes: number): Promise<number> {
+  /**
+   * Makes `hold` keep the part's chunks, each of which this upload must know.
+   * @returns their plain bytes
+   * @throws ServiceError `conflict`, `invalid-request`
+   */
+  async #keep(hold: number, part: Uint8Array, first: number, fileBytes: number): Promise<number> {
     const { chunkBytes, index } = this.#engine
     const places = Array.from({ length: countOf(part) }, (_, place) => place).filter((place) => !isZeroAt(part, place))
-    const held = await index.claimOwned(this.#hold, joinDigests(places.map((place) => digestAt(part, place))))
+    const wanted = joinDigests(places.map((place) => digestAt(part, place)))
+    const known = await index.claimOwned(this.#hold, wanted)
+    const held = known.includes(0) ? known : await index.claim(hold, wanted)
     let bytes = 0
     for (const [at, place] of places.entries()) {
       const chunk = first + place

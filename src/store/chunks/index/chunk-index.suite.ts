@@ -204,6 +204,21 @@ export function chunkIndexSuite(adapter: string, open: () => Promise<ChunkIndex>
     assert.equal((await index.addPack(pack('b'), 1000, packOf('z'), noRefs, [])).length, 0)
   })
 
+  must('give a hold that is complete or given up nothing more to keep', async (index) => {
+    await index.addPack(pack('a'), 1000, packOf('x'), noRefs, [])
+    const complete = await manifest(index, 'p', 'one')
+    const leased = await index.begin('p')
+    await index.complete(leased, { digest: digest('two'), fileBytes: 1, allocatedBytes: 1 })
+    const given = await index.beginSession('s', 'p')
+    await index.abandon(given)
+    for (const hold of [complete, leased, given]) {
+      await assert.rejects(index.claim(hold, digests('x')), { code: 'conflict' })
+      await assert.rejects(index.claimOwned(hold, digests('x')), { code: 'conflict' })
+      await index.addPack(pack('b'), 1000, packOf('y'), refsTo(hold, 1), [])
+    }
+    assert.equal((await index.unreferenced(0, 100, 10)).length, 2)
+  })
+
   must('do all of a batch that can be done, when one call of it fails', async (index) => {
     const calls = [index.begin('p'), index.claim(999, digests('x')), index.begin('p')] as const
     const results = await Promise.allSettled(calls)

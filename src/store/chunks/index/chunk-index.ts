@@ -16,7 +16,7 @@ export interface ChunkIndex {
   /**
    * Looks chunks up, and makes `hold` keep those that are found; also those that are distrusted, as they may come again.
    * @returns plain bytes of each chunk; 0: not in the store, distrusted, or its pack is lost
-   * @throws ServiceError `conflict` where the hold is gone
+   * @throws ServiceError `conflict` where the hold is gone or complete
    */
   claim(hold: number, digests: Uint8Array): Promise<Uint32Array>
   /** The same, but finds only what manifests of the hold's owner use and what the hold keeps. Takes as long for other chunks. */
@@ -26,7 +26,8 @@ export interface ChunkIndex {
   registerPack(pack: string): Promise<void>
   /**
    * The pack is durable: enters its chunks with their refs, in one durable transaction. A chunk that another pack has stays
-   * there, unless that pack is lost or in `movedFrom`, or its copy is distrusted: then all that use the chunk find the new one.
+   * there, unless that pack is lost or in `movedFrom`, or its copy is distrusted: then all that use the chunk find the new one. Holds
+   * that ended meanwhile get no refs.
    * @returns digests of the chunks that stayed in other packs
    */
   addPack(
@@ -39,8 +40,11 @@ export interface ChunkIndex {
   /** The pack could not be written. */
   forgetPack(pack: string): Promise<void>
 
-  /** The hold has all its chunks: it is this manifest, still leased. Durable. */
-  complete(hold: number, manifest: CompletedManifest): Promise<void>
+  /**
+   * The hold has all its chunks: it is this manifest, still leased. Durable.
+   * @param session the hold of an upload by chunks that ends with it: what was sent for nothing goes with the next collection
+   */
+  complete(hold: number, manifest: CompletedManifest, session?: number): Promise<void>
   /** A record names the manifest: what was leased is committed. */
   commit(hold: number): Promise<void>
   /** Nobody needs what the hold keeps: it goes with the next collection. */

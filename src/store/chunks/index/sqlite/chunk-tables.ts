@@ -199,7 +199,7 @@ export class ChunkTables {
     const keptBytes = new Map<number, number>()
     for (const [at, chunk] of refs.chunks.entries()) {
       const hold = refs.holds[at]!
-      if (!this.#one('SELECT 1 FROM manifests WHERE id = ?', hold)) continue // abandoned and collected meanwhile
+      if (this.#ownerOfOpen(hold) === undefined) continue // committed or given up meanwhile
       const bytes = this.#ref(ids[chunk]!, hold) * chunks.storedBytes[chunk]!
       keptBytes.set(hold, (keptBytes.get(hold) ?? 0) + bytes)
     }
@@ -213,14 +213,17 @@ export class ChunkTables {
     this.#run('DELETE FROM packs WHERE name = ? AND state = ?', pack, WRITING)
   }
 
-  complete(hold: number, { digest, fileBytes, allocatedBytes }: CompletedManifest): void {
+  complete(hold: number, { digest, fileBytes, allocatedBytes }: CompletedManifest, session?: number): void {
     this.#assertHold(hold)
+    if (session !== undefined) {
+      this.#assertHold(session)
+      this.#run('UPDATE manifests SET state = ?, session = NULL WHERE id = ?', DROPPED, session)
+    }
     this.#run(
-      `UPDATE manifests SET digest = ?, file_bytes = ?, allocated_bytes = ?, state = ?, session = NULL, touched_at = ? WHERE id = ?`,
+      'UPDATE manifests SET digest = ?, file_bytes = ?, allocated_bytes = ?, touched_at = ? WHERE id = ?',
       digest,
       fileBytes,
       allocatedBytes,
-      LEASED,
       Date.now(),
       hold,
     )
@@ -486,11 +489,20 @@ export class ChunkTables {
     return Number(row?.id)
   }
 
-  /** @returns its owner */
+  /**
+   * @returns its owner
+   * @throws ServiceError `conflict` where it is complete, so that what comes after a commit is kept by nothing, or given up
+   */
   #assertHold(hold: number): string {
-    const row = this.#one('SELECT owner FROM manifests WHERE id = ? AND state <> ?', hold, DROPPED)
-    if (!row) throw new ServiceError('conflict', 'This upload was given up: begin a new one.', { hold })
-    return String(row.owner)
+    const owner = this.#ownerOfOpen(hold)
+    if (owner === undefined)
+      throw new ServiceError('conflict', 'This upload was committed or given up: begin a new one.', { hold })
+    return owner
+  }
+
+  #ownerOfOpen(hold: number): string | undefined {
+    const row = this.#one('SELECT owner FROM manifests WHERE id = ? AND state <> ? AND digest IS NULL', hold, DROPPED)
+    return row && String(row.owner)
   }
 
   #findChunk(digest: Uint8Array): FoundChunk | undefined {

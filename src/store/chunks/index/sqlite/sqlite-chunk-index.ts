@@ -61,7 +61,7 @@ export class SqliteChunkIndex implements ChunkIndex {
   addPack = (pack: string, packBytes: number, chunks: ChunkColumns, refs: RefColumns, movedFrom: readonly string[]) =>
     this.#call('addPack', pack, packBytes, chunks, refs, movedFrom)
   forgetPack = (pack: string) => this.#call('forgetPack', pack)
-  complete = (hold: number, manifest: CompletedManifest) => this.#call('complete', hold, manifest)
+  complete = (hold: number, manifest: CompletedManifest, session?: number) => this.#call('complete', hold, manifest, session)
   commit = (hold: number) => this.#call('commit', hold)
   abandon = (hold: number) => this.#call('abandon', hold)
   drop = (digest: Uint8Array) => this.#call('drop', digest)
