@@ -11,7 +11,7 @@ import { assertWithinQuota, quotaOf } from '../quotas.ts'
 import { failureText, inTheEnd, ownerOfChunks } from '../transfer.ts'
 import { type HeldImport, heldImage, reserve, reservedBytesOf, watch } from './held-image.ts'
 import { downloadedFile, type SourceFile, stagedFile } from './source-file.ts'
-import { changeTask, TASK_KIND, type TaskRecord } from './tasks.ts'
+import { changeTask, findTask, type TaskRecord } from './tasks.ts'
 
 /** How often an import is begun again after the service was stopped or killed in the middle of it. */
 const MAX_ATTEMPTS = 3
@@ -94,7 +94,7 @@ async function takeUp(ports: ImagePorts, taskId: string): Promise<HeldImport | u
   const owner = await ownerOfTask(ports, taskId)
   const quota = await quotaOf(ports, owner)
   return ports.catalog.write(async (tx) => {
-    const task = (await tx.documents.get<TaskRecord>(TASK_KIND, taskId))?.body
+    const task = await findTask(tx, taskId)
     if (!task || task.status === 'success' || task.status === 'failure') return undefined
     const image = await tx.images.get(task.imageId)
     const at = ports.now()
@@ -109,8 +109,8 @@ async function takeUp(ports: ImagePorts, taskId: string): Promise<HeldImport | u
 }
 
 async function ownerOfTask({ catalog }: ImagePorts, taskId: string): Promise<string | null> {
-  const task = await catalog.documents.get<TaskRecord>(TASK_KIND, taskId)
-  return (task && (await catalog.images.get(task.body.imageId))?.owner) ?? null
+  const task = await findTask(catalog, taskId)
+  return (task && (await catalog.images.get(task.imageId))?.owner) ?? null
 }
 
 type Following = ReturnType<typeof watch>

@@ -3,7 +3,7 @@ import { ServiceError } from '../../../base/errors.ts'
 import { findImage, isImageId } from '../../../images/find-image.ts'
 import { STORE_ID } from '../../../images/import/import-image.ts'
 import type { ImportRequest } from '../../../images/import/import-request.ts'
-import { listTasks, showTask, type TaskRecord, tasksOfImage } from '../../../images/import/tasks.ts'
+import { listTasks, showTask, type TaskQuery, type TaskRecord, taskSortKeys, tasksOfImage } from '../../../images/import/tasks.ts'
 import { authorizeService } from '../../../images/policy.ts'
 import { callerOf } from '../api.ts'
 import { isoTime } from './image-json.ts'
@@ -33,13 +33,9 @@ export function registerTasks(app: FastifyInstance, { ports }: ImageServices): v
     const caller = callerOf(request)
     authorizeService(caller, 'read-tasks')
     const query = queryOf(request.url)
-    const { limit, marker, filter, order } = listFrom(query)
-    const all = [...(await listTasks(ports.catalog, caller, filter))].sort(order)
-    const start = marker === undefined ? 0 : all.findIndex(({ id }) => id === marker) + 1
-    if (marker !== undefined && start === 0)
-      throw new ServiceError('invalid-request', 'there is no task with the id that is given as marker')
-    const tasks = all.slice(start, start + limit)
-    const last = tasks.length === limit ? tasks.at(-1) : undefined
+    const wanted = listFrom(query)
+    const tasks = await listTasks(ports.catalog, wanted)
+    const last = tasks.length === wanted.limit ? tasks.at(-1) : undefined
     const again = queryAgain(query)
     return send(reply, {
       tasks: tasks.map(taskStubView),
@@ -73,16 +69,7 @@ export function registerTasks(app: FastifyInstance, { ports }: ImageServices): v
   refuseOtherMethods(app, '/tasks/:id', ['GET', 'DELETE'])
 }
 
-const sortable: Readonly<Record<string, (task: TaskRecord) => string | number>> = {
-  id: ({ id }) => id,
-  type: ({ type }) => type,
-  status: ({ status }) => status,
-  created_at: ({ createdAt }) => createdAt,
-  updated_at: ({ updatedAt }) => updatedAt,
-  expires_at: ({ expiresAt }) => expiresAt ?? 0,
-}
-
-function listFrom(query: URLSearchParams) {
+function listFrom(query: URLSearchParams): TaskQuery {
   const refuse = (problem: string): never => {
     throw new ServiceError('invalid-request', problem)
   }
@@ -95,16 +82,15 @@ function listFrom(query: URLSearchParams) {
   if (type && !/^(import|api_image_import)$/.test(type)) refuse('type takes import or api_image_import')
   const [key = 'created_at', direction = 'desc'] = [last('sort_key'), last('sort_dir')]
   if (direction !== 'asc' && direction !== 'desc') refuse('sort_dir takes asc or desc')
-  const keyOf = Object.hasOwn(sortable, key) ? sortable[key] : undefined
-  if (!keyOf) return refuse(`tasks are sorted by ${Object.keys(sortable).join(', ')}`)
-  const sign = direction === 'asc' ? 1 : -1
-  const compare = (a: string | number, b: string | number) => (a < b ? -sign : a > b ? sign : 0)
+  const sort = taskSortKeys.find((known) => known === key)
+  if (!sort) return refuse(`tasks are sorted by ${taskSortKeys.join(', ')}`)
   return {
     limit: Math.min(Number(limit), MAX_LIMIT),
-    marker: marker || undefined,
-    filter: { ...(status ? { status } : {}), ...(type ? { type } : {}) },
-    order: (a: TaskRecord, b: TaskRecord) =>
-      compare(keyOf(a), keyOf(b)) || compare(a.createdAt, b.createdAt) || compare(a.id, b.id),
+    sort,
+    direction: direction === 'asc' ? 'asc' : 'desc',
+    ...(marker ? { marker } : {}),
+    ...(status ? { status } : {}),
+    ...(type ? { type } : {}),
   }
 }
 
