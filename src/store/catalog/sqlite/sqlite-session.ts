@@ -50,11 +50,11 @@ export class SqliteSession implements SqlSession {
       if (!isOpen()) throw new TypeError('this transaction is over: await everything that it does, and keep nothing of it')
     }
     return {
-      rows: async (statement, values) => {
+      rows: (statement, values) => {
         assertOpen()
         return this.rows(statement, values)
       },
-      run: async (statement, values) => {
+      run: (statement, values) => {
         assertOpen()
         return this.run(statement, values)
       },

@@ -7,7 +7,7 @@ import { isJournalled, type JournalChange } from '../journal-change.ts'
 import type { JournalSegment } from '../journal-format.ts'
 import { toServiceError } from './sqlite-errors.ts'
 
-const MAX_BATCH = 64 // works that share one transaction: they also share its fate when the disk is full
+const MAX_BATCH = 32 // works that share one transaction: its fate when the disk is full, and 15 ms in which nothing else is answered
 
 /** Makes the writer that one work is given. It refuses to be used once `isOpen` says no. */
 export type MakeWriter = (changed: (change: JournalChange) => void, isOpen: () => boolean) => CatalogWriter
