@@ -4,6 +4,7 @@ import { failpoint } from '../base/failpoint.ts'
 import { recordAudit } from './audit.ts'
 import { findImage } from './find-image.ts'
 import type { ImagePorts } from './ports.ts'
+import { ownerOfChunks } from './transfer.ts'
 
 /**
  * `DELETE /v2/images/{id}`: the record becomes a tombstone that keeps its id for ever; then the bytes are given to the
@@ -36,7 +37,7 @@ export async function deleteImage(ports: ImagePorts, caller: Caller, id: string)
   for (const manifest of new Set([image.manifest, image.stagedManifest])) {
     if (manifest === null) continue
     await ports.converted.forget(`${manifest} `)
-    await ports.chunks.drop(manifest)
+    await ports.chunks.drop(manifest, ownerOfChunks(image))
   }
   failpoint('delete:dropped')
 }

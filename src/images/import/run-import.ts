@@ -222,11 +222,11 @@ function settled(image: ImageRecord, failedStores: string, more: ImageRecord['no
 }
 
 /** Gives up what served on the way. Cut short here, the collector finds it by the records alone. */
-async function dropScratch(ports: ImagePorts, { stagedManifest }: ImageRecord, file: SourceFile, kept: Kept): Promise<void> {
+async function dropScratch(ports: ImagePorts, image: ImageRecord, file: SourceFile, kept: Kept): Promise<void> {
   if (kept.isFile) await file.lease?.release()
   else await file.lease?.abandon()
   await kept.lease?.release()
-  if (!kept.isFile && stagedManifest !== null) await ports.chunks.drop(stagedManifest)
+  if (!kept.isFile && image.stagedManifest !== null) await ports.chunks.drop(image.stagedManifest, ownerOfChunks(image))
 }
 
 /** Back to queued, with the reason. An image that was deleted meanwhile is left alone. */
@@ -248,7 +248,7 @@ async function fail(ports: ImagePorts, caller: Caller, held: HeldImport, store: 
     await recordAudit(tx, caller, 'import', image, at, { failure }, 'failure')
     return image.stagedManifest
   })
-  if (staged !== null) await ports.chunks.drop(staged)
+  if (staged !== null) await ports.chunks.drop(staged, ownerOfChunks(held.image))
 }
 
 async function stillHeld(tx: CatalogWriter, held: HeldImport): Promise<ImageRecord | undefined> {

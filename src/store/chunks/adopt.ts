@@ -3,8 +3,8 @@ import { digestOfManifest } from './digests.ts'
 import type { Engine } from './engine.ts'
 import { walkManifest } from './walk-manifest.ts'
 
-/** Nobody's: whose bytes they were is not written in packs, so `lacks` does not answer from them. */
-const NOBODY = ''
+/** No project: whose bytes they were is not written in packs, so `lacks` does not answer from them, and one record cannot drop them. */
+const NOBODY = '(nobody)'
 
 /**
  * Enters a manifest that the index does not know, with refs to all that it reaches.

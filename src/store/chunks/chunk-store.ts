@@ -43,12 +43,15 @@ export interface ChunkStore {
   /** @param owner a project: what others store does not change the answer; absent: what deleting really frees */
   sizes(manifest: string, owner?: string): Promise<ManifestSizes>
 
-  /** Says that no record names this manifest any more. Its chunks go with the next collection. */
-  drop(manifest: string): Promise<void>
+  /**
+   * Says that a record of this owner names the manifest no more. What no other record uses goes with the next collection.
+   * @param owner as it was given when the bytes came; absent: no record at all names the manifest
+   */
+  drop(manifest: string, owner?: string): Promise<void>
 
   /**
    * Removes what no live manifest and no lease holds; rewrites packs that are mostly garbage.
-   * @param live manifests that records name; asked for after the marking has begun
+   * @param live manifests that records name, once for each record; asked for after the marking has begun
    */
   collect(live: () => AsyncIterable<string>, options?: JobOptions): Promise<CollectReport>
 
@@ -115,7 +118,7 @@ export interface Ingested extends ManifestSizes {
 export interface Lease {
   /** After the record is committed. From now on the record alone keeps the chunks. */
   release(): Promise<void>
-  /** The record will not come: as `release`, and the manifest is dropped. */
+  /** The record will not come: as `release`, and the manifest is dropped. After `release` it does nothing. */
   abandon(): Promise<void>
 }
 

@@ -5,6 +5,7 @@ import type { CollectReport, JobOptions } from './chunk-store.ts'
 import { digestOfManifest, hexOf, keyOf } from './digests.ts'
 import type { Engine } from './engine.ts'
 import { cancelledError } from './gather.ts'
+import type { ManifestRow } from './index/chunk-index.ts'
 import { Marks } from './marks.ts'
 import { packKey } from './pack-format.ts'
 import { repack } from './repack.ts'
@@ -44,6 +45,7 @@ export async function collect(
 
   const marks = new Marks()
   const liveNames = new Set<string>()
+  const records = new Map<string, number>()
   const keep = async (name: string) => {
     const key = keyOf(digestOfManifest(name))
     if (liveNames.has(key)) return
@@ -52,16 +54,17 @@ export async function collect(
     onProgress({ phase: 'mark', done: liveNames.size, total: manifests.length })
     assertGoesOn()
   }
-  for await (const name of live()) await keep(name)
+  for await (const name of live()) {
+    const key = keyOf(digestOfManifest(name))
+    records.set(key, (records.get(key) ?? 0) + 1)
+    await keep(name)
+  }
   const liveManifests = liveNames.size
   for (const name of engine.reading.keys()) await keep(name)
   failpoint('collector:marked')
 
-  const restored = manifests.filter(({ digest, committed }) => digest && !committed && liveNames.has(keyOf(digest)))
-  await index.restoreManifests(restored.map(({ hold }) => hold))
-  const gone = manifests
-    .filter(({ digest }) => !digest || !(liveNames.has(keyOf(digest)) || engine.reading.has(hexOf(digest))))
-    .map(({ hold }) => hold)
+  const { restored, gone } = sortRows(manifests, records, (key) => liveNames.has(key))
+  await index.restoreManifests(restored)
   while (await index.removeManifests(gone, sessionsSince)) assertGoesOn()
 
   let [chunksRemoved, after] = [0, 0]
@@ -85,6 +88,30 @@ export async function collect(
   engine.counters.collections += 1
   engine.counters.bytesFreed += bytesFreed
   return { chunksRemoved, bytesFreed, packsRemoved, packsRewritten, liveManifests }
+}
+
+/**
+ * Every record has a row of its own, so as many rows of a manifest stay as records name it: committed ones first, then the
+ * youngest. A row too many is of a record that was deleted without a word to the store; one too few, of a commit that was not
+ * told of. Which of them it is does not touch the chunks: all rows of a manifest keep the same.
+ */
+function sortRows(
+  rows: readonly ManifestRow[],
+  records: ReadonlyMap<string, number>,
+  isKept: (key: string) => boolean,
+): { restored: number[]; gone: number[] } {
+  const [restored, gone]: [number[], number[]] = [[], []]
+  const left = new Map(records)
+  const rank = ({ committed, hold }: ManifestRow) => (committed ? hold : hold - Number.MAX_SAFE_INTEGER)
+  for (const { hold, digest, committed } of [...rows].sort((a, b) => rank(b) - rank(a))) {
+    const key = digest ? keyOf(digest) : ''
+    const wanted = left.get(key) ?? 0
+    if (wanted > 0) {
+      left.set(key, wanted - 1)
+      if (!committed) restored.push(hold)
+    } else if (records.has(key) || !isKept(key)) gone.push(hold) // otherwise somebody reads it: the next collection decides
+  }
+  return { restored, gone }
 }
 
 /** A page that was marked before, by way of another manifest, has had its entries marked too. */

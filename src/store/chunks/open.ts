@@ -131,8 +131,8 @@ class OpenChunkStore implements ChunkStore {
     return manifestSizes(this.#engine, manifest, owner ?? null)
   }
 
-  async drop(manifest: string): Promise<void> {
-    await this.#engine.index.drop(digestOfManifest(manifest))
+  async drop(manifest: string, owner?: string): Promise<void> {
+    await this.#engine.index.drop(digestOfManifest(manifest), owner)
   }
 
   collect(live: () => AsyncIterable<string>, options?: JobOptions): Promise<CollectReport> {

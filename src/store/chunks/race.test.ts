@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { createHash } from 'node:crypto'
 import { test } from 'node:test'
 import { MemoryBlobStore } from '../blobs/memory/memory-blob-store.ts'
 import { fileOf, inSteps, keysOf, memoryStore, noise, readAll, these } from './random-files.suite.ts'
@@ -104,4 +105,40 @@ test('who reads a file may finish although it was dropped and collected meanwhil
   assert.equal(Buffer.compare(Buffer.concat(read), bytes), 0)
   await store.collect(() => these())
   await assert.rejects(readAll(store, manifest), { code: 'not-found' })
+})
+
+test('of many records of the same bytes each keeps its own row, however their deletion was told', async (t) => {
+  const store = await memoryStore(new MemoryBlobStore(), CHUNK)
+  t.after(() => store.close())
+  const bytes = noise(20 * CHUNK, 5)
+  const digest = new Uint8Array(createHash('sha256').update(bytes.subarray(0, CHUNK)).digest())
+  const bring = async (owner: string) => {
+    const { manifest, lease } = await store.ingest(inSteps(bytes, 70_000), { owner })
+    await lease.release()
+    await lease.abandon() // after a release it does nothing
+    return manifest
+  }
+  const has = async (owner: string) => {
+    const upload = await store.beginUpload({ owner })
+    const [lacking] = await upload.lacks(digest)
+    await upload.abandon()
+    return lacking === 0
+  }
+  const manifest = await bring('alice')
+  await bring('bob')
+  await bring('bob')
+  await store.drop(manifest, 'bob')
+  assert.deepEqual([await has('alice'), await has('bob')], [true, true])
+  await store.collect(() => these(manifest, manifest))
+  assert.deepEqual([await has('alice'), await has('bob')], [true, true])
+  await store.drop(manifest, 'bob')
+  await store.collect(() => these(manifest))
+  assert.deepEqual([await has('alice'), await has('bob')], [true, false])
+  await bring('bob')
+  await store.collect(() => these(manifest)) // the record of alice was deleted, and the process ended before it said so
+  assert.deepEqual([await has('alice'), await has('bob')], [false, true])
+  await store.drop(manifest, 'bob')
+  await store.collect(() => these(manifest)) // the record was committed after all
+  assert.equal(await has('bob'), true)
+  assert.equal(Buffer.compare(await readAll(store, manifest), bytes), 0)
 })

@@ -112,6 +112,38 @@ export function chunkIndexSuite(adapter: string, open: () => Promise<ChunkIndex>
     )
   })
 
+  must("drop one owner's row of a manifest and leave those of others, and of the owner's other records", async (index) => {
+    await index.addPack(pack('a'), 1000, packOf('x', 'y'), noRefs, [])
+    const rows = [
+      await manifest(index, 'alice', 'one', 'x', 'y'),
+      await manifest(index, 'alice', 'one', 'x', 'y'),
+      await manifest(index, 'bob', 'one', 'x', 'y'),
+    ]
+    const committed = async () =>
+      (await index.candidates(0)).manifests.filter((row) => row.committed).map(({ hold }) => rows.indexOf(hold))
+    await index.drop(digest('one'), 'mallory')
+    assert.deepEqual(await committed(), [0, 1, 2])
+    await index.drop(digest('one'), 'bob')
+    assert.deepEqual(await committed(), [0, 1])
+    const bob = await index.beginSession('s', 'bob')
+    assert.deepEqual([...(await index.claimOwned(bob, digests('x')))], [0])
+    await index.drop(digest('one'), 'alice')
+    assert.deepEqual(await committed(), [1])
+    assert.equal((await index.findManifest(digest('one')))?.hold, rows[1])
+    const alice = await index.beginSession('t', 'alice')
+    assert.deepEqual([...(await index.claimOwned(alice, digests('x')))], [PLAIN])
+    await index.drop(digest('one'))
+    assert.deepEqual(await committed(), [])
+  })
+
+  must('not give up what was committed', async (index) => {
+    await index.addPack(pack('a'), 1000, packOf('x'), noRefs, [])
+    const hold = await manifest(index, 'p', 'one', 'x')
+    await index.abandon(hold)
+    assert.deepEqual((await index.candidates(0)).manifests, [{ hold, digest: digest('one'), committed: true }])
+    assert.equal((await index.findManifest(digest('one')))?.hold, hold)
+  })
+
   must('show an owner only what manifests of that owner use', async (index) => {
     await index.addPack(pack('a'), 1000, packOf('x', 'y'), noRefs, [])
     await manifest(index, 'alice', 'one', 'x')

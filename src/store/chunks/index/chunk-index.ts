@@ -47,10 +47,14 @@ export interface ChunkIndex {
   complete(hold: number, manifest: CompletedManifest, session?: number): Promise<void>
   /** A record names the manifest: what was leased is committed. */
   commit(hold: number): Promise<void>
-  /** Nobody needs what the hold keeps: it goes with the next collection. */
+  /** Nobody needs what the hold keeps: it goes with the next collection. Does nothing to what was committed. */
   abandon(hold: number): Promise<void>
-  /** No record names this manifest any more. */
-  drop(digest: Uint8Array): Promise<void>
+  /**
+   * A record of `owner` names this manifest no more: one of the owner's rows goes with the next collection; where there is none,
+   * the collection finds out by itself. The same bytes of other records keep theirs.
+   * @param owner absent: no record at all names it
+   */
+  drop(digest: Uint8Array, owner?: string): Promise<void>
 
   locate(digests: Uint8Array): Promise<Locations>
   /** The manifest's row that is in use, if there is one. */

@@ -234,11 +234,19 @@ export class ChunkTables {
   }
 
   abandon(hold: number): void {
-    this.#run('UPDATE manifests SET state = ?, session = NULL WHERE id = ?', DROPPED, hold)
+    this.#run('UPDATE manifests SET state = ?, session = NULL WHERE id = ? AND state <> ?', DROPPED, hold, COMMITTED)
   }
 
-  drop(digest: Uint8Array): void {
-    this.#run('UPDATE manifests SET state = ? WHERE digest = ? AND state = ?', DROPPED, digest, COMMITTED)
+  drop(digest: Uint8Array, owner?: string): void {
+    if (owner === undefined)
+      this.#run('UPDATE manifests SET state = ? WHERE digest = ? AND state = ?', DROPPED, digest, COMMITTED)
+    else
+      this.#run(
+        `UPDATE manifests SET state = ${DROPPED} WHERE id =
+         (SELECT id FROM manifests WHERE digest = ? AND owner = ? AND state = ${COMMITTED} ORDER BY id LIMIT 1)`,
+        digest,
+        owner,
+      )
   }
 
   locate(digests: Uint8Array): Locations {

@@ -64,7 +64,7 @@ export class SqliteChunkIndex implements ChunkIndex {
   complete = (hold: number, manifest: CompletedManifest, session?: number) => this.#call('complete', hold, manifest, session)
   commit = (hold: number) => this.#call('commit', hold)
   abandon = (hold: number) => this.#call('abandon', hold)
-  drop = (digest: Uint8Array) => this.#call('drop', digest)
+  drop = (digest: Uint8Array, owner?: string) => this.#call('drop', digest, owner)
   locate = (digests: Uint8Array) => this.#call('locate', digests)
   findManifest = (digest: Uint8Array) => this.#call('findManifest', digest)
   exclusiveBytes = (hold: number, digest: Uint8Array, after: number, limit: number, owner: string | null) =>
