@@ -43,6 +43,8 @@ after(async () => {
 
 const TRIED = process.env.IMPRINT_TEST_EVERY_WRITE ? Number.POSITIVE_INFINITY : 9
 const STEP_BYTES = process.env.IMPRINT_TEST_EVERY_WRITE ? 1777 : 19_777 // no part of a page, so that writes end anywhere in one
+/** A checkpoint comes with 16 MiB of log. */
+const TURNS_TO_CHECKPOINT = 60
 /** The first, the last, and some between. */
 const spread = (most: number): readonly number[] => {
   const tried = Math.min(TRIED, most)
@@ -153,6 +155,33 @@ for (const database of ['catalog.db', 'index.db']) {
       }
       refusals += 1
     }
+    await assertAllKept()
+  })
+}
+
+for (const error of ['EIO', 'ENOSPC'] as const) {
+  test(`${error} while the log of the catalog is copied into the database`, { skip: noStrace }, async () => {
+    const id = await put(noise(seed, 1000))
+    const value = 'x'.repeat(60_000)
+    const fault: CallFault = { files: [file('catalog.db')], call: 'pwrite64', error, nth: 1, andAllAfter: true }
+    let refused: unknown
+    const { failed } = await whileCallsFail(service.pid, fault, async () => {
+      for (let turn = 0; turn < TURNS_TO_CHECKPOINT && !refused; turn += 1) {
+        const changes = Array.from({ length: 4 }, (_, n) => ({ op: 'add', path: `/large${n}`, value: turn + value }))
+        const patch = images.ask('PATCH', `/image/v2/images/${id}`, JSON.stringify(changes), {
+          'content-type': 'application/openstack-images-v2.1-json-patch',
+        })
+        refused = await patch.then(
+          () => undefined,
+          (error: unknown) => error,
+        )
+      }
+    })
+    assert.ok(failed > 0, 'it came to a checkpoint')
+    if (error === 'EIO') assert.ok(refused instanceof Refused && refused.code === 'unavailable', String(refused))
+    else assert.equal(refused, undefined, 'the log goes on to grow')
+    const wentOn = await assertGoesOn()
+    assert.equal(wentOn, error === 'ENOSPC')
     await assertAllKept()
   })
 }
