@@ -17,6 +17,7 @@ const mayImport: Record<string, readonly string[]> = {
   identity: ['base', 'store/catalog'],
   images: ['base', 'disk/block', 'disk/filters', 'disk/formats', 'disk/guest', 'store/blobs', 'store/catalog', 'store/chunks'],
   'serve/http': ['base', 'settings', 'disk/block', 'identity', 'images', 'store/catalog', 'store/chunks'],
+  'serve/nbd': ['base', 'disk/block'],
   'serve/process': ['base', 'settings'],
   'cli/client': ['base'],
   cli: ['base', 'settings', 'disk/block', 'disk/filters', 'disk/formats', 'cli/client'],
