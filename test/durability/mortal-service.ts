@@ -49,12 +49,14 @@ export const removeFolder = (folder: string): Promise<void> => rm(folder, { recu
 
 /**
  * @param folder the service's data lie in `data` below it
+ * @param under a program that starts it in its own stead, with its arguments
  * @param env a failpoint among it is armed from the start: the service may not live to be ready; then this throws
  */
 export async function startMortal(
   folder: string,
   env: Readonly<Record<string, string>> = {},
   flags: readonly string[] = [],
+  under: readonly string[] = [],
 ): Promise<MortalService> {
   const listen = `127.0.0.1:${await freePort()}`
   const address = `http://${listen}`
@@ -63,7 +65,7 @@ export async function startMortal(
   const daemon: Daemon = await startDaemon({
     name: 'imprint',
     folder,
-    command: [process.execPath, join(root, 'src/main.ts'), 'serve', ...flags],
+    command: ['env', ...under, process.execPath, join(root, 'src/main.ts'), 'serve', ...flags],
     env: {
       IMPRINT_LISTEN: listen,
       IMPRINT_DATA: join(folder, 'data'),

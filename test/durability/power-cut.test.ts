@@ -1,7 +1,7 @@
 /** The power goes while several clients work and the collector runs: recorded-disk.ts says what may then be on the disk. */
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
-import { randomInt } from 'node:crypto'
+import { randomInt, randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -18,6 +18,18 @@ const STATES = Number(process.env.IMPRINT_TEST_STATES ?? 6)
 const AT_ONCE = 3
 const settings = { IMPRINT_QUOTA_IMAGES: '-1' }
 const fates: readonly Fate[] = ['all lost', 'some', 'some']
+
+function seedOfTest(): number {
+  const seed = Number(process.env.IMPRINT_TEST_SEED ?? randomInt(1_000_000))
+  console.log(`IMPRINT_TEST_SEED=${seed}`)
+  return seed
+}
+
+async function inTurn(count: number, check: (n: number) => Promise<void>): Promise<void> {
+  for (let n = 0; n < count; n += AT_ONCE) {
+    await Promise.all(Array.from({ length: Math.min(AT_ONCE, count - n) }, (_, more) => check(n + more)))
+  }
+}
 
 /** What the clients had been told at a moment. */
 interface Moment {
@@ -52,8 +64,7 @@ class LedgerInTime extends ImageLedger {
 test('whatever a power cut leaves of unsynced writes, what was acknowledged is there and nothing else is served', {
   skip: noStrace,
 }, async () => {
-  const seed = Number(process.env.IMPRINT_TEST_SEED ?? randomInt(1_000_000))
-  console.log(`IMPRINT_TEST_SEED=${seed}`)
+  const seed = seedOfTest()
   const random = randomOf(seed)
   const folder = await folderInMemory('power')
   try {
@@ -85,10 +96,48 @@ test('whatever a power cut leaves of unsynced writes, what was acknowledged is t
       })
       await removeFolder(after)
     }
-    for (let n = 0; n < STATES; n += AT_ONCE) {
-      await Promise.all(Array.from({ length: Math.min(AT_ONCE, STATES - n) }, (_, more) => check(n + more)))
-    }
+    await inTurn(STATES, check)
     console.log(`${ledger.moments.length} acknowledgements, ${STATES} states`)
+  } finally {
+    await removeFolder(folder)
+  }
+})
+
+test('whatever a power cut leaves of the first start, the next one comes up', { skip: noStrace }, async () => {
+  const seed = seedOfTest()
+  const random = randomOf(seed)
+  const folder = await folderInMemory('first')
+  try {
+    const log = join(folder, 'trace')
+    const first = await startMortal(folder, settings, [], RecordedDisk.under(log))
+    const token = await adminToken(first)
+    const toldAt = Date.now() + 1
+    await first.stop()
+    const disk = RecordedDisk.of(join(folder, 'data'), log)
+    const instants = disk.instants.filter((at) => at < toldAt)
+    const check = async (n: number) => {
+      const isTold = n === 0
+      const at = isTold ? toldAt : instants[Math.floor(random() * instants.length)]!
+      const fate = fates[n % fates.length]!
+      const after = join(folder, `state-${n}`)
+      mkdirSync(after)
+      const state = disk.stateAt(at)
+      state.write(join(after, 'data'), fate, random)
+      const where = `state ${n} of seed ${seed}, ${state.changes} changes, the unsynced ${fate}`
+      const service = await startMortal(after, settings).catch((cause: unknown) => assert.fail(`${where}: ${cause}`))
+      try {
+        if (isTold) assert.deepEqual(await new ImageRequests(service.address, token).list(), [], where)
+        const images = new ImageRequests(service.address, await adminToken(service))
+        const ledger = new ImageLedger()
+        const id = randomUUID()
+        await ledger.make(id, { is: 'queued' }, () => images.create(id, 'x'))
+        await ledger.assertKept(images)
+      } finally {
+        await service.kill()
+        await removeFolder(after)
+      }
+    }
+    await inTurn(STATES, check)
   } finally {
     await removeFolder(folder)
   }

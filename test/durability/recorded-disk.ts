@@ -9,7 +9,7 @@
  * Not modelled: a disk that loses what it said to be safe, or bytes that nobody wrote; memory maps, by which SQLite writes only
  * `-shm` files, made anew from the log by whoever opens the database first: no state has any.
  */
-import { type ChildProcess, spawn } from 'node:child_process'
+import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -50,14 +50,14 @@ export type Fate = 'all lost' | 'all kept' | 'some'
 export class RecordedDisk {
   readonly #folder: string
   readonly #log: string
-  readonly #strace: ChildProcess
+  /** When the process and its recording have ended. */
+  readonly ended: () => Promise<void>
   /** Paths of the first picture, relative, to their bytes; null for a folder. */
   readonly #before: ReadonlyMap<string, Buffer | null>
 
   /** @param pid of a process that is idle, with all that lies in `folder` safe. @param log a file outside of it */
   static async record(pid: number, folder: string, log: string): Promise<RecordedDisk> {
-    const options = ['-f', '-y', '-xx', '-ttt', '-T', '-s', String(MAX_WRITE_BYTES), '-o', log, '-e', `trace=${CALLS.join()}`]
-    const strace = spawn('strace', [...options, '-p', String(pid)], { stdio: ['ignore', 'ignore', 'pipe'] })
+    const strace = spawn('strace', [...optionsOf(log), '-p', String(pid)], { stdio: ['ignore', 'ignore', 'pipe'] })
     let said = ''
     for await (const text of strace.stderr.setEncoding('utf8').iterator({ destroyOnReturn: false })) {
       said += text
@@ -65,25 +65,35 @@ export class RecordedDisk {
     }
     strace.stderr.resume()
     if (!said.includes('attached')) throw new Error(`strace did not begin: ${said}`)
-    return new RecordedDisk(folder, log, strace)
+    const ended = async () => {
+      if (strace.exitCode === null && strace.signalCode === null) await once(strace, 'exit')
+    }
+    return new RecordedDisk(folder, log, ended)
   }
 
-  private constructor(folder: string, log: string, strace: ChildProcess) {
+  /** What a command begins with that is to be recorded from its first call on; it keeps its process id. */
+  static under = (log: string): readonly string[] => ['strace', '-D', ...optionsOf(log)]
+
+  /** The recording of a process that was started `under` it, on an empty folder, and has been stopped with its group. */
+  static of(folder: string, log: string): RecordedDisk {
+    return new RecordedDisk(folder, log, async () => {}, new Map())
+  }
+
+  private constructor(
+    folder: string,
+    log: string,
+    ended: () => Promise<void>,
+    before: ReadonlyMap<string, Buffer | null> = pictureOf(folder),
+  ) {
     this.#folder = folder
     this.#log = log
-    this.#strace = strace
-    const entries = readdirSync(folder, { recursive: true, withFileTypes: true })
-    this.#before = new Map(
-      entries.map((entry) => {
-        const path = join(entry.parentPath, entry.name)
-        return [path.slice(folder.length + 1), entry.isDirectory() ? null : readFileSync(path)]
-      }),
-    )
+    this.ended = ended
+    this.#before = before
   }
 
-  /** When the process has ended. */
-  async ended(): Promise<void> {
-    if (this.#strace.exitCode === null && this.#strace.signalCode === null) await once(this.#strace, 'exit')
+  /** When a call ended, of all that there are: between two of them nothing changes. */
+  get instants(): readonly number[] {
+    return this.#calls().map(({ endedAt }) => endedAt * 1000)
   }
 
   /** The calls that had ended at `at`, in milliseconds since 1970. */
@@ -101,6 +111,21 @@ export class RecordedDisk {
 }
 
 const STRING = /"((?:\\x[0-9a-f]{2})*)"/g
+
+const optionsOf = (log: string): readonly string[] => {
+  const what = ['-e', `trace=${CALLS.join()}`, '-s', String(MAX_WRITE_BYTES)]
+  return ['-f', '-y', '-xx', '-ttt', '-T', ...what, '-o', log]
+}
+
+function pictureOf(folder: string): ReadonlyMap<string, Buffer | null> {
+  const entries = readdirSync(folder, { recursive: true, withFileTypes: true })
+  return new Map(
+    entries.map((entry) => {
+      const path = join(entry.parentPath, entry.name)
+      return [path.slice(folder.length + 1), entry.isDirectory() ? null : readFileSync(path)]
+    }),
+  )
+}
 
 /** In the order in which they ended. */
 function callsIn(log: string, about: string): readonly Call[] {
