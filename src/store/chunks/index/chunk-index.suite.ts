@@ -230,6 +230,15 @@ export function chunkIndexSuite(adapter: string, open: () => Promise<ChunkIndex>
     assert.deepEqual([...(await index.claim(hold, digests('y')))], [PLAIN])
   })
 
+  must('enter a pack that lists a chunk twice', async (index) => {
+    const hold = await index.begin('p')
+    await index.addPack(pack('a'), 1000, packOf('x', 'y', 'x'), refsTo(hold, 3), [])
+    assert.equal((await index.totals()).chunks, 2)
+    assert.deepEqual([...(await index.claim(hold, digests('x', 'x', 'y')))], [PLAIN, PLAIN, PLAIN])
+    await index.complete(hold, { digest: digest('m'), fileBytes: 1, allocatedBytes: 1 })
+    assert.equal((await index.findManifest(digest('m')))?.storedBytes, 2 * STORED)
+  })
+
   must('say which chunks of a pack stayed in others', async (index) => {
     assert.equal((await index.addPack(pack('a'), 1000, packOf('x', 'y'), noRefs, [])).length, 0)
     assert.deepEqual(await index.addPack(pack('b'), 1000, packOf('z', 'y'), noRefs, []), digests('y'))

@@ -1,13 +1,13 @@
+import { randomInt } from 'node:crypto'
 import { DatabaseSync, type SQLInputValue, type StatementSync } from 'node:sqlite'
 import { ServiceError } from '../../../../base/errors.ts'
 import { countOf, DIGEST_BYTES, digestAt, joinDigests } from '../../digests.ts'
 import type { ChunkColumns, CompletedManifest, IndexTotals, Locations, ManifestRow, PackRow, RefColumns } from '../chunk-index.ts'
+import { migrations } from './migrations.ts'
 
 const CACHE_KIB = 8 * 1024
 /** Refs that one call may remove: bounds how long the calls behind it wait, to some milliseconds. */
 const REFS_A_CALL = 4096
-/** Manifests of an owner that `claimOwned` looks through, youngest first. Beyond them it answers "lacking", which is safe. */
-const OWNED_MANIFESTS = 512
 
 // manifests.state
 const SESSION = 0
@@ -20,47 +20,21 @@ const WRITING = 0
 const SEALED = 1
 const LOST = 2
 
-/**
- * The database's `user_version` says how many of these it has been through. Chunk ids come from a counter and not from the table,
- * so that none is used twice while a collector holds marks on ids.
- */
-const migrations: readonly string[] = [
-  `
-  CREATE TABLE packs(
-    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, state INTEGER NOT NULL, bytes INTEGER NOT NULL DEFAULT 0,
-    live_chunks INTEGER NOT NULL DEFAULT 0, live_bytes INTEGER NOT NULL DEFAULT 0, live_plain INTEGER NOT NULL DEFAULT 0
-  ) STRICT;
-  CREATE TABLE chunks(
-    id INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, pack INTEGER NOT NULL, offset INTEGER NOT NULL,
-    stored INTEGER NOT NULL, plain INTEGER NOT NULL, kind INTEGER NOT NULL, codec INTEGER NOT NULL
-  ) STRICT;
-  CREATE INDEX chunks_by_pack ON chunks(pack, offset);
-  CREATE TABLE manifests(
-    id INTEGER PRIMARY KEY AUTOINCREMENT, digest BLOB, owner TEXT NOT NULL, state INTEGER NOT NULL, session TEXT UNIQUE,
-    file_bytes INTEGER, allocated_bytes INTEGER, stored_bytes INTEGER NOT NULL DEFAULT 0, touched_at INTEGER NOT NULL
-  ) STRICT;
-  CREATE INDEX manifests_by_digest ON manifests(digest);
-  CREATE INDEX manifests_by_owner ON manifests(owner, id);
-  CREATE TABLE refs(chunk INTEGER NOT NULL, manifest INTEGER NOT NULL, PRIMARY KEY(chunk, manifest)) STRICT, WITHOUT ROWID;
-  CREATE INDEX refs_by_manifest ON refs(manifest, chunk);
-`,
-  `
-  ALTER TABLE chunks ADD COLUMN distrusted INTEGER NOT NULL DEFAULT 0;
-  CREATE INDEX chunks_distrusted ON chunks(pack) WHERE distrusted = 1;
-  ALTER TABLE packs ADD COLUMN suspect INTEGER NOT NULL DEFAULT 0;
-`,
-]
+/** ?1 is an array of digests and ?2 their number, not 0: `place(i)` has a row for each, and its digest is `AT_PLACE`. */
+const PLACES = 'WITH RECURSIVE place(i) AS (VALUES(0) UNION ALL SELECT i + 1 FROM place WHERE i + 1 < ?2)'
+const AT_PLACE = `substr(?1, i * ${DIGEST_BYTES} + 1, ${DIGEST_BYTES})`
 
 type Row = Record<string, unknown>
 
 interface FoundChunk {
+  /** In the array of digests. */
+  readonly place: number
   readonly id: number
   readonly stored: number
   readonly plain: number
   /** Neither distrusted nor in a lost pack. */
   readonly isSound: boolean
 }
-const noChunk: FoundChunk = { id: 0, stored: 0, plain: 0, isSound: false }
 
 /**
  * The index's tables in SQLite, synchronous: runs on the index's own thread, each call inside a transaction that the thread
@@ -135,7 +109,8 @@ export class ChunkTables {
 
   findSession(session: string): { hold: number; owner: string } | undefined {
     const row = this.#one(
-      'UPDATE manifests SET touched_at = ? WHERE session = ? AND state = ? RETURNING id, owner',
+      `UPDATE manifests SET touched_at = ? WHERE session = ? AND state = ?
+       RETURNING id, (SELECT name FROM owners WHERE owners.id = owner_id) AS owner`,
       Date.now(),
       session,
       SESSION,
@@ -144,38 +119,39 @@ export class ChunkTables {
   }
 
   claim(hold: number, digests: Uint8Array): Uint32Array {
-    this.#assertHold(hold)
-    const found = new Uint32Array(countOf(digests))
-    let keptBytes = 0
-    for (let index = 0; index < found.length; index += 1) {
-      const chunk = this.#findChunk(digestAt(digests, index))
-      if (!chunk) continue
-      if (chunk.isSound) found[index] = chunk.plain
-      keptBytes += this.#ref(chunk.id, hold) * chunk.stored
-    }
-    this.#addStored(hold, keptBytes)
-    return found
+    const owner = this.#assertHold(hold)
+    const found = this.#found(
+      digests,
+      `${PLACES} SELECT i, id, stored, plain, pack, distrusted FROM place CROSS JOIN chunks ON digest = ${AT_PLACE}`,
+    )
+    return this.#keep(hold, owner, digests, found)
   }
 
   claimOwned(hold: number, digests: Uint8Array): Uint32Array {
     const owner = this.#assertHold(hold)
-    const holds = this.#all(
-      `SELECT id FROM manifests WHERE owner = ? AND (state = ${COMMITTED} OR state = ${LEASED} AND digest IS NOT NULL)
-       ORDER BY id DESC LIMIT ${OWNED_MANIFESTS}`,
+    // for a chunk that is nowhere, refs of nobody to some other chunk are looked for; facts are read of owned chunks only
+    const found = this.#found(
+      digests,
+      `${PLACES},
+       known(i, chunk) AS MATERIALIZED (SELECT i, (SELECT id FROM chunks WHERE digest = ${AT_PLACE}) FROM place),
+       asked(i, chunk, owner) AS MATERIALIZED (
+         SELECT i, coalesce(chunk, 1 + (?5 + i * 7919) % ?6), CASE WHEN chunk IS NULL THEN -1 ELSE ?3 END FROM known),
+       owned(i, chunk) AS MATERIALIZED (SELECT i, chunk FROM asked WHERE EXISTS (
+         SELECT 1 FROM refs CROSS JOIN manifests AS m ON m.id = refs.manifest
+         WHERE refs.chunk = asked.chunk AND refs.owner = asked.owner
+           AND (m.id = ?4 OR m.state = ${COMMITTED} OR m.state = ${LEASED} AND m.digest IS NOT NULL)))
+       SELECT i, id, stored, plain, pack, distrusted FROM owned CROSS JOIN chunks ON chunks.id = owned.chunk`,
       owner,
-    ).map(({ id }) => Number(id))
-    holds.unshift(hold)
-    const found = new Uint32Array(countOf(digests))
-    let keptBytes = 0
-    for (let index = 0; index < found.length; index += 1) {
-      const chunk = this.#findChunk(digestAt(digests, index)) ?? noChunk // the same work for nothing
-      if (!holds.some((id) => this.#one('SELECT 1 FROM refs WHERE chunk = ? AND manifest = ?', chunk.id, id))) continue
-      if (!chunk.isSound) continue
-      found[index] = chunk.plain
-      keptBytes += this.#ref(chunk.id, hold) * chunk.stored
-    }
-    this.#addStored(hold, keptBytes)
-    return found
+      hold,
+      randomInt(this.#nextChunk),
+      this.#nextChunk,
+    )
+    return this.#keep(
+      hold,
+      owner,
+      digests,
+      found.filter(({ isSound }) => isSound),
+    )
   }
 
   registerPack(pack: string): void {
@@ -187,23 +163,28 @@ export class ChunkTables {
     const packId = this.#packId(pack)
     const givesUp = new Set([...movedFrom.map((name) => this.#packId(name)), ...this.#lostPacks])
     this.#lostPacks.delete(packId)
-    const changed = new Set([packId, ...givesUp])
+    const changed = new Set([packId])
     const elsewhere: Uint8Array[] = []
+    const existing = this.#byPlace(
+      chunks.digests,
+      `${PLACES} SELECT i, id, pack, stored, distrusted FROM place CROSS JOIN chunks ON digest = ${AT_PLACE}`,
+    )
     const ids = new Float64Array(countOf(chunks.digests))
     for (let index = 0; index < ids.length; index += 1) {
-      const { id, from, stays } = this.#enter(packId, chunks, index, givesUp)
+      const row = existing.get(index)
+      if (row === undefined) {
+        ids[index] = this.#insertChunk(packId, chunks, index)
+        continue
+      }
+      const [id, from, stored, distrusted] = row as [number, number, number, number]
       ids[index] = id
-      changed.add(from)
-      if (stays) elsewhere.push(digestAt(chunks.digests, index))
+      const isNewCopy = from !== packId && distrusted === 1
+      if (isNewCopy || givesUp.has(from)) {
+        this.#moveChunk(id, stored, packId, chunks, index)
+        changed.add(from)
+      } else if (from !== packId) elsewhere.push(digestAt(chunks.digests, index))
     }
-    const keptBytes = new Map<number, number>()
-    for (const [at, chunk] of refs.chunks.entries()) {
-      const hold = refs.holds[at]!
-      if (this.#ownerOfOpen(hold) === undefined) continue // committed or given up meanwhile
-      const bytes = this.#ref(ids[chunk]!, hold) * chunks.storedBytes[chunk]!
-      keptBytes.set(hold, (keptBytes.get(hold) ?? 0) + bytes)
-    }
-    for (const [hold, bytes] of keptBytes) this.#addStored(hold, bytes)
+    this.#addPackRefs(ids, chunks, refs)
     this.#run('UPDATE packs SET state = ?, bytes = ? WHERE id = ?', SEALED, packBytes, packId)
     for (const id of changed) this.#recount(id)
     return joinDigests(elsewhere)
@@ -243,9 +224,9 @@ export class ChunkTables {
     else
       this.#run(
         `UPDATE manifests SET state = ${DROPPED} WHERE id =
-         (SELECT id FROM manifests WHERE digest = ? AND owner = ? AND state = ${COMMITTED} ORDER BY id LIMIT 1)`,
+         (SELECT id FROM manifests WHERE digest = ? AND owner_id = ? AND state = ${COMMITTED} ORDER BY id LIMIT 1)`,
         digest,
-        owner,
+        this.#ownerId(owner),
       )
   }
 
@@ -261,20 +242,22 @@ export class ChunkTables {
       plainBytes: new Uint32Array(count),
       codecs: new Uint8Array(count),
     }
-    for (let index = 0; index < count; index += 1) {
-      const row = this.#one('SELECT pack, offset, stored, plain, codec FROM chunks WHERE digest = ?', digestAt(digests, index))
-      if (!row) continue
-      const packId = Number(row.pack)
+    const rows = this.#byPlace(
+      digests,
+      `${PLACES} SELECT i, pack, offset, stored, plain, codec FROM place CROSS JOIN chunks ON digest = ${AT_PLACE}`,
+    )
+    for (const [index, row] of rows) {
+      const [packId, offset, stored, plain, codec] = row as [number, number, number, number, number]
       let place = places.get(packId)
       if (place === undefined) {
         place = packs.push(String(this.#one('SELECT name FROM packs WHERE id = ?', packId)?.name)) - 1
         places.set(packId, place)
       }
       found.pack[index] = place
-      found.offsets[index] = Number(row.offset)
-      found.storedBytes[index] = Number(row.stored)
-      found.plainBytes[index] = Number(row.plain)
-      found.codecs[index] = Number(row.codec)
+      found.offsets[index] = offset
+      found.storedBytes[index] = stored
+      found.plainBytes[index] = plain
+      found.codecs[index] = codec
     }
     return found
   }
@@ -299,7 +282,7 @@ export class ChunkTables {
          SELECT mine.chunk, chunks.stored, NOT EXISTS (
            SELECT 1 FROM refs AS other CROSS JOIN manifests AS m ON m.id = other.manifest
            WHERE other.chunk = mine.chunk AND m.state IN (${LEASED}, ${COMMITTED}) AND m.digest <> ?2
-             AND (?5 IS NULL OR m.owner = ?5)
+             AND (?5 IS NULL OR m.owner_id = ?5)
          ) AS alone
          FROM refs AS mine CROSS JOIN chunks ON chunks.id = mine.chunk
          WHERE mine.manifest = ?1 AND mine.chunk > ?3 ORDER BY mine.chunk LIMIT ?4)`,
@@ -307,7 +290,7 @@ export class ChunkTables {
       digest,
       after,
       limit,
-      owner,
+      owner === null ? null : this.#ownerId(owner),
     )
     return { bytes: Number(row?.bytes), last: Number(row?.n) < limit ? 0 : Number(row?.last) }
   }
@@ -345,8 +328,8 @@ export class ChunkTables {
 
   chunkIds(digests: Uint8Array): Float64Array {
     const ids = new Float64Array(countOf(digests))
-    for (let index = 0; index < ids.length; index += 1)
-      ids[index] = Number(this.#one('SELECT id FROM chunks WHERE digest = ?', digestAt(digests, index))?.id ?? 0)
+    const rows = this.#byPlace(digests, `${PLACES} SELECT i, id FROM place CROSS JOIN chunks ON digest = ${AT_PLACE}`)
+    for (const [index, [id]] of rows) ids[index] = Number(id)
     return ids
   }
 
@@ -487,9 +470,10 @@ export class ChunkTables {
   }
 
   #insertHold(owner: string, state: number, session: string | null): number {
+    this.#run('INSERT INTO owners(name) VALUES(?) ON CONFLICT DO NOTHING', owner)
     const row = this.#one(
-      'INSERT INTO manifests(owner, state, session, touched_at) VALUES(?, ?, ?, ?) RETURNING id',
-      owner,
+      'INSERT INTO manifests(owner_id, state, session, touched_at) VALUES(?, ?, ?, ?) RETURNING id',
+      this.#ownerId(owner),
       state,
       session,
       Date.now(),
@@ -497,31 +481,75 @@ export class ChunkTables {
     return Number(row?.id)
   }
 
+  /** @returns −1 for an owner that has never had anything */
+  #ownerId(name: string): number {
+    return Number(this.#one('SELECT id FROM owners WHERE name = ?', name)?.id ?? -1)
+  }
+
   /**
-   * @returns its owner
+   * @returns id of its owner
    * @throws ServiceError `conflict` where it is complete, so that what comes after a commit is kept by nothing, or given up
    */
-  #assertHold(hold: number): string {
+  #assertHold(hold: number): number {
     const owner = this.#ownerOfOpen(hold)
     if (owner === undefined)
       throw new ServiceError('conflict', 'This upload was committed or given up: begin a new one.', { hold })
     return owner
   }
 
-  #ownerOfOpen(hold: number): string | undefined {
-    const row = this.#one('SELECT owner FROM manifests WHERE id = ? AND state <> ? AND digest IS NULL', hold, DROPPED)
-    return row && String(row.owner)
+  #ownerOfOpen(hold: number): number | undefined {
+    const row = this.#one('SELECT owner_id FROM manifests WHERE id = ? AND state <> ? AND digest IS NULL', hold, DROPPED)
+    return row && Number(row.owner_id)
   }
 
-  #findChunk(digest: Uint8Array): FoundChunk | undefined {
-    const row = this.#one('SELECT id, stored, plain, pack, distrusted FROM chunks WHERE digest = ?', digest)
-    if (!row) return undefined
-    return {
-      id: Number(row.id),
-      stored: Number(row.stored),
-      plain: Number(row.plain),
-      isSound: row.distrusted === 0 && !this.#lostPacks.has(Number(row.pack)),
+  /** @param sql of rows `i, id, stored, plain, pack, distrusted`, from `PLACES` */
+  #found(digests: Uint8Array, sql: string, ...more: SQLInputValue[]): FoundChunk[] {
+    return Array.from(this.#byPlace(digests, sql, ...more), ([place, row]) => {
+      const [id, stored, plain, pack, distrusted] = row as [number, number, number, number, number]
+      return { place, id, stored, plain, isSound: distrusted === 0 && !this.#lostPacks.has(pack) }
+    })
+  }
+
+  /** @returns plain bytes of the sound ones, at their places */
+  #keep(hold: number, owner: number, digests: Uint8Array, found: readonly FoundChunk[]): Uint32Array {
+    const plainBytes = new Uint32Array(countOf(digests))
+    const storedBytes = new Map<number, number>()
+    for (const { place, id, stored, plain, isSound } of found) {
+      if (isSound) plainBytes[place] = plain
+      storedBytes.set(id, stored)
     }
+    this.#addRefs(owner, hold, storedBytes)
+    return plainBytes
+  }
+
+  /** @param ids of the pack's chunks */
+  #addPackRefs(ids: Float64Array, chunks: ChunkColumns, refs: RefColumns): void {
+    const ofHolds = new Map<number, Map<number, number>>()
+    for (const [at, chunk] of refs.chunks.entries()) {
+      const hold = refs.holds[at]!
+      const storedBytes = ofHolds.get(hold) ?? new Map<number, number>()
+      ofHolds.set(hold, storedBytes.set(ids[chunk]!, chunks.storedBytes[chunk]!))
+    }
+    for (const [hold, storedBytes] of ofHolds) {
+      const owner = this.#ownerOfOpen(hold)
+      if (owner !== undefined) this.#addRefs(owner, hold, storedBytes) // otherwise committed or given up meanwhile
+    }
+  }
+
+  /** @param storedBytes chunk id → its stored bytes, which count where the ref is new */
+  #addRefs(owner: number, hold: number, storedBytes: ReadonlyMap<number, number>): void {
+    let bytes = 0
+    if (storedBytes.size > 0) {
+      const fresh = this.#all(
+        `INSERT INTO refs(chunk, owner, manifest) SELECT value, ?2, ?3 FROM json_each(?1) WHERE true
+         ON CONFLICT DO NOTHING RETURNING chunk`,
+        JSON.stringify([...storedBytes.keys()]),
+        owner,
+        hold,
+      )
+      for (const { chunk } of fresh) bytes += storedBytes.get(Number(chunk)) ?? 0
+    }
+    this.#run('UPDATE manifests SET stored_bytes = stored_bytes + ?, touched_at = ? WHERE id = ?', bytes, Date.now(), hold)
   }
 
   /** @returns how many of the chunks the pack has */
@@ -538,55 +566,37 @@ export class ChunkTables {
     return chunks
   }
 
-  /** @returns 1 where the ref is new */
-  #ref(chunk: number, hold: number): number {
-    return this.#run('INSERT INTO refs(chunk, manifest) VALUES(?, ?) ON CONFLICT DO NOTHING', chunk, hold)
-  }
-
-  #addStored(hold: number, bytes: number): void {
-    this.#run('UPDATE manifests SET stored_bytes = stored_bytes + ?, touched_at = ? WHERE id = ?', bytes, Date.now(), hold)
-  }
-
-  /** @returns the chunk's id, the pack where it was until now, and whether it stays there although that is another one */
-  #enter(
-    packId: number,
-    chunks: ChunkColumns,
-    index: number,
-    givesUp: ReadonlySet<number>,
-  ): { id: number; from: number; stays: boolean } {
+  /** @returns the chunk's id; a pack may list a chunk twice, as when it was moved and came again at once */
+  #insertChunk(packId: number, chunks: ChunkColumns, index: number): number {
+    const id = this.#nextChunk
     const digest = digestAt(chunks.digests, index)
-    const stored = chunks.storedBytes[index]!
-    const facts = [packId, chunks.offsets[index]!, stored, chunks.plainBytes[index]!, chunks.kinds[index]!, chunks.codecs[index]!]
-    const existing = this.#one('SELECT id, pack, stored, distrusted FROM chunks WHERE digest = ?', digest)
-    if (!existing) {
-      const id = this.#nextChunk
-      this.#nextChunk += 1
-      this.#run(
-        'INSERT INTO chunks(id, digest, pack, offset, stored, plain, kind, codec) VALUES(?, ?, ?, ?, ?, ?, ?, ?)',
-        id,
-        digest,
-        ...facts,
-      )
-      return { id, from: packId, stays: false }
-    }
-    const id = Number(existing.id)
-    const from = Number(existing.pack)
-    const isNewCopy = from !== packId && existing.distrusted === 1
-    if (!isNewCopy && !givesUp.has(from)) return { id, from, stays: from !== packId }
+    const inserted = this.#run(
+      `INSERT INTO chunks(pack, offset, stored, plain, kind, codec, id, digest) VALUES(?, ?, ?, ?, ?, ?, ?, ?)
+       ON CONFLICT(digest) DO NOTHING`,
+      ...factsOf(packId, chunks, index),
+      id,
+      digest,
+    )
+    if (inserted === 0) return Number(this.#one('SELECT id FROM chunks WHERE digest = ?', digest)?.id)
+    this.#nextChunk += 1
+    return id
+  }
+
+  /** Has all that use the chunk find it in this pack. What is distrusted stays so in the same pack. */
+  #moveChunk(id: number, storedBefore: number, packId: number, chunks: ChunkColumns, index: number): void {
     this.#run(
       `UPDATE chunks SET distrusted = CASE WHEN pack = ?1 THEN distrusted ELSE 0 END,
          pack = ?1, offset = ?2, stored = ?3, plain = ?4, kind = ?5, codec = ?6 WHERE id = ?7`,
-      ...facts,
+      ...factsOf(packId, chunks, index),
       id,
     )
-    const grown = stored - Number(existing.stored)
-    if (grown !== 0)
-      this.#run(
-        'UPDATE manifests SET stored_bytes = stored_bytes + ? WHERE id IN (SELECT manifest FROM refs WHERE chunk = ?)',
-        grown,
-        id,
-      )
-    return { id, from, stays: false }
+    const grown = chunks.storedBytes[index]! - storedBefore
+    if (grown === 0) return
+    this.#run(
+      'UPDATE manifests SET stored_bytes = stored_bytes + ? WHERE id IN (SELECT manifest FROM refs WHERE chunk = ?)',
+      grown,
+      id,
+    )
   }
 
   #recount(packId: number): void {
@@ -609,6 +619,16 @@ export class ChunkTables {
     return statement
   }
 
+  /** Rows of a question that begins with `PLACES`, by their place: the columns after it. */
+  #byPlace(digests: Uint8Array, sql: string, ...more: SQLInputValue[]): Map<number, readonly unknown[]> {
+    const count = countOf(digests)
+    if (count === 0) return new Map()
+    const statement = this.#prepare(sql)
+    statement.setReturnArrays(true) // a third of the cost of rows with names
+    const rows = statement.all(digests, count, ...more) as unknown as [number, ...unknown[]][]
+    return new Map(rows.map(([place, ...columns]) => [place, columns]))
+  }
+
   #one(sql: string, ...values: SQLInputValue[]): Row | undefined {
     return this.#prepare(sql).get(...values)
   }
@@ -621,3 +641,12 @@ export class ChunkTables {
     return Number(this.#prepare(sql).run(...values).changes)
   }
 }
+
+const factsOf = (packId: number, chunks: ChunkColumns, index: number) => [
+  packId,
+  chunks.offsets[index]!,
+  chunks.storedBytes[index]!,
+  chunks.plainBytes[index]!,
+  chunks.kinds[index]!,
+  chunks.codecs[index]!,
+]

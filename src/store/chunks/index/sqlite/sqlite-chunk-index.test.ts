@@ -2,8 +2,10 @@ import assert from 'node:assert/strict'
 import { mkdtemp, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { DatabaseSync } from 'node:sqlite'
 import { test } from 'node:test'
 import { chunkIndexSuite } from '../chunk-index.suite.ts'
+import { migrations } from './migrations.ts'
 import { SqliteChunkIndex } from './sqlite-chunk-index.ts'
 
 const freshPath = async () => join(await mkdtemp(join(tmpdir(), 'imprint-index-')), 'index.db')
@@ -48,6 +50,26 @@ test('what is distrusted stays so after a restart', async () => {
   const second = await SqliteChunkIndex.open(path)
   assert.deepEqual([...(await second.claim(await second.begin('p'), digest))], [0])
   await second.close()
+})
+
+test('an index of the first version goes on with what it knows', async () => {
+  const path = await freshPath()
+  const old = new DatabaseSync(path)
+  old.exec(migrations[0]!)
+  old.exec(`PRAGMA user_version = 1;
+    INSERT INTO packs(id, name, state, bytes, live_chunks, live_bytes, live_plain) VALUES(1, '${'a'.repeat(32)}', 1, 100, 2, 20, 200);
+    INSERT INTO chunks VALUES(1, x'${'11'.repeat(32)}', 1, 8, 10, 100, 0, 0), (2, x'${'22'.repeat(32)}', 1, 18, 10, 100, 0, 0);
+    INSERT INTO manifests VALUES(1, x'${'aa'.repeat(32)}', 'alice', 2, NULL, 200, 200, 20, 0), (2, NULL, 'bob', 0, 's', NULL, NULL, 10, 0);
+    INSERT INTO refs VALUES(1, 1), (2, 1), (2, 2)`)
+  old.close()
+  const index = await SqliteChunkIndex.open(path)
+  const both = Uint8Array.from({ length: 64 }, (_, at) => (at < 32 ? 0x11 : 0x22))
+  assert.deepEqual(await index.findSession('s'), { hold: 2, owner: 'bob' })
+  assert.deepEqual([...(await index.claimOwned(2, both))], [0, 100])
+  assert.deepEqual([...(await index.claimOwned(await index.beginSession('t', 'alice'), both))], [100, 100])
+  assert.deepEqual(await index.findManifest(new Uint8Array(32).fill(0xaa)), { hold: 1, storedBytes: 20 })
+  assert.equal((await index.unreferenced(0, 10, 10)).length, 0)
+  await index.close()
 })
 
 test('a file that is no index is refused with what to do about it', async () => {
