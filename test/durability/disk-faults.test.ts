@@ -11,13 +11,13 @@ import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { setTimeout as pause } from 'node:timers/promises'
 import { missingTool } from '../peers/command.ts'
-import { type CallFault, whileCallsFail, whileFilesEndAt } from './file-faults.ts'
+import { type CallFault, untraceable, whileCallsFail, whileFilesEndAt } from './file-faults.ts'
 import { absent, ImageLedger, queued } from './image-ledger.ts'
 import { ImageRequests, noise, Refused } from './image-requests.ts'
 import { adminToken, folderInMemory, type MortalService, removeFolder, startMortal } from './mortal-service.ts'
 
 const KiB = 1024
-const noStrace = process.getuid?.() === 0 ? missingTool('strace') : 'tracing a process takes root'
+const noStrace = untraceable()
 
 let folder = ''
 let service: MortalService

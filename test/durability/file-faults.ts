@@ -1,10 +1,10 @@
 /** Faults of a disk beneath a process that runs, put there by the kernel: SQLite's own calls fail, no function of ours is replaced. */
-import { spawn } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { must } from '../peers/command.ts'
+import { missingTool, must } from '../peers/command.ts'
 
 export interface CallFault {
   /** Only calls on these. */
@@ -15,6 +15,14 @@ export interface CallFault {
   readonly nth: number
   /** … and all that come after it. */
   readonly andAllAfter: boolean
+}
+
+/** Why no process can be traced here, as the reason of a skip; `false` where one can. */
+export function untraceable(): string | false {
+  const reason = process.getuid?.() === 0 ? missingTool('strace') : 'tracing a process takes root'
+  if (reason) return reason
+  const { status, stderr } = spawnSync('sh', ['-c', 'sleep 0.1 & exec strace -o /dev/null -p $!'], { timeout: 10_000 })
+  return status === 0 ? false : `strace may not trace a process here: ${String(stderr).trim().split('\n').at(-1)}`
 }
 
 let traces = 0

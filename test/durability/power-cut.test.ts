@@ -6,14 +6,14 @@ import { once } from 'node:events'
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { missingTool } from '../peers/command.ts'
 import { keepBusy, randomOf } from './busy-clients.ts'
+import { untraceable } from './file-faults.ts'
 import { ImageLedger, type Standing } from './image-ledger.ts'
 import { ImageRequests } from './image-requests.ts'
 import { adminToken, folderInMemory, removeFolder, startMortal } from './mortal-service.ts'
 import { type Fate, RecordedDisk } from './recorded-disk.ts'
 
-const noStrace = process.getuid?.() === 0 ? missingTool('strace') : 'tracing a process takes root'
+const noStrace = untraceable()
 const STATES = Number(process.env.IMPRINT_TEST_STATES ?? 6)
 const AT_ONCE = 3
 const settings = { IMPRINT_QUOTA_IMAGES: '-1' }
