@@ -27,7 +27,9 @@ function seedOfTest(): number {
 
 async function inTurn(count: number, check: (n: number) => Promise<void>): Promise<void> {
   for (let n = 0; n < count; n += AT_ONCE) {
-    await Promise.all(Array.from({ length: Math.min(AT_ONCE, count - n) }, (_, more) => check(n + more)))
+    const checks = Array.from({ length: Math.min(AT_ONCE, count - n) }, (_, more) => check(n + more))
+    const failed = (await Promise.allSettled(checks)).find(({ status }) => status === 'rejected') // none runs on in a removed folder
+    if (failed?.status === 'rejected') throw failed.reason
   }
 }
 
