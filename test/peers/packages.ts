@@ -12,6 +12,11 @@ interface DebianPackage {
 
 export const packages: readonly DebianPackage[] = [
   { name: 'qemu-utils', neededBy: 'disk formats against qemu-img, and images for the sessions' },
+  { name: 'libnbd-bin', neededBy: 'nbdinfo and nbdcopy against the NBD server' },
+  { name: 'nbdkit', neededBy: 'its nbd plugin as a client of the NBD server, and the comparison of speed' },
+  { name: 'fio', neededBy: 'verified random writes over NBD' },
+  { name: 'openssl', neededBy: 'certificates for NBD over TLS' },
+  { name: 'gnutls-bin', neededBy: 'pre-shared keys for NBD over TLS' },
   { name: 'python3-openstackclient', neededBy: 'the session of `openstack image …`' },
   { name: 'python3-glanceclient', neededBy: 'the session of `glance …`' },
   { name: 'python3-openstacksdk', neededBy: 'the walk through openstacksdk' },

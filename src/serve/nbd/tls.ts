@@ -1,4 +1,5 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
+import { constants } from 'node:crypto'
 import type { Socket } from 'node:net'
 import { createServer, type TLSSocket } from 'node:tls'
 import { Disconnected } from './handshake-reader.ts'
@@ -13,11 +14,13 @@ export interface NbdTls {
   readonly pskOf?: (user: string) => Uint8Array | undefined
 }
 
-/** OpenSSL's list: without "PSK" it takes no pre-shared key at all. */
-const CERTIFICATE_CIPHERS = 'HIGH:!aNULL:!MD5:!PSK'
-const PSK_CIPHERS =
-  'ECDHE-PSK-CHACHA20-POLY1305:ECDHE-PSK-AES256-CBC-SHA384:DHE-PSK-AES256-GCM-SHA384:DHE-PSK-AES128-GCM-SHA256:PSK-AES256-GCM-SHA384:PSK-AES128-GCM-SHA256'
-const TLS13_CIPHERS = 'TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256'
+/**
+ * OpenSSL's names. A pre-shared key of TLS 1.3 works with SHA-256 only, so AES-128 stands first: with another first, a server that has
+ * a certificate too would show that in place of taking the key.
+ */
+const TLS13_CIPHERS = 'TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256:TLS_AES_256_GCM_SHA384'
+const PSK_CIPHERS = 'ECDHE-PSK-CHACHA20-POLY1305:DHE-PSK-AES128-GCM-SHA256:DHE-PSK-AES256-GCM-SHA384'
+const CERTIFICATE_CIPHERS = 'ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:!aNULL'
 
 /** Makes sockets secure. Keys are read once, when it is made. */
 export interface TlsUpgrade {
@@ -33,15 +36,17 @@ export interface SecuredPeer {
 export function createTlsUpgrade(tls: NbdTls): TlsUpgrade {
   const { certificate, pskOf } = tls
   if (!certificate && !pskOf) throw new Error('TLS of the NBD server: give a certificate, pre-shared keys, or both')
-  const ciphers = [TLS13_CIPHERS, ...(certificate ? [CERTIFICATE_CIPHERS] : []), ...(pskOf ? [PSK_CIPHERS] : [])].join(':')
+  const mustShowCertificate = certificate?.clientAuthority !== undefined
+  const ciphers = [TLS13_CIPHERS, ...(pskOf ? [PSK_CIPHERS] : []), ...(certificate ? [CERTIFICATE_CIPHERS] : [])].join(':')
   /** Which upgrade a secured socket belongs to: Node's server, the one part that judges client certificates, does not say. */
   const upgrades = new AsyncLocalStorage<Upgrade>()
   const server = createServer({
     minVersion: 'TLSv1.2',
+    secureOptions: constants.SSL_OP_NO_TICKET, // a resumed session would not say whose it is
     ciphers,
     handshakeTimeout: 2 ** 31 - 1, // the whole handshake has its deadline in server.ts
-    requestCert: certificate?.clientAuthority !== undefined,
-    rejectUnauthorized: certificate?.clientAuthority !== undefined,
+    requestCert: mustShowCertificate,
+    rejectUnauthorized: false, // judged below: a client with a key has no certificate to show
     ...(certificate ? { cert: Buffer.from(certificate.cert), key: Buffer.from(certificate.key) } : {}),
     ...(certificate?.clientAuthority ? { ca: Buffer.from(certificate.clientAuthority) } : {}),
     ...(pskOf
@@ -65,6 +70,10 @@ export function createTlsUpgrade(tls: NbdTls): TlsUpgrade {
           pskUser: null,
           secured: (secure) => {
             secure.on('error', () => secure.destroy())
+            if (mustShowCertificate && !secure.authorized && upgrade.pskUser === null) {
+              secure.destroy()
+              return
+            }
             const name: unknown = secure.authorized && upgrade.pskUser === null ? secure.getPeerCertificate().subject?.CN : null
             done({ socket: secure, identity: upgrade.pskUser ?? (typeof name === 'string' ? name : null) })
           },
