@@ -36,6 +36,9 @@ interface FoundChunk {
   readonly isSound: boolean
 }
 
+/** A disk that fails in the middle of a transaction ends it: what came before is undone, and nothing more may go into it. */
+export class TransactionUndone extends Error {}
+
 /**
  * The index's tables in SQLite, synchronous: runs on the index's own thread, each call inside a transaction that the thread
  * opens. Opening takes the database for this process alone, hence every lease that it finds is of a process that died.
@@ -86,7 +89,7 @@ export class ChunkTables {
     }
   }
 
-  /** Runs `work` so that nothing of it stays if it throws, inside a transaction that goes on. */
+  /** Runs `work` so that nothing of it stays if it throws, inside a transaction that goes on. @throws `TransactionUndone` */
   attempt<T>(work: () => T): T {
     this.#db.exec('SAVEPOINT attempt')
     try {
@@ -94,7 +97,8 @@ export class ChunkTables {
       this.#db.exec('RELEASE attempt')
       return answer
     } catch (error) {
-      if (this.#db.isTransaction) this.#db.exec('ROLLBACK TO attempt; RELEASE attempt')
+      if (!this.#db.isTransaction) throw new TransactionUndone('SQLite has undone the whole transaction', { cause: error })
+      this.#db.exec('ROLLBACK TO attempt; RELEASE attempt')
       throw error
     }
   }

@@ -1,7 +1,7 @@
 /** The thread that owns the index's database: takes batches of calls, runs each batch as one transaction, answers it. */
 import { parentPort, workerData } from 'node:worker_threads'
 import { isServiceError } from '../../../../base/errors.ts'
-import { ChunkTables } from './chunk-tables.ts'
+import { ChunkTables, TransactionUndone } from './chunk-tables.ts'
 import type { Answer, Answers, Batch, Call, CallName, Failure } from './messages.ts'
 
 /** What others rely on as soon as it is answered. The rest may be lost by a power cut, and is found again when opening. */
@@ -35,6 +35,7 @@ try {
     try {
       return { value: tables.attempt(() => run(call)) }
     } catch (error) {
+      if (error instanceof TransactionUndone) throw error.cause
       return { failure: failureOf(error) }
     }
   }
@@ -46,7 +47,7 @@ try {
         () => calls.map(attempt),
       )
     } catch (error) {
-      const failure = failureOf(error) // the commit itself failed: nothing of the batch holds
+      const failure = failureOf(error) // of the commit itself, or of a call that took all others along: nothing of the batch holds
       answers = calls.map(() => ({ failure }))
     }
     if (close) tables.close()

@@ -1,4 +1,7 @@
 import assert from 'node:assert/strict'
+import { spawnSync } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
+import { statSync } from 'node:fs'
 import { mkdtemp, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -76,4 +79,38 @@ test('a file that is no index is refused with what to do about it', async () => 
   const path = await freshPath()
   await writeFile(path, 'this is not a database, and long enough to be looked at as one'.repeat(100))
   await assert.rejects(SqliteChunkIndex.open(path), { code: 'corrupt', message: /imprint store rebuild/ })
+})
+
+test('a disk that is full in the middle of a batch takes nothing of it, and every call is told so', {
+  skip: spawnSync('prlimit', ['--version']).error ? 'prlimit is not installed' : false,
+}, async () => {
+  const path = await freshPath()
+  const index = await SqliteChunkIndex.open(path)
+  const noRefs = { chunks: new Uint32Array(0), holds: new Float64Array(0) }
+  const add = (pack: string, chunks: number) => {
+    const [zeros, ones] = [new Uint32Array(chunks), new Uint32Array(chunks).fill(1)]
+    const flags = new Uint8Array(chunks)
+    const digests = new Uint8Array(randomBytes(32 * chunks))
+    const columns = { digests, offsets: zeros, storedBytes: ones, plainBytes: ones, kinds: flags, codecs: flags }
+    return index.addPack(pack.repeat(32), 100, columns, noRefs, [])
+  }
+  const filesEndAt = (bytes: number | 'unlimited') => spawnSync('prlimit', ['--pid', String(process.pid), `--fsize=${bytes}:`])
+  try {
+    await add('a', 10)
+    filesEndAt(statSync(`${path}-wal`).size + 1_000_000)
+    // the first call is a batch of its own; of the others the large one does not fit into the cache, and the small ones would fit
+    const batch = [add('0', 1), add('b', 120_000), add('c', 5), add('d', 5)]
+    const outcomes = await Promise.allSettled(batch)
+    filesEndAt('unlimited')
+    assert.deepEqual(
+      outcomes.map(({ status }) => status),
+      ['fulfilled', 'rejected', 'rejected', 'rejected'],
+    )
+    const known = (await index.packs()).map(({ pack }) => pack[0]).sort()
+    assert.deepEqual(known, ['0', 'a'])
+    await add('c', 5)
+  } finally {
+    filesEndAt('unlimited')
+    await index.close()
+  }
 })
