@@ -4,6 +4,7 @@ export class MemoryBudget {
   readonly #waiting = new Set<() => void>()
   #usedBytes = 0
   #isWaking = false
+  #waitsAgain = false
 
   constructor(maxBytes: number) {
     this.#maxBytes = maxBytes
@@ -28,19 +29,21 @@ export class MemoryBudget {
   give(bytes: number): void {
     this.#usedBytes -= bytes
     if (this.#isWaking) return
-    // One after the other: who still finds too little waits again, behind the others.
+    // One after the other: who still finds too little stays the first, and those behind wait with it.
     for (const wake of this.#waiting) {
       if (this.#usedBytes >= this.#maxBytes) return
-      this.#waiting.delete(wake)
       this.#isWaking = true
+      this.#waitsAgain = false
       wake()
       this.#isWaking = false
-      if (this.#waiting.has(wake)) return
+      if (this.#waitsAgain) return
+      this.#waiting.delete(wake)
     }
   }
 
   wait(wake: () => void): void {
     this.#waiting.add(wake)
+    this.#waitsAgain = true
   }
   forget(wake: () => void): void {
     this.#waiting.delete(wake)
