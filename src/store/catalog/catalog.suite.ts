@@ -184,25 +184,26 @@ export function catalogSuite(adapter: string, open: () => Promise<Catalog>): voi
     const seen = async () => [
       (await catalog.images.list({ viewer: { projectId: 'p1' }, limit: 5 })).map(({ name, version }) => `${name} ${version}`),
       (await catalog.images.list({ viewer: { projectId: 'p2' }, limit: 5 })).length,
+      (await catalog.images.get(image.id))?.version,
       (await catalog.documents.get('token', 'old'))?.body,
       (await catalog.documents.get('token', 'new'))?.body,
       (await catalog.documents.list('token', { index: { name: 'user', value: 'u' } })).length,
     ]
-    for (let time = 0; time < 2; time += 1) assert.deepEqual(await seen(), [['debian 1'], 0, 1, undefined, 1])
+    for (let time = 0; time < 2; time += 1) assert.deepEqual(await seen(), [['debian 1'], 0, 1, 1, undefined, 1])
     await catalog.write((tx) => tx.images.update(image.id, 1, { name: 'other' }))
-    assert.deepEqual(await seen(), [['other 2'], 0, 1, undefined, 1])
+    assert.deepEqual(await seen(), [['other 2'], 0, 2, 1, undefined, 1])
     await catalog.write((tx) => tx.images.putMember(aMember(image.id, 'p2', { status: 'accepted' })))
-    assert.deepEqual(await seen(), [['other 2'], 1, 1, undefined, 1])
+    assert.deepEqual(await seen(), [['other 2'], 1, 2, 1, undefined, 1])
     await catalog.write((tx) => tx.images.deleteMember(image.id, 'p2'))
-    assert.deepEqual(await seen(), [['other 2'], 0, 1, undefined, 1])
+    assert.deepEqual(await seen(), [['other 2'], 0, 2, 1, undefined, 1])
     await catalog.write(({ documents }) => documents.put('token', 'new', 2, { indexes: { user: 'u' }, expiresAt: 5 }))
-    assert.deepEqual(await seen(), [['other 2'], 0, 1, 2, 2])
+    assert.deepEqual(await seen(), [['other 2'], 0, 2, 1, 2, 2])
     await catalog.write(({ documents }) => documents.deleteExpired('token', 6))
-    assert.deepEqual(await seen(), [['other 2'], 0, 1, undefined, 1])
+    assert.deepEqual(await seen(), [['other 2'], 0, 2, 1, undefined, 1])
     await catalog.write(({ documents }) => documents.deleteWhere('token', { name: 'user', value: 'u' }))
-    assert.deepEqual(await seen(), [['other 2'], 0, undefined, undefined, 0])
+    assert.deepEqual(await seen(), [['other 2'], 0, 2, undefined, undefined, 0])
     await catalog.write((tx) => tx.images.update(image.id, 2, { status: 'deleted', deletedAt: 1 }))
-    assert.deepEqual(await seen(), [[], 0, undefined, undefined, 0])
+    assert.deepEqual(await seen(), [[], 0, 3, undefined, undefined, 0])
   })
 
   must('let no read that a write overtakes be seen by later ones', async (catalog) => {
@@ -219,9 +220,15 @@ export function catalogSuite(adapter: string, open: () => Promise<Catalog>): voi
         await tx.documents.delete('token', 't')
       })
       for (let step = 0; step < steps; step += 1) await undefined // so that the reads meet the write at each of its steps
-      const reading = [catalog.images.list(query), catalog.documents.get('token', 't'), catalog.documents.list('token')]
+      const reading = [
+        catalog.images.list(query),
+        catalog.images.get(image.id),
+        catalog.documents.get('token', 't'),
+        catalog.documents.list('token'),
+      ]
       await Promise.all([writing, ...reading])
       assert.equal((await catalog.images.list(query))[0]?.name, String(steps))
+      assert.equal((await catalog.images.get(image.id))?.name, String(steps))
       assert.equal(await catalog.documents.get('token', 't'), undefined)
       assert.deepEqual(await catalog.documents.list('token'), [])
     }

@@ -271,8 +271,13 @@ export class SqlImageReader implements ImageReader {
   }
 
   protected async stored(id: string): Promise<{ readonly seq: number; readonly image: ImageRecord } | undefined> {
-    const [row] = await this.session.rows<RecordRow>(this.statements.get, { id })
+    const row = await this.row(id)
     return row && { seq: row.seq, image: this.decode(row) }
+  }
+
+  protected async row(id: string): Promise<RecordRow | undefined> {
+    const [row] = await this.session.rows<RecordRow>(this.statements.get, { id })
+    return row
   }
 
   async #count(plan: ImageListPlan): Promise<number> {

@@ -125,7 +125,7 @@ export class SqliteCatalog implements Catalog {
       onCommit: (changes) => {
         for (const change of changes) {
           const kind = documentKindOf(change)
-          if (kind === undefined) committedImages.forgetLists()
+          if (kind === undefined) committedImages.forget()
           else committedDocuments.forget(kind)
         }
       },
