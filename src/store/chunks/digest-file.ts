@@ -8,12 +8,8 @@ import { lendFile } from './stream-file.ts'
 const BLOCKS_BEHIND = 4
 /** With a block of 1 MiB each: at 10 MiB/s, work that gives way takes some hundredths of a processor. */
 const PAUSE_MS = 100
-/** An upload by chunks that was quiet for so long is not under way. */
+/** A store in which nothing has moved for so long is idle. */
 const QUIET_MS = 1000
-
-/** Whether there are transfers besides one stream, the asker's. */
-const isBusy = ({ ingests, streams, lastAskedMs }: Engine): boolean =>
-  ingests > 0 || streams > 1 || performance.now() - lastAskedMs < QUIET_MS
 
 /** Digests of a whole stored file, computed on worker threads; see `ChunkStore.digest`. */
 export async function digestFile(
@@ -39,16 +35,16 @@ export async function digestStored(
   digests: StreamDigests,
   manifest: string,
   bytes: number,
-  { signal, givesWay }: DigestOptions,
+  options: DigestOptions,
 ): Promise<void> {
   const underWay: Promise<void>[] = []
   try {
-    for await (const lent of lendFile(engine, manifest, 0, bytes, signal)) {
+    for await (const lent of lendFile(engine, manifest, 0, bytes, options)) {
       const update = digests.update(pieceOfLent(engine, lent.bytes)).finally(lent.giveBack)
       update.catch(() => undefined) // it is awaited in its turn
       underWay.push(update)
       if (underWay.length >= BLOCKS_BEHIND) await underWay.shift()
-      if (givesWay && isBusy(engine)) await pause(PAUSE_MS)
+      if (options.givesWay && performance.now() - engine.lastMovedMs < QUIET_MS) await pause(PAUSE_MS)
     }
     await Promise.all(underWay)
   } finally {

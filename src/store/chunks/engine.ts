@@ -25,8 +25,8 @@ export interface Engine {
   ingests: number
   /** Streams that are being read now. */
   streams: number
-  /** When an upload by chunks last asked for something, as `performance.now()`. */
-  lastAskedMs: number
+  /** When a transfer last moved, as `performance.now()`: what can wait gives way to it. */
+  lastMovedMs: number
   /** Holds of ingests that failed, and that could not be given up then, as on a full disk: the next collection gives them up. */
   readonly givenUp: Set<number>
   /** Manifests that somebody reads, by how many: the collector leaves them alone. */

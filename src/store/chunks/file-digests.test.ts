@@ -2,12 +2,29 @@ import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
 import { after, test } from 'node:test'
 import fc from 'fast-check'
+import { isServiceError, ServiceError } from '../../base/errors.ts'
+import { GiB, MiB } from '../../base/units.ts'
+import type { BlockSource } from '../../disk/block/block-source.ts'
+import { MemoryBlobStore } from '../blobs/memory/memory-blob-store.ts'
 import type { KnownFile } from './chunk-store.ts'
-import { fileOf, ingestAndRelease, inSteps, memoryStore, noise, these } from './random-files.suite.ts'
+import { fileOf, ingestAndRelease, inSteps, memoryStore, noise, readAll, these } from './random-files.suite.ts'
 
 const CHUNK = 4096
 const store = await memoryStore(undefined, CHUNK)
 after(() => store.close())
+
+/** Fails one read, after so many that succeed. */
+class FailingReads extends MemoryBlobStore {
+  failAfter = Number.POSITIVE_INFINITY
+  override async read(key: string, offset: number, length: number): Promise<Uint8Array> {
+    this.failAfter -= 1
+    if (this.failAfter < 0) {
+      this.failAfter = Number.NEGATIVE_INFINITY
+      throw new ServiceError('unavailable', 'this read fails')
+    }
+    return super.read(key, offset, length)
+  }
+}
 
 const trueDigests = (bytes: Uint8Array) => ({
   md5: createHash('md5').update(bytes).digest('hex'),
@@ -80,6 +97,58 @@ test('a likely file that is gone, or of which a digest is not known, is of no us
   assert.deepEqual(await digestsOf(bytes, [gone, { manifest: gone.manifest, digests: { md5: 'x' } }]), trueDigests(bytes))
   const here = await known(bytes)
   assert.deepEqual(await digestsOf(bytes, [{ ...here, digests: { md5: 'x' } }]), trueDigests(bytes))
+})
+
+test('a file that parts late is digested when it is stored', async () => {
+  const zeros = { fill: 'zeros', bytes: 129 * MiB, seed: 0 } as const
+  const [one, other] = [8, 9].map((seed) => fileOf([zeros, { fill: 'noise', bytes: 3 * CHUNK + 1, seed }]))
+  assert.deepEqual(await digestsOf(other!, [await known(one!)]), trueDigests(other!))
+})
+
+test('where reads fail while a file is compared with a likely one, no wrong digest comes out', async (t) => {
+  const blobs = new FailingReads()
+  const fragile = await memoryStore(blobs, CHUNK)
+  t.after(() => fragile.close())
+  const [one, other] = [file(10), file(10)]
+  other.set(noise(CHUNK, 78), 600 * CHUNK)
+  const { manifest } = await ingestAndRelease(fragile, one)
+  let failed = 0
+  for (const bytes of [one, other]) {
+    for (let reads = 0; reads < 12; reads += 1) {
+      blobs.failAfter = reads
+      const likely = [{ manifest, digests: trueDigests(one) }]
+      await fragile.ingest(inSteps(bytes, 50_000), { owner: 'p', digests: ['md5', 'sha512'], likely }).then(
+        async ({ digests, lease }) => {
+          await lease.release()
+          assert.deepEqual({ ...digests }, trueDigests(bytes))
+        },
+        (error: unknown) => assert.ok(isServiceError(error, 'unavailable')), // it was the stored file that was read
+      )
+      if (blobs.failAfter < 0) failed += 1
+    }
+  }
+  assert.ok(failed > 2, 'some reads failed')
+})
+
+test('a hole of a whole TiB keeps nobody waiting, and can be cancelled', async () => {
+  const small = file(11)
+  const { manifest, lease } = await store.ingest(inSteps(small, 50_000), { owner: 'p' })
+  await lease.release()
+  const stop = new AbortController()
+  const hole: BlockSource = {
+    size: 1024 * GiB,
+    read: async (_, length) => new Uint8Array(length),
+    async *extents(offset, length) {
+      yield { offset, length, kind: 'hole' }
+    },
+    close: async () => {},
+  }
+  const { promise: underWay, resolve } = Promise.withResolvers<void>()
+  const ingesting = store.ingestDisk(hole, { owner: 'p', digests: ['md5'], signal: stop.signal, onProgress: () => resolve() })
+  await Promise.race([underWay, ingesting])
+  assert.equal(Buffer.compare(await readAll(store, manifest), small), 0)
+  stop.abort()
+  await assert.rejects(ingesting, { code: 'cancelled' })
 })
 
 test('an ingest that is broken off in the middle leaves the likely file alone and to the collector', async () => {

@@ -14,7 +14,7 @@ export interface ZeroRun {
 }
 
 /** Zeros are gathered into runs of up to so many bytes: little work each, but others should have their turn. */
-const MAX_RUN_BYTES = 8 * MiB
+export const MAX_RUN_BYTES = 8 * MiB
 const ZEROS = new Uint8Array(MiB)
 const isZeros = (bytes: Uint8Array): boolean =>
   bytes[0] === 0 && bytes.length <= ZEROS.length && Buffer.compare(bytes, ZEROS.subarray(0, bytes.length)) === 0

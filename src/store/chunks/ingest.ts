@@ -2,12 +2,12 @@ import { ServiceError } from '../../base/errors.ts'
 import { failpoint } from '../../base/failpoint.ts'
 import type { BlockSource } from '../../disk/block/block-source.ts'
 import type { Ingested, IngestOptions } from './chunk-store.ts'
-import { countOf, digestAt, isZeroAt, joinDigests } from './digests.ts'
+import { countOf, digestAt, hexOf, isZeroAt, joinDigests } from './digests.ts'
 import { Durability } from './durability.ts'
 import type { Engine } from './engine.ts'
 import { FileDigests } from './file-digests.ts'
 import { finishManifest, type HoldFacts } from './finish-manifest.ts'
-import { cancelledError, gather, orCancelled } from './gather.ts'
+import { cancelledError, gather, MAX_RUN_BYTES, orCancelled } from './gather.ts'
 import { ManifestBuilder } from './manifest-builder.ts'
 import { chunksOf, maxFileBytes } from './manifest-format.ts'
 import { KIND_DATA } from './pack-format.ts'
@@ -107,7 +107,8 @@ class IngestRun {
       this.#options.onProgress?.(this.#fileBytes)
       const sizes = { fileBytes: this.#fileBytes, allocatedBytes: this.#allocatedBytes }
       const newBytes = this.#newBytes + this.#builder.newBytes
-      return await finishManifest(this.#engine, this.#hold, root, sizes, newBytes, digests)
+      const known = digests ?? (await this.#fileDigests.ofStored(hexOf(root)))
+      return await finishManifest(this.#engine, this.#hold, root, sizes, newBytes, known)
     } catch (error) {
       await Promise.allSettled(this.#underWay) // they use slots, and refer to the hold
       this.#fileDigests.abandon()
@@ -124,8 +125,12 @@ class IngestRun {
     this.#add(this.#store(slot, block.length), block.length)
   }
 
-  /** All but the last are whole chunks. */
+  /** In runs, so that others have their turn and the sender is heard between them. All but the last are whole chunks. */
   async addZeros(bytes: number): Promise<void> {
+    for (let left = bytes; left > 0; left -= MAX_RUN_BYTES) await this.#addRun(Math.min(left, MAX_RUN_BYTES))
+  }
+
+  async #addRun(bytes: number): Promise<void> {
     await this.#untilRoom()
     const zeroChunks = chunksOf(bytes, this.#engine.chunkBytes)
     this.#engine.counters.chunksZero += zeroChunks
@@ -145,6 +150,7 @@ class IngestRun {
     this.#underWay.push(part)
     this.#fileBytes += bytes
     this.#engine.counters.bytesIngested += bytes
+    this.#engine.lastMovedMs = performance.now()
     this.#report()
     this.#durability.assert()
   }
@@ -168,7 +174,9 @@ class IngestRun {
     try {
       const digests = await hashed
       const plainBytes = Array.from({ length: countOf(digests) }, (_, at) => Math.min(chunkBytes, bytes - at * chunkBytes))
-      return await placeSlot(this.#engine, this.#hold.hold, slot, digests, plainBytes, digested, this.#durability)
+      const stored = await placeSlot(this.#engine, this.#hold.hold, slot, digests, plainBytes, digested, this.#durability)
+      await digested // where all chunks are known, nobody has waited for it: a file whose digest failed must not come in
+      return stored
     } finally {
       await digested.catch(() => undefined)
       slots.release(slot)

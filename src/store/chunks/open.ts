@@ -77,7 +77,7 @@ export async function openChunkStore(options: ChunkStoreOptions): Promise<ChunkS
     counters,
     ingests: 0,
     streams: 0,
-    lastAskedMs: Number.NEGATIVE_INFINITY,
+    lastMovedMs: Number.NEGATIVE_INFINITY,
     givenUp: new Set(),
     reading: new Map(),
     blockBytes: (users) => blockBytesOf(chunkBytes, users),
@@ -120,7 +120,7 @@ class OpenChunkStore implements ChunkStore {
   }
 
   lend(manifest: string, offset: number, length: number, signal?: AbortSignal): AsyncIterable<Lent> {
-    return lendFile(this.#engine, manifest, offset, length, signal)
+    return lendFile(this.#engine, manifest, offset, length, { signal })
   }
 
   digest(manifest: string, algorithms: readonly StreamDigest[], options?: DigestOptions): Promise<Record<StreamDigest, string>> {

@@ -1,6 +1,6 @@
 import { assertRange } from '../../disk/block/block-source.ts'
 import type { OpenManifest } from './chunk-reader.ts'
-import type { Lent } from './chunk-store.ts'
+import type { DigestOptions, Lent } from './chunk-store.ts'
 import type { Engine } from './engine.ts'
 import { type BlockOfChunks, blocksOf, enterReading } from './file-source.ts'
 import { cancelledError, orCancelled } from './gather.ts'
@@ -22,7 +22,7 @@ export async function* streamFile(
   length: number,
   signal?: AbortSignal,
 ): AsyncGenerator<Uint8Array> {
-  for await (const { bytes, giveBack } of lendFile(engine, name, offset, length, signal)) {
+  for await (const { bytes, giveBack } of lendFile(engine, name, offset, length, { signal })) {
     const own = bytes.slice()
     giveBack()
     yield own
@@ -38,7 +38,7 @@ export async function* lendFile(
   name: string,
   offset: number,
   length: number,
-  signal?: AbortSignal,
+  { signal, givesWay = false }: DigestOptions = {},
 ): AsyncGenerator<Lent> {
   const { readSlots } = engine
   const leave = enterReading(engine, name)
@@ -69,6 +69,7 @@ export async function* lendFile(
       if (underWay.length === 0 && !start(undefined)) return
       const lent = await orCancelled(underWay[0]!, signal)
       underWay.shift()
+      if (!givesWay) engine.lastMovedMs = performance.now()
       yield lent
     }
   } finally {

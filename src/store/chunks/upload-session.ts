@@ -53,7 +53,7 @@ class UploadSession implements ChunkUpload {
   async lacks(digests: Uint8Array): Promise<Uint8Array> {
     if (digests.length % DIGEST_BYTES !== 0)
       throw new ServiceError('invalid-request', 'Digests are 32 bytes each.', { bytes: digests.length })
-    this.#engine.lastAskedMs = performance.now()
+    this.#engine.lastMovedMs = performance.now()
     const lacking = new Uint8Array(countOf(digests))
     for (let first = 0; first < lacking.length; first += DIGESTS_A_QUESTION) {
       const part = digests.slice(first * DIGEST_BYTES, (first + DIGESTS_A_QUESTION) * DIGEST_BYTES)
@@ -122,7 +122,7 @@ class UploadSession implements ChunkUpload {
   }
 
   async #putSlot(chunks: readonly UploadedChunk[], first: number): Promise<void> {
-    this.#engine.lastAskedMs = performance.now()
+    this.#engine.lastMovedMs = performance.now()
     const { chunkBytes, slots, workers } = this.#engine
     const slot = await slots.acquire()
     try {
