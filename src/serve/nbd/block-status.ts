@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises'
 import { ServiceError } from '../../base/errors.ts'
 import type { BlockSource, Extent } from '../../disk/block/block-source.ts'
 import { STATE_HOLE, STATE_ZERO } from './protocol.ts'
@@ -5,7 +6,9 @@ import { STATE_HOLE, STATE_ZERO } from './protocol.ts'
 /** One answer's descriptors: 16 KiB of reply. A client asks on from where an answer ends. */
 const MAX_DESCRIPTORS = 2048
 /** Runs looked at for one answer, since many short ones of one kind make a single descriptor. */
-const MAX_RUNS = 65_536
+const MAX_RUNS = 16_384
+/** After so many, others have their turn: a disk that knows its extents by heart would never let go of the thread. */
+const RUNS_IN_A_TURN = 512
 /** "length (unsigned, MUST NOT be zero)": 32 bits. */
 const MAX_DESCRIPTOR_BYTES = 2 ** 32 - 1
 
@@ -43,6 +46,7 @@ export async function blockStatus(disk: BlockSource, offset: number, length: num
     }
     runs += 1
     if (runs === MAX_RUNS) break
+    if (runs % RUNS_IN_A_TURN === 0) await setImmediate()
   }
   if (runBytes > 0) descriptors.push(Math.min(runBytes, MAX_DESCRIPTOR_BYTES), runState)
   if (descriptors.length === 0)

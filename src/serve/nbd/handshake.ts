@@ -46,6 +46,8 @@ export interface HandshakeContext {
   readonly tls: TlsUpgrade | null
   readonly address: string
   readonly isClosing: () => boolean
+  /** Told of the socket in TLS, which replaces the one that the client came by. */
+  readonly secured: (socket: Socket) => void
   /** Counts a connection to an export. @returns false: there are too many */
   readonly admit: (name: string) => boolean
 }
@@ -274,6 +276,7 @@ class Handshake {
     this.#reply(OPTION.STARTTLS, OPTION_REPLY.ACK)
     const { socket, identity } = await tls.secure(this.#socket)
     this.#socket = socket
+    this.#context.secured(socket)
     this.#reader = new HandshakeReader(socket)
     this.#peer = { ...this.#peer, tls: true, identity }
     // "The client and server MUST act as if options negotiated before had not been."

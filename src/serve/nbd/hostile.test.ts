@@ -170,3 +170,26 @@ test('a thousand connections that are reset at once leave nothing behind', async
   await until(() => server.counters.handshaking === 0 && open() === 0)
   assert.deepEqual([server.counters.connections, server.sharedBytesUsed], [0, 0])
 })
+
+test('walks over a disk of a million extents leave others their turn', async (t) => {
+  const fragmented = memoryDisk(2 ** 32, 4096)
+  let runs = 0
+  const source = {
+    ...fragmented.source,
+    async *extents(offset: number, length: number) {
+      for (let at = offset; at < offset + length; at += 512) {
+        runs += 1
+        yield { offset: at, length: 512, kind: 'hole' as const }
+      }
+    },
+  }
+  const { path } = await nbdService(t, { disk: { source }, other: memoryDisk(MiB) })
+  const client = await NbdClient.open(path, 'disk', { structured: true, status: true })
+  const honest = await NbdClient.open(path, 'other')
+  const walks = Promise.all(Array.from({ length: 50 }, () => client.request(BLOCK_STATUS, { length: 2 ** 31 })))
+  await until(() => runs > 0)
+  const before = runs
+  for (let round = 0; round < 10; round += 1) assert.equal((await honest.request(READ, { length: 512 })).errno, 0)
+  assert.ok(runs - before < 100_000, `${runs - before} extents were walked over meanwhile`)
+  assert.equal((await walks).length, 50)
+})

@@ -32,7 +32,7 @@ export const defaultNbdLimits: NbdLimits = {
   maxRequestBytes: 32 * MiB,
   sharedBytes: 256 * MiB,
   connectionBytes: 64 * MiB,
-  shareBytes: 128 * KiB,
+  shareBytes: 256 * KiB,
   connectionRequests: 512,
   maxConnections: 1024,
   maxConnectionsPerExport: 64,

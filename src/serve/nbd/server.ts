@@ -47,6 +47,12 @@ export function createNbdServer(options: NbdServerOptions): NbdServer {
   return new Nbd(options)
 }
 
+/** A connection that has not chosen an export yet. */
+interface Newcomer {
+  /** The one in TLS, once there is one. */
+  socket: Socket
+}
+
 class Nbd implements NbdServer {
   readonly #exports: ExportSource
   readonly #tls: TlsUpgrade | null
@@ -55,7 +61,7 @@ class Nbd implements NbdServer {
   readonly #context: SessionContext
   readonly #servers = new Set<Server>()
   /** In order of coming: the oldest first. */
-  readonly #handshaking = new Set<Socket>()
+  readonly #handshaking = new Set<Newcomer>()
   readonly #sessions = new Set<Session>()
   readonly #perExport = new Map<string, number>()
   /** Exports that are open. */
@@ -100,7 +106,7 @@ class Nbd implements NbdServer {
   async close(graceMs = 10_000): Promise<void> {
     this.#isClosing = true
     const closed = [...this.#servers].map((server) => new Promise<void>((done) => server.close(() => done())))
-    for (const socket of this.#handshaking) socket.destroy()
+    for (const newcomer of this.#handshaking) newcomer.socket.destroy()
     for (const session of this.#sessions) session.shutDown()
     const cutOff = setTimeout(() => {
       for (const session of this.#sessions) session.drop('the server closed and the client did not take its replies')
@@ -119,7 +125,8 @@ class Nbd implements NbdServer {
       return
     }
     this.counters.connectionsTotal += 1
-    const deadline = this.#beginHandshake(socket)
+    const newcomer: Newcomer = { socket }
+    const deadline = this.#beginHandshake(newcomer)
     const address = socket.remoteAddress ? `${socket.remoteAddress}:${socket.remotePort}` : 'unix'
     const context: HandshakeContext = {
       exports: this.#exports,
@@ -128,35 +135,36 @@ class Nbd implements NbdServer {
       address,
       isClosing: () => this.#isClosing,
       admit: (name) => this.#admit(name),
+      secured: (secure) => {
+        newcomer.socket = secure
+      },
     }
     try {
       const chosen = await handshake(socket, context)
-      this.#endHandshake(socket, deadline)
+      this.#endHandshake(newcomer, deadline)
       this.#serve(chosen)
     } catch (error) {
-      this.#endHandshake(socket, deadline)
-      this.#refused(socket, address, error)
+      this.#endHandshake(newcomer, deadline)
+      this.#refused(newcomer.socket, address, error)
     }
   }
 
-  #beginHandshake(socket: Socket): NodeJS.Timeout {
-    if (this.#handshaking.size >= this.#limits.maxHandshaking) {
-      const [oldest] = this.#handshaking
+  #beginHandshake(newcomer: Newcomer): NodeJS.Timeout {
+    const drop = (dropped: Newcomer) => {
       this.counters.connectionsDropped += 1
-      oldest?.destroy()
-      if (oldest) this.#handshaking.delete(oldest)
+      this.#handshaking.delete(dropped)
+      dropped.socket.destroy()
     }
-    this.#handshaking.add(socket)
+    const [oldest] = this.#handshaking
+    if (oldest && this.#handshaking.size >= this.#limits.maxHandshaking) drop(oldest)
+    this.#handshaking.add(newcomer)
     this.counters.handshaking = this.#handshaking.size
-    return setTimeout(() => {
-      this.counters.connectionsDropped += 1
-      socket.destroy()
-    }, this.#limits.handshakeMs).unref()
+    return setTimeout(drop, this.#limits.handshakeMs, newcomer).unref()
   }
 
-  #endHandshake(socket: Socket, deadline: NodeJS.Timeout): void {
+  #endHandshake(newcomer: Newcomer, deadline: NodeJS.Timeout): void {
     clearTimeout(deadline)
-    this.#handshaking.delete(socket)
+    this.#handshaking.delete(newcomer)
     this.counters.handshaking = this.#handshaking.size
   }
 

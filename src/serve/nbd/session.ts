@@ -22,7 +22,7 @@ import {
   SIMPLE_REPLY_BYTES,
 } from './protocol.ts'
 import { dataHeader, errorChunk, holeChunk, putDataHeader, putSimpleHeader, simpleReply, statusChunk } from './replies.ts'
-import { HEADROOM_BYTES, type Slab, type SlabPool } from './slab-pool.ts'
+import { HEADROOM_BYTES, roomFor, type Slab, type SlabPool } from './slab-pool.ts'
 
 /** What a request costs beyond its data: its record, promises and reply header. */
 const REQUEST_OVERHEAD_BYTES = 1 * KiB
@@ -122,6 +122,8 @@ export class Session {
   #held: Buffer | null = null
   #requests = 0
   #unanswered = 0
+  /** The last BLOCK_STATUS that was begun. */
+  #walk: Promise<void> = Promise.resolve()
   #ownBytes = 0
   #usedBytes = 0
   #failures = 0
@@ -298,7 +300,7 @@ export class Session {
     }
     const errno = this.#refusal(command, header.readUInt16BE(at + 4), offset, length)
     const hasData = errno === 0 && (command === COMMAND.READ || command === COMMAND.WRITE)
-    const extraBytes = hasData ? length : command === COMMAND.BLOCK_STATUS ? STATUS_REPLY_BYTES : 0
+    const extraBytes = hasData ? roomFor(length) : command === COMMAND.BLOCK_STATUS ? STATUS_REPLY_BYTES : 0
     const costBytes = REQUEST_OVERHEAD_BYTES + extraBytes
     const pot = this.#admit(costBytes)
     if (pot === null) return false
@@ -488,12 +490,16 @@ export class Session {
     )
   }
 
+  /** One after the other: a thousand walks over the extents of a disk at once would leave nothing of the thread to others. */
   #status(request: Request): void {
+    const { disk } = this.#agreement.exported
     const most = (request.flags & COMMAND_FLAG.REQ_ONE) !== 0 ? 1 : undefined
-    blockStatus(this.#agreement.exported.disk, request.offset, request.length, most).then(
-      (descriptors) => this.#reply(request, statusChunk(request, CONTEXT_ID, descriptors)),
-      (error: unknown) => this.#failed(request, error),
-    )
+    this.#walk = this.#walk
+      .then(() => (this.#isClosed ? [] : blockStatus(disk, request.offset, request.length, most)))
+      .then(
+        (descriptors) => this.#reply(request, statusChunk(request, CONTEXT_ID, descriptors)),
+        (error: unknown) => this.#failed(request, error),
+      )
   }
 
   #failed(request: Request, error: unknown): void {

@@ -9,6 +9,9 @@ export const HEADROOM_BYTES = 32
 
 const classOf = (bytes: number) => Math.max(0, 32 - Math.clz32(bytes - 1) - Math.log2(SMALLEST_BYTES))
 
+/** The room of the slab that one gets for so many bytes. */
+export const roomFor = (bytes: number): number => (bytes > LARGEST_BYTES ? bytes : SMALLEST_BYTES * 2 ** classOf(bytes))
+
 /** Memory for the bytes of one request. It holds what was in it last: nobody may send more of it than was written anew. */
 export class Slab {
   /** `HEADROOM_BYTES`, then room for the bytes. */
@@ -36,10 +39,8 @@ export class SlabPool {
 
   /** With room for at least so many bytes. */
   take(bytes: number): Slab {
-    if (bytes > LARGEST_BYTES) return new Slab(bytes)
-    const index = classOf(bytes)
-    const kept = this.#free[index]!.pop()
-    if (!kept) return new Slab(SMALLEST_BYTES * 2 ** index)
+    const kept = bytes > LARGEST_BYTES ? undefined : this.#free[classOf(bytes)]!.pop()
+    if (!kept) return new Slab(roomFor(bytes))
     this.#keptBytes -= kept.room.length
     return kept
   }

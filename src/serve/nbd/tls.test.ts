@@ -109,7 +109,7 @@ for (const [what, user, key] of [
   })
 }
 
-test('garbage in place of a TLS handshake, and silence, end the connection', async (t) => {
+test('garbage in place of a TLS handshake, and silence before and behind it, end the connection', async (t) => {
   const { path, server } = await service(t, 'required', { handshakeMs: 200 })
   for (const garbage of [Buffer.alloc(5000, 0x16), optionBytes(OPTION.GO, goData('disk', [])), null]) {
     const client = await greeted(path)
@@ -118,5 +118,10 @@ test('garbage in place of a TLS handshake, and silence, end the connection', asy
     client.socket.resume()
     await client.closed()
   }
+  const client = await greeted(path)
+  assert.equal(await typeOf(client, OPTION.STARTTLS), ACK)
+  const silent = await secured(client)
+  silent.socket.resume()
+  await silent.closed()
   while (server.counters.handshaking > 0) await new Promise(setImmediate)
 })
