@@ -9,6 +9,7 @@ const NOBODY = '(nobody)'
 /**
  * Enters a manifest that the index does not know, with refs to all that it reaches.
  * @returns whether all of it is there
+ * @throws ServiceError `unavailable` where the disk does not give a part of it: nothing is entered then
  */
 export async function adoptManifest(engine: Engine, name: string): Promise<boolean> {
   const { index, reader } = engine
@@ -20,7 +21,8 @@ export async function adoptManifest(engine: Engine, name: string): Promise<boole
   }
   try {
     const { root } = await reader.openManifest(name)
-    const isMissing = () => {
+    const isMissing = (error: unknown) => {
+      if (isServiceError(error, 'unavailable')) throw error // a row without refs to what is below would be taken for whole
       whole = false
     }
     for await (const part of walkManifest(reader, name, async () => true, isMissing)) {

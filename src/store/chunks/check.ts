@@ -28,7 +28,8 @@ type CheckOptions = JobOptions & { readonly readData?: boolean }
  * Reads every pack, compares it with the index, then walks the live manifests once to say whom each fault touches; see
  * `ChunkStore.check`. A pack whose footer is damaged can still be read by way of the index: its fault names the manifests that
  * a rebuild of the index would lose. What is damaged is distrusted from now on, and what was distrusted and turns out right is
- * trusted again. A second copy that nothing reads is no fault. Memory grows with the faults, not with the store.
+ * trusted again. What the disk does not give is a fault, but no damage: nothing is distrusted for it, and the packs after it are
+ * read. A second copy that nothing reads is no fault. Memory grows with the faults, not with the store.
  */
 export async function* check(
   engine: Engine,
@@ -81,15 +82,26 @@ async function* checkPacks(engine: Engine, { signal, onProgress, readData = true
 
 const isKnown = async ({ index }: Engine, pack: string) => (await index.packs()).some((row) => row.pack === pack)
 
-/** A collector may remove a pack while it is being read. */
+/** A collector may remove a pack while it is being read; a disk may not give it: what was found in it by then is kept. */
 async function* ignoreRemoved(engine: Engine, pack: string, found: AsyncIterable<Finding>): AsyncGenerator<Finding> {
   const findings: Finding[] = []
   try {
     for await (const one of found) findings.push(one)
   } catch (error) {
-    if (!isServiceError(error, 'not-found') || (await isKnown(engine, pack))) throw error
+    if (isServiceError(error, 'unavailable')) findings.push(await unreadPack(engine, pack, error))
+    else if (!isServiceError(error, 'not-found') || (await isKnown(engine, pack))) throw error
   }
   if (findings.length > 0 && (await isKnown(engine, pack))) yield* findings
+}
+
+async function unreadPack({ index }: Engine, pack: string, { message }: Error): Promise<Finding> {
+  const { digests } = await index.chunksOfPack(pack)
+  return finding(
+    'unreadable',
+    `Pack ${pack} cannot be read now (${message}): see whether its disk answers, then check again; if it stays so, restore the pack from a backup.`,
+    Array.from({ length: countOf(digests) }, (_, chunk) => digestAt(digests, chunk)),
+    packKey(pack),
+  )
 }
 
 async function* checkPack(engine: Engine, row: PackRow, readData: boolean): AsyncGenerator<Finding> {
@@ -222,6 +234,7 @@ async function* checkManifests(
   for (const one of findings)
     for (const digest of one.digests) touched.set(keyOf(digest), [...(touched.get(keyOf(digest)) ?? []), one])
   const missing = new Map<string, Finding>()
+  const unread = new Map<string, Finding>()
   const names = new Set<string>()
   for await (const name of live()) {
     if (signal?.aborted) throw cancelledError()
@@ -244,6 +257,11 @@ async function* checkManifests(
       const alreadyFound = () => undefined // the page is damaged or missing: the visit to the root's children says so
       for await (const part of walkManifest(engine.reader, name, async () => true, alreadyFound)) await visit(part.children)
     } catch (error) {
+      if (isServiceError(error, 'unavailable')) {
+        const message = `Manifest ${name} cannot be read now (${error.message}): see whether the disk answers, then check again.`
+        unread.set(name, finding('unreadable', message, []))
+        continue
+      }
       if (!isServiceError(error, 'corrupt') && !isServiceError(error, 'not-found')) throw error
       const one = finding('missing-manifest', `Manifest ${name} cannot be read: ${error.message}`, [])
       one.manifests.add(name)
@@ -256,4 +274,9 @@ async function* checkManifests(
     for (const user of one.digests.length === 0 ? [] : await engine.index.manifestsUsing(joinDigests(one.digests)))
       if (names.has(hexOf(user))) one.manifests.add(hexOf(user))
   yield* missing.values()
+  for (const [name, one] of unread) {
+    if (findings.some(({ kind, manifests }) => kind === 'unreadable' && manifests.has(name))) continue // its pack says so
+    one.manifests.add(name)
+    yield one
+  }
 }

@@ -173,7 +173,15 @@ export interface CollectReport {
 }
 
 export interface StoreFault {
-  readonly kind: 'missing-blob' | 'damaged-chunk' | 'damaged-footer' | 'missing-chunk' | 'index-mismatch' | 'missing-manifest'
+  readonly kind:
+    | 'missing-blob'
+    | 'damaged-chunk'
+    | 'damaged-footer'
+    | 'missing-chunk'
+    | 'index-mismatch'
+    | 'missing-manifest'
+    /** The disk did not give it: that it is damaged is not proven. */
+    | 'unreadable'
   /** One sentence: what is wrong and where. */
   readonly message: string
   readonly blob?: string

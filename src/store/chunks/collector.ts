@@ -1,4 +1,4 @@
-import { isServiceError } from '../../base/errors.ts'
+import { isServiceError, ServiceError } from '../../base/errors.ts'
 import { failpoint } from '../../base/failpoint.ts'
 import { adoptManifest } from './adopt.ts'
 import type { CollectReport, JobOptions } from './chunk-store.ts'
@@ -25,6 +25,10 @@ const CHUNKS_A_SWEEP = 4096
  * record committed before, so if `live` does not name it, nothing does. A row that is leased, or made later, is not on the list,
  * so its refs stay. A chunk goes in one transaction with the proof that it has no ref; whoever looks it up later finds nothing
  * and stores it anew.
+ *
+ * *What cannot be read now:* a manifest that the disk does not give cannot be marked. The refs of its row keep its chunks; where
+ * a live manifest has no row, nothing is removed. A pack that cannot be rewritten stays, and all others have their turn.
+ * @throws ServiceError `cancelled`; `unavailable` where something could not be read, after everything else was done
  */
 export async function collect(
   engine: Engine,
@@ -45,12 +49,14 @@ export async function collect(
 
   const marks = new Marks()
   const liveNames = new Set<string>()
+  const unread: ServiceError[] = []
   const records = new Map<string, number>()
   const keep = async (name: string) => {
     const key = keyOf(digestOfManifest(name))
     if (liveNames.has(key)) return
     liveNames.add(key)
-    await markManifest(engine, name, marks)
+    const error = await markManifest(engine, name, marks)
+    if (error) unread.push(error)
     onProgress({ phase: 'mark', done: liveNames.size, total: manifests.length })
     assertGoesOn()
   }
@@ -61,9 +67,10 @@ export async function collect(
   }
   const liveManifests = liveNames.size
   for (const name of engine.reading.keys()) await keep(name)
+  if (unread[0]) await assertRows(engine, liveNames, unread[0])
   failpoint('collector:marked')
 
-  const { restored, gone } = sortRows(manifests, records, (key) => liveNames.has(key))
+  const { restored, gone } = sortRows(manifests, records, (key) => liveNames.has(key), unread.length === 0)
   await index.restoreManifests(restored)
   while (await index.removeManifests(gone, sessionsSince)) assertGoesOn()
 
@@ -80,13 +87,15 @@ export async function collect(
   engine.reader.forget()
   failpoint('collector:swept')
 
-  const packsRewritten = await repack(engine, assertGoesOn, onProgress)
+  const { moved: packsRewritten, unread: unreadPacks } = await repack(engine, assertGoesOn, onProgress)
+  unread.push(...unreadPacks)
   failpoint('collector:repacked')
   const { packs: packsRemoved, bytes: bytesFreed } = await removeDeadPacks(engine, assertGoesOn)
-  await adoptOrphans(engine, liveNames)
+  unread.push(...(await adoptOrphans(engine, liveNames)))
 
   engine.counters.collections += 1
   engine.counters.bytesFreed += bytesFreed
+  if (unread[0]) throw unreadError(unread[0], { unread: unread.length, chunksRemoved, bytesFreed, packsRemoved, packsRewritten })
   return { chunksRemoved, bytesFreed, packsRemoved, packsRewritten, liveManifests }
 }
 
@@ -99,6 +108,7 @@ function sortRows(
   rows: readonly ManifestRow[],
   records: ReadonlyMap<string, number>,
   isKept: (key: string) => boolean,
+  isMarked: boolean,
 ): { restored: number[]; gone: number[] } {
   const [restored, gone]: [number[], number[]] = [[], []]
   const left = new Map(records)
@@ -109,13 +119,31 @@ function sortRows(
     if (wanted > 0) {
       left.set(key, wanted - 1)
       if (!committed) restored.push(hold)
-    } else if (records.has(key) || !isKept(key)) gone.push(hold) // otherwise somebody reads it: the next collection decides
+    } else if (!isKept(key) || (records.has(key) && isMarked)) gone.push(hold) // otherwise the next collection decides
   }
   return { restored, gone }
 }
 
-/** A page that was marked before, by way of another manifest, has had its entries marked too. */
-async function markManifest({ index, reader }: Engine, name: string, marks: Marks): Promise<void> {
+const unreadError = (cause: ServiceError, done: Readonly<Record<string, number>>): ServiceError =>
+  new ServiceError(
+    'unavailable',
+    `A part of the store could not be read and was left as it is (${cause.message}); everything else was collected: see whether the disk answers, and run a check, which names the images that it touches.`,
+    done,
+    { cause },
+  )
+
+/** Where the marks have gaps, refs alone must keep every chunk in use. */
+async function assertRows({ index }: Engine, liveNames: ReadonlySet<string>, unread: ServiceError): Promise<void> {
+  for (const key of liveNames) if (!(await index.findManifest(digestOfKey(key)))) throw unread
+}
+
+const digestOfKey = (key: string): Uint8Array => new Uint8Array(Buffer.from(key, 'latin1'))
+
+/**
+ * A page that was marked before, by way of another manifest, has had its entries marked too.
+ * @returns the error of a disk that does not give the manifest now: its marks have gaps, and those of others that share its pages
+ */
+async function markManifest({ index, reader }: Engine, name: string, marks: Marks): Promise<ServiceError | undefined> {
   const markNew = async (digests: Uint8Array): Promise<void> => {
     for (const id of await index.chunkIds(digests)) if (id > 0) marks.add(id)
   }
@@ -124,15 +152,17 @@ async function markManifest({ index, reader }: Engine, name: string, marks: Mark
     return id === undefined || id === 0 || marks.add(id)
   }
   try {
-    if (!(await isNew(digestOfManifest(name)))) return
+    if (!(await isNew(digestOfManifest(name)))) return undefined
     // pages are marked one by one as they are walked: marking them with the root would make them look known
     for await (const part of walkManifest(reader, name, isNew, () => undefined)) {
       if (part.kind === 'page') await markNew(part.children)
     }
   } catch (error) {
+    if (isServiceError(error, 'unavailable')) return error
     // a live manifest that cannot be read: `check` reports it; its refs, if it has a row, keep its chunks
     if (!isServiceError(error, 'corrupt') && !isServiceError(error, 'not-found')) throw error
   }
+  return undefined
 }
 
 async function removeDeadPacks({ blobs, index }: Engine, assertGoesOn: () => void): Promise<{ packs: number; bytes: number }> {
@@ -150,9 +180,15 @@ async function removeDeadPacks({ blobs, index }: Engine, assertGoesOn: () => voi
 }
 
 /** Live manifests that have no row, since the index was lost: gives them one, so that sizes and owners' answers are right. */
-async function adoptOrphans(engine: Engine, liveNames: ReadonlySet<string>): Promise<void> {
+async function adoptOrphans(engine: Engine, liveNames: ReadonlySet<string>): Promise<ServiceError[]> {
+  const unread: ServiceError[] = []
   for (const key of liveNames) {
-    const digest = new Uint8Array(Buffer.from(key, 'latin1'))
-    if (!(await engine.index.findManifest(digest))) await adoptManifest(engine, hexOf(digest))
+    const digest = digestOfKey(key)
+    if (await engine.index.findManifest(digest)) continue
+    await adoptManifest(engine, hexOf(digest)).catch((error) => {
+      if (!isServiceError(error, 'unavailable')) throw error
+      unread.push(error)
+    })
   }
+  return unread
 }

@@ -208,7 +208,10 @@ test('a disk that does not answer condemns nothing; a place on it that cannot be
   const { manifest } = await ingestAndRelease(store, bytes)
   meets = () => true
   await assert.rejects(readAll(store, manifest), { code: 'unavailable' })
-  await assert.rejects(faultsOf(store, [manifest]), { code: 'unavailable' })
+  assert.deepEqual(
+    (await faultsOf(store, [manifest])).map((fault) => [fault.kind, fault.manifests]),
+    [['unreadable', [manifest]]],
+  )
   let failures = 1
   meets = (_, length) => length > CHUNK_BYTES && failures-- > 0
   assert.deepEqual(await faultsOf(store, [manifest]), [], 'the second try brings it')
@@ -227,4 +230,61 @@ test('a disk that does not answer condemns nothing; a place on it that cannot be
   await store.collect(() => these(manifest)) // until then a read of its neighbours may still meet the bad place
   assert.ok(await isWhole(store, manifest, bytes))
   assert.deepEqual(await faultsOf(store, [manifest]), [])
+})
+
+test('a pack that cannot be read is reported and left alone, and everything else is checked and collected', async (t) => {
+  let bad: string | undefined
+  const blobs = new MemoryBlobStore()
+  const store = await memoryStore(
+    failingReads(blobs, (_offset, _length, key) => key === bad),
+    CHUNK_BYTES,
+  )
+  t.after(() => store.close())
+  const bring = async (bytes: Uint8Array) => {
+    const before = await keysOf(blobs, 'packs/')
+    const { manifest } = await ingestAndRelease(store, bytes)
+    return { manifest, pack: (await keysOf(blobs, 'packs/')).find((key) => !before.includes(key))! }
+  }
+  const files = [noise(CHUNKS * CHUNK_BYTES, 1), noise(CHUNKS * CHUNK_BYTES, 2)]
+  const [unreadable, gone, kept] = [await bring(files[0]!), await bring(noise(CHUNKS * CHUNK_BYTES, 3)), await bring(files[1]!)]
+  await store.drop(gone.manifest)
+  bad = unreadable.pack
+  const live = [unreadable.manifest, kept.manifest]
+  const faults = await faultsOf(store, live)
+  assert.deepEqual(
+    faults.map(({ kind, blob, manifests }) => ({ kind, blob, manifests })),
+    [{ kind: 'unreadable', blob: unreadable.pack, manifests: [unreadable.manifest] }],
+  )
+  for (const round of [1, 2]) {
+    const collecting = store.collect(() => these(...live))
+    await assert.rejects(collecting, { code: 'unavailable', message: /everything else was collected/ }, `collection ${round}`)
+    assert.ok(!(await keysOf(blobs, 'packs/')).includes(gone.pack), 'what nobody uses is freed')
+    assert.ok(await isWhole(store, kept.manifest, files[1]!))
+  }
+  bad = undefined
+  assert.deepEqual(await faultsOf(store, live), [])
+  await store.collect(() => these(...live))
+  for (const [index, manifest] of live.entries()) assert.ok(await isWhole(store, manifest, files[index]!))
+  assert.deepEqual(await faultsOf(store, live), [])
+})
+
+test('where a manifest that cannot be read has no row, nothing is removed', async (t) => {
+  let isBad = false
+  const blobs = new MemoryBlobStore()
+  const store = await memoryStore(
+    failingReads(blobs, () => isBad),
+    CHUNK_BYTES,
+  )
+  t.after(() => store.close())
+  const bytes = noise(CHUNKS * CHUNK_BYTES, 1)
+  const { manifest } = await ingestAndRelease(store, bytes)
+  await store.rebuild(() => these())
+  isBad = true
+  await assert.rejects(
+    store.collect(() => these(manifest)),
+    { code: 'unavailable' },
+  )
+  isBad = false
+  await store.collect(() => these(manifest))
+  assert.ok(await isWhole(store, manifest, bytes))
 })

@@ -1,4 +1,4 @@
-import { isServiceError } from '../../base/errors.ts'
+import { isServiceError, ServiceError } from '../../base/errors.ts'
 import { MiB } from '../../base/units.ts'
 import type { JobOptions } from './chunk-store.ts'
 import { countOf, digestAt, joinDigests } from './digests.ts'
@@ -16,23 +16,25 @@ const BATCH_BYTES = MiB
 /**
  * Moves what is in use out of packs that are mostly garbage, small, or were found damaged somewhere. Every chunk is verified before it is
  * moved; damaged ones are distrusted and stay, and their packs with them. The old packs are otherwise empty for the index
- * afterwards, once the new ones are durable.
- * @returns packs whose chunks were moved
+ * afterwards, once the new ones are durable. A pack that the disk does not give is left as it is, and the others have their turn.
+ * @returns `moved`: packs whose chunks were moved; `unread`: errors of packs that could not be read
  */
 export async function repack(
   engine: Engine,
   assertGoesOn: () => void,
   onProgress: NonNullable<JobOptions['onProgress']>,
-): Promise<number> {
+): Promise<{ readonly moved: number; readonly unread: readonly ServiceError[] }> {
   const chosen = choose(await engine.index.packs())
   const durable = new Set<Promise<void>>()
+  const unread: ServiceError[] = []
   let moved = 0
   for (const { pack } of chosen) {
     assertGoesOn()
     try {
-      const promises = await movePack(engine, pack)
-      for (const promise of promises) durable.add(promise)
-      if (promises.length > 0) moved += 1
+      const before = durable.size
+      const error = await movePack(engine, pack, durable)
+      if (error) unread.push(error)
+      if (durable.size > before) moved += 1
     } catch (error) {
       if (!isServiceError(error, 'corrupt') && !isServiceError(error, 'not-found')) throw error // `check` reports those
     }
@@ -40,7 +42,7 @@ export async function repack(
   }
   engine.writer.flush()
   await Promise.all(durable)
-  return moved
+  return { moved, unread }
 }
 
 function choose(rows: readonly PackRow[]): PackRow[] {
@@ -51,15 +53,27 @@ function choose(rows: readonly PackRow[]): PackRow[] {
   return living.filter((row) => row.isSuspect || (isSmall(row) ? small.length > 1 || isSparse(row) : isSparse(row)))
 }
 
-async function movePack({ blobs, index, workers, writer }: Engine, pack: string): Promise<Promise<void>[]> {
+/**
+ * @param durable gets what must be awaited before the pack's chunks are safe in others
+ * @returns the error of a disk that does not give the pack now: what was not moved by then stays
+ */
+async function movePack(
+  { blobs, index, workers, writer }: Engine,
+  pack: string,
+  durable: Set<Promise<void>>,
+): Promise<ServiceError | undefined> {
   const all = chunksOf(await index.chunksOfPack(pack))
-  const durable = new Set<Promise<void>>()
   for (let next = 0; next < all.length; ) {
     const first = next
     do next += 1
     while (next < all.length && endOf(all[next]!) - all[first]!.offset <= BATCH_BYTES)
     const batch = all.slice(first, next)
-    const { inputs, places } = await readBatch(blobs, pack, batch)
+    const read = await readBatch(blobs, pack, batch).catch((error) => {
+      if (isServiceError(error, 'unavailable')) return error
+      throw error
+    })
+    if (read instanceof ServiceError) return read
+    const { inputs, places } = read
     const readable = batch.flatMap((chunk, at) => (places[at] ? [{ ...chunk, ...places[at], to: 0 }] : []))
     const { damaged } = await workers.run({ kind: 'decode', inputs, chunks: readable })
     const whole = readable.filter((_, place) => !damaged.includes(place))
@@ -71,7 +85,7 @@ async function movePack({ blobs, index, workers, writer }: Engine, pack: string)
     const stay = batch.filter(({ offset }) => !offsets.has(offset))
     if (stay.length > 0) await index.distrust(pack, joinDigests(stay.map(({ digest }) => digest)))
   }
-  return [...durable]
+  return undefined
 }
 
 const chunksOf = (columns: ChunkColumns) =>
