@@ -57,7 +57,7 @@ export async function imageWorld(
     collect: () =>
       chunks.collect(async function* () {
         for await (const { manifest } of catalog.images.manifests()) yield manifest
-        yield* ports.readers.held()
+        for (const manifest of ports.readers.held()) yield { manifest, isRead: true }
       }),
     /** As a start of the service would. */
     reopen: open,

@@ -1,6 +1,6 @@
 /**
  * Which manifests are being read right now. A deleted image's bytes go with the next collection; whoever is in the middle of a
- * download keeps them until it ends: the collector counts `held` among the live ones.
+ * download keeps them until it ends: the collector spares what is `held`.
  */
 export class ManifestReaders {
   readonly #readers = new Map<string, number>()

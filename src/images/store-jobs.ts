@@ -2,7 +2,7 @@ import { ServiceError } from '../base/errors.ts'
 import type { BackupTarget } from '../store/blobs/backup-target.ts'
 import type { BlobStore } from '../store/blobs/blob-store.ts'
 import { type MirrorReport, mirrorBlobs } from '../store/blobs/mirror-blobs.ts'
-import type { CollectReport, JobOptions, StoreFault } from '../store/chunks/chunk-store.ts'
+import type { CollectReport, JobOptions, Live, StoreFault } from '../store/chunks/chunk-store.ts'
 import type { ImagePorts } from './ports.ts'
 
 export type StoreJobName = 'collect' | 'check' | 'rebuild' | 'backup'
@@ -93,14 +93,14 @@ export class StoreJobs {
     })
   }
 
-  /** What records name, and what is being read although its record is gone. */
-  async *#live(): AsyncIterable<string> {
+  /** What records name, and apart from it what is being read, as its record may be gone. */
+  async *#live(): AsyncIterable<Live> {
     for await (const { manifest } of this.#ports.catalog.images.manifests()) yield manifest
-    yield* this.#ports.readers.held()
+    for (const manifest of this.#ports.readers.held()) yield { manifest, isRead: true }
   }
 
   /** Ends only when all that it did not name any more is gone durably: a power cut must not bring back a record whose bytes went. */
-  async *#liveForGood(): AsyncIterable<string> {
+  async *#liveForGood(): AsyncIterable<Live> {
     yield* this.#live()
     await this.#ports.catalog.write(async () => undefined)
   }

@@ -1,11 +1,12 @@
 import { isServiceError } from '../../base/errors.ts'
 import { MiB } from '../../base/units.ts'
-import type { JobOptions, StoreFault } from './chunk-store.ts'
+import type { JobOptions, Live, StoreFault } from './chunk-store.ts'
 import { countOf, digestAt, digestOfManifest, hexOf, joinDigests, keyAt, keyOf } from './digests.ts'
 import { endOf, readBatch } from './distrust.ts'
 import type { Engine } from './engine.ts'
 import { cancelledError } from './gather.ts'
 import type { ChunkColumns, PackRow } from './index/chunk-index.ts'
+import { liveManifestOf } from './live-manifest.ts'
 import { crcOf, HEADER_BYTES, hasPackHeader, PACK_PREFIX, type PackEntry, packKey } from './pack-format.ts'
 import { packOfKey, readFooter } from './reconcile.ts'
 import { walkManifest } from './walk-manifest.ts'
@@ -33,7 +34,7 @@ type CheckOptions = JobOptions & { readonly readData?: boolean }
  */
 export async function* check(
   engine: Engine,
-  live: () => AsyncIterable<string>,
+  live: () => AsyncIterable<Live>,
   options: CheckOptions = {},
 ): AsyncGenerator<StoreFault> {
   const findings: Finding[] = []
@@ -226,7 +227,7 @@ async function* checkEntries(
 /** Walks the live manifests: adds each to the findings that it reaches, and finds what is missing altogether. */
 async function* checkManifests(
   engine: Engine,
-  live: () => AsyncIterable<string>,
+  live: () => AsyncIterable<Live>,
   findings: readonly Finding[],
   { signal, onProgress }: CheckOptions,
 ): AsyncGenerator<Finding> {
@@ -236,7 +237,8 @@ async function* checkManifests(
   const missing = new Map<string, Finding>()
   const unread = new Map<string, Finding>()
   const names = new Set<string>()
-  for await (const name of live()) {
+  for await (const one of live()) {
+    const { manifest: name } = liveManifestOf(one)
     if (signal?.aborted) throw cancelledError()
     if (names.has(name)) continue
     names.add(name)

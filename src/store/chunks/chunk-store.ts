@@ -51,21 +51,32 @@ export interface ChunkStore {
 
   /**
    * Removes what no live manifest and no lease holds; rewrites packs that are mostly garbage.
-   * @param live manifests that records name, once for each record; asked for after the marking has begun
+   * @param live what must stay: each manifest once for each record that names it, and those that are only being read; asked for
+   *   after the marking has begun
+   * @throws ServiceError `cancelled`; `unavailable` where a part could not be read, after everything else was collected
    */
-  collect(live: () => AsyncIterable<string>, options?: JobOptions): Promise<CollectReport>
+  collect(live: () => AsyncIterable<Live>, options?: JobOptions): Promise<CollectReport>
 
   /**
    * Reads and verifies packs, index and the given manifests. Yields each fault with the manifests that it touches. Chunks that it
    * finds damaged count as lacking from now on: the same bytes again, in whatever file, mend all that use them.
    */
-  check(live: () => AsyncIterable<string>, options?: JobOptions & { readonly readData?: boolean }): AsyncIterable<StoreFault>
+  check(live: () => AsyncIterable<Live>, options?: JobOptions & { readonly readData?: boolean }): AsyncIterable<StoreFault>
 
   /** Makes the index again from the packs' footers and the live manifests. */
-  rebuild(live: () => AsyncIterable<string>, options?: JobOptions): Promise<{ readonly packs: number; readonly chunks: number }>
+  rebuild(live: () => AsyncIterable<Live>, options?: JobOptions): Promise<{ readonly packs: number; readonly chunks: number }>
 
   stats(): Promise<StoreStats>
   close(): Promise<void>
+}
+
+/** A manifest that must stay; the bare name stands for a record of whomever. */
+export type Live = string | LiveManifest
+
+export interface LiveManifest {
+  readonly manifest: string
+  /** No record names it, somebody only reads it: its bytes stay for now, but nothing becomes of it that a record would have. */
+  readonly isRead?: boolean
 }
 
 /** Bytes that belong to the store: not to be changed, and not to be looked at after they were given back. */

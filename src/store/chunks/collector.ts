@@ -1,11 +1,12 @@
 import { isServiceError, ServiceError } from '../../base/errors.ts'
 import { failpoint } from '../../base/failpoint.ts'
 import { adoptManifest } from './adopt.ts'
-import type { CollectReport, JobOptions } from './chunk-store.ts'
+import type { CollectReport, JobOptions, Live } from './chunk-store.ts'
 import { digestOfManifest, hexOf, keyOf } from './digests.ts'
 import type { Engine } from './engine.ts'
 import { cancelledError } from './gather.ts'
 import type { ManifestRow } from './index/chunk-index.ts'
+import { liveManifestOf } from './live-manifest.ts'
 import { Marks } from './marks.ts'
 import { packKey } from './pack-format.ts'
 import { repack } from './repack.ts'
@@ -32,7 +33,7 @@ const CHUNKS_A_SWEEP = 4096
  */
 export async function collect(
   engine: Engine,
-  live: () => AsyncIterable<string>,
+  live: () => AsyncIterable<Live>,
   { signal, onProgress = () => undefined }: JobOptions = {},
 ): Promise<CollectReport> {
   const { index } = engine
@@ -60,10 +61,11 @@ export async function collect(
     onProgress({ phase: 'mark', done: liveNames.size, total: manifests.length })
     assertGoesOn()
   }
-  for await (const name of live()) {
-    const key = keyOf(digestOfManifest(name))
-    records.set(key, (records.get(key) ?? 0) + 1)
-    await keep(name)
+  for await (const one of live()) {
+    const { manifest, isRead } = liveManifestOf(one)
+    const key = keyOf(digestOfManifest(manifest))
+    if (!isRead) records.set(key, (records.get(key) ?? 0) + 1)
+    await keep(manifest)
   }
   const liveManifests = liveNames.size
   for (const name of engine.reading.keys()) await keep(name)
@@ -91,7 +93,7 @@ export async function collect(
   unread.push(...unreadPacks)
   failpoint('collector:repacked')
   const { packs: packsRemoved, bytes: bytesFreed } = await removeDeadPacks(engine, assertGoesOn)
-  unread.push(...(await adoptOrphans(engine, liveNames)))
+  unread.push(...(await adoptOrphans(engine, records.keys())))
 
   engine.counters.collections += 1
   engine.counters.bytesFreed += bytesFreed
@@ -179,10 +181,10 @@ async function removeDeadPacks({ blobs, index }: Engine, assertGoesOn: () => voi
   return { packs, bytes }
 }
 
-/** Live manifests that have no row, since the index was lost: gives them one, so that sizes and owners' answers are right. */
-async function adoptOrphans(engine: Engine, liveNames: ReadonlySet<string>): Promise<ServiceError[]> {
+/** Manifests of records that have no row, since the index was lost: gives them one, so that sizes and owners' answers are right. */
+async function adoptOrphans(engine: Engine, keys: Iterable<string>): Promise<ServiceError[]> {
   const unread: ServiceError[] = []
-  for (const key of liveNames) {
+  for (const key of keys) {
     const digest = digestOfKey(key)
     if (await engine.index.findManifest(digest)) continue
     await adoptManifest(engine, hexOf(digest)).catch((error) => {

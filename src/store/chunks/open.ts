@@ -12,6 +12,7 @@ import type {
   IngestOptions,
   JobOptions,
   Lent,
+  Live,
   ManifestSizes,
   StoreFault,
   StoreStats,
@@ -135,15 +136,15 @@ class OpenChunkStore implements ChunkStore {
     await this.#engine.index.drop(digestOfManifest(manifest), owner)
   }
 
-  collect(live: () => AsyncIterable<string>, options?: JobOptions): Promise<CollectReport> {
+  collect(live: () => AsyncIterable<Live>, options?: JobOptions): Promise<CollectReport> {
     return this.#inTurn(() => collect(this.#engine, live, options))
   }
 
-  check(live: () => AsyncIterable<string>, options?: JobOptions & { readonly readData?: boolean }): AsyncIterable<StoreFault> {
+  check(live: () => AsyncIterable<Live>, options?: JobOptions & { readonly readData?: boolean }): AsyncIterable<StoreFault> {
     return check(this.#engine, live, options)
   }
 
-  rebuild(live: () => AsyncIterable<string>, options?: JobOptions): Promise<{ packs: number; chunks: number }> {
+  rebuild(live: () => AsyncIterable<Live>, options?: JobOptions): Promise<{ packs: number; chunks: number }> {
     return this.#inTurn(() => rebuild(this.#engine, live, options))
   }
 

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
 import { test } from 'node:test'
 import { MemoryBlobStore } from '../blobs/memory/memory-blob-store.ts'
+import type { ChunkStore } from './chunk-store.ts'
 import { fileOf, inSteps, keysOf, memoryStore, noise, readAll, these } from './random-files.suite.ts'
 
 const CHUNK = 4096
@@ -142,3 +143,30 @@ test('of many records of the same bytes each keeps its own row, however their de
   assert.equal(await has('bob'), true)
   assert.equal(Buffer.compare(await readAll(store, manifest), bytes), 0)
 })
+
+test('what is only being read stays, and no record comes of it', async (t) => {
+  const store = await memoryStore(new MemoryBlobStore(), CHUNK)
+  t.after(() => store.close())
+  const bytes = noise(20 * CHUNK, 5)
+  const { manifest, lease } = await store.ingest(inSteps(bytes, 70_000), { owner: 'alice' })
+  await lease.release()
+  await store.drop(manifest, 'alice')
+  for (const round of [1, 2]) {
+    await store.collect(() => these({ manifest, isRead: true }))
+    assert.equal(Buffer.compare(await readAll(store, manifest), bytes), 0, `after collection ${round}`)
+    assert.equal((await store.stats()).manifests, 0)
+    assert.equal(await hasFirstChunk(store, 'alice', bytes), false)
+  }
+  await store.rebuild(() => these({ manifest, isRead: true }))
+  assert.equal((await store.stats()).manifests, 0)
+  await store.collect(() => these())
+  await assert.rejects(readAll(store, manifest), { code: 'not-found' })
+})
+
+/** Whether this project is told that the store has the first chunk of these bytes. */
+async function hasFirstChunk(store: ChunkStore, owner: string, bytes: Uint8Array): Promise<boolean> {
+  const upload = await store.beginUpload({ owner })
+  const [lacking] = await upload.lacks(new Uint8Array(createHash('sha256').update(bytes.subarray(0, CHUNK)).digest()))
+  await upload.abandon()
+  return lacking === 0
+}

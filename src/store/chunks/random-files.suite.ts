@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { BlobStore } from '../blobs/blob-store.ts'
 import { MemoryBlobStore } from '../blobs/memory/memory-blob-store.ts'
-import type { ChunkStore, Ingested } from './chunk-store.ts'
+import type { ChunkStore, Ingested, Live } from './chunk-store.ts'
 import { SqliteChunkIndex } from './index/sqlite/sqlite-chunk-index.ts'
 import { openChunkStore } from './open.ts'
 
@@ -62,7 +62,7 @@ export async function ingestAndRelease(store: ChunkStore, bytes: Uint8Array, own
   return ingested
 }
 
-export async function* these(...names: string[]): AsyncGenerator<string> {
+export async function* these(...names: Live[]): AsyncGenerator<Live> {
   yield* names
 }
 

@@ -1,8 +1,9 @@
 import { isServiceError } from '../../base/errors.ts'
 import { adoptManifest } from './adopt.ts'
-import type { JobOptions } from './chunk-store.ts'
+import type { JobOptions, Live } from './chunk-store.ts'
 import type { Engine } from './engine.ts'
 import { cancelledError } from './gather.ts'
+import { liveManifestOf } from './live-manifest.ts'
 import { reconcile } from './reconcile.ts'
 
 /**
@@ -11,7 +12,7 @@ import { reconcile } from './reconcile.ts'
  */
 export async function rebuild(
   engine: Engine,
-  live: () => AsyncIterable<string>,
+  live: () => AsyncIterable<Live>,
   { signal, onProgress = () => undefined }: JobOptions = {},
 ): Promise<{ packs: number; chunks: number }> {
   await engine.writer.drain()
@@ -20,9 +21,10 @@ export async function rebuild(
   const entered = await reconcile(engine.blobs, engine.index, (done) => onProgress({ phase: 'packs', done, total: 0 }))
   let done = 0
   const seen = new Set<string>()
-  for await (const name of live()) {
+  for await (const one of live()) {
     if (signal?.aborted) throw cancelledError()
-    if (!seen.has(name)) await adoptManifest(engine, name).catch(ifUnread)
+    const { manifest: name, isRead } = liveManifestOf(one)
+    if (!isRead && !seen.has(name)) await adoptManifest(engine, name).catch(ifUnread)
     seen.add(name)
     done += 1
     onProgress({ phase: 'manifests', done, total: 0 })
