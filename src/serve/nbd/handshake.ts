@@ -243,7 +243,13 @@ class Handshake {
     const offers = this.#offersOf(exported)
     const received = this.#reader.stop()
     tell(offers)
-    const agreement = { exported, offers, isStructured: this.#isStructured, hasContext: this.#contextOf === name }
+    const agreement = {
+      exported,
+      address: this.#peer.address,
+      offers,
+      isStructured: this.#isStructured,
+      hasContext: this.#contextOf === name,
+    }
     return { socket: this.#socket, name, agreement, received }
   }
 

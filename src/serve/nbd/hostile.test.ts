@@ -78,6 +78,27 @@ test('who sends requests without end and takes no replies is read no further, an
   await until(() => server.sharedBytesUsed === 0)
 })
 
+test('writes to a disk that takes its time are let in as their memory allows, and half of one changes nothing', async (t) => {
+  const disk = memoryDisk(64 * MiB)
+  const begun: { bytes: number; go(): void }[] = []
+  const write = (_offset: number, bytes: Uint8Array) => new Promise<void>((go) => begun.push({ bytes: bytes.length, go }))
+  const slow = { source: disk.source, writer: { ...disk.writer, write } }
+  const { path, server } = await nbdService(t, { slow }, { limits: { connectionBytes: 4 * MiB } })
+  const client = await NbdClient.open(path, 'slow')
+  const data = Buffer.alloc(MiB - KiB)
+  const replies = Promise.all(Array.from({ length: 40 }, () => client.request(WRITE, { data })))
+  client.socket.write(Buffer.concat([requestBytes(WRITE, { length: MiB }), Buffer.alloc(1000)]))
+  for (let answered = 0; answered < 40; answered += 1) {
+    await until(() => begun.length > answered)
+    assert.ok(server.sharedBytesUsed <= 4 * MiB && begun.length - answered <= 4)
+    begun[answered]!.go()
+  }
+  assert.ok((await replies).every(({ errno }) => errno === 0))
+  client.socket.destroy()
+  await until(() => server.counters.connections === 0)
+  assert.deepEqual(new Set(begun.map(({ bytes }) => bytes)), new Set([data.length]))
+})
+
 test('who holds shared memory that others wait for, and does not move, is dropped', async (t) => {
   const attacked = await service(t, {
     connectionBytes: 4 * MiB,

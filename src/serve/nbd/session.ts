@@ -37,6 +37,8 @@ export const CONTEXT_ID = 1
 /** What the handshake agreed on. */
 export interface Agreement {
   readonly exported: Export
+  /** For the log. */
+  readonly address: string
   /** Transmission flags. */
   readonly offers: number
   readonly isStructured: boolean
@@ -94,7 +96,6 @@ class Request implements Sent {
 /** The bytes of a WRITE on their way in. */
 interface Incoming {
   readonly request: Request
-  readonly errno: Errno | 0
   readonly sinceMs: number
   doneBytes: number
 }
@@ -176,7 +177,7 @@ export class Session {
   drop(reason: string): void {
     if (this.#socket.destroyed) return
     this.#context.counters.connectionsDropped += 1
-    this.#context.log.info({ reason }, 'NBD connection dropped')
+    this.#context.log.info({ address: this.#agreement.address, reason }, 'NBD connection dropped')
     this.#isClosing = true
     this.#socket.destroy()
   }
@@ -309,7 +310,7 @@ export class Session {
     const request = new Request(this, header, at, offset, length, costBytes, pot === 'shared')
     if (command === COMMAND.WRITE && errno !== 0) this.#skipData(request, errno)
     else if (errno !== 0) this.#fail(request, errno)
-    else if (command === COMMAND.WRITE) this.#incoming = { request, errno, sinceMs: this.#lastRequestMs, doneBytes: 0 }
+    else if (command === COMMAND.WRITE) this.#incoming = { request, sinceMs: Date.now(), doneBytes: 0 }
     else this.#run(request, () => this.#start(request))
     return true
   }
@@ -508,7 +509,7 @@ export class Session {
     const { command, offset, length } = request
     if (this.#failures <= MAX_LOGGED_FAILURES) {
       const level = isServiceError(error) ? 'warn' : 'error'
-      log[level]({ err: error, command, offset, length }, 'a request on an NBD export failed')
+      log[level]({ err: error, address: this.#agreement.address, command, offset, length }, 'a request on an NBD export failed')
     }
     this.#fail(request, errnoOf(error))
   }
