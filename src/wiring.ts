@@ -12,6 +12,7 @@ import { createExaminer } from './images/examine/examiner.ts'
 import { createDialer } from './images/import/dialer.ts'
 import { loadStandardMetadefs } from './images/metadefs/standard/load.ts'
 import { noProtections, parseProtections } from './images/protections/protections.ts'
+import { recordedManifests } from './images/recorded-manifests.ts'
 import { openImages } from './images/service.ts'
 import { StoreJobs } from './images/store-jobs.ts'
 import { identityApi } from './serve/http/identity/identity-api.ts'
@@ -190,10 +191,7 @@ async function openChunks(
   const chunks = await openChunkStore({ blobs, index, workers: settings.workers, memoryBytes: settings.memory })
   if (lost) {
     log.warn({ event: 'index-lost', message: 'the index of chunks is gone; making it again from the packs' })
-    const live = async function* () {
-      for await (const { manifest } of catalog.images.manifests()) yield manifest
-    }
-    log.warn({ event: 'index-rebuilt', ...(await chunks.rebuild(live)) })
+    log.warn({ event: 'index-rebuilt', ...(await chunks.rebuild(() => recordedManifests(catalog))) })
     rmSync(unfinished)
   }
   return chunks

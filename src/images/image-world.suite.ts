@@ -10,6 +10,7 @@ import { createExaminer } from './examine/examiner.ts'
 import { createDialer } from './import/dialer.ts'
 import type { QuotaName } from './ports.ts'
 import { noProtections, type PropertyProtections } from './protections/protections.ts'
+import { recordedManifests } from './recorded-manifests.ts'
 import { openImages } from './service.ts'
 
 /** The images of a service on real adapters that live in memory: for tests. One for each file of tests: its threads are slow to begin. */
@@ -56,7 +57,7 @@ export async function imageWorld(
     /** Removes what no record names and nobody reads. */
     collect: () =>
       chunks.collect(async function* () {
-        for await (const { manifest } of catalog.images.manifests()) yield manifest
+        yield* recordedManifests(catalog)
         for (const manifest of ports.readers.held()) yield { manifest, isRead: true }
       }),
     /** As a start of the service would. */

@@ -4,6 +4,7 @@ import type { BlobStore } from '../store/blobs/blob-store.ts'
 import { type MirrorReport, mirrorBlobs } from '../store/blobs/mirror-blobs.ts'
 import type { CollectReport, JobOptions, Live, StoreFault } from '../store/chunks/chunk-store.ts'
 import type { ImagePorts } from './ports.ts'
+import { recordedManifests } from './recorded-manifests.ts'
 
 export type StoreJobName = 'collect' | 'check' | 'rebuild' | 'backup'
 
@@ -95,7 +96,7 @@ export class StoreJobs {
 
   /** What records name, and apart from it what is being read, as its record may be gone. */
   async *#live(): AsyncIterable<Live> {
-    for await (const { manifest } of this.#ports.catalog.images.manifests()) yield manifest
+    yield* recordedManifests(this.#ports.catalog)
     for (const manifest of this.#ports.readers.held()) yield { manifest, isRead: true }
   }
 

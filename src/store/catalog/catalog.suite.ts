@@ -312,14 +312,17 @@ export function catalogSuite(adapter: string, open: () => Promise<Catalog>): voi
   })
 
   must('name every manifest', async (catalog) => {
-    const [a, b] = [anImage({ manifest: 'm1' }), anImage({ manifest: 'm1', stagedManifest: 'm2' })]
+    const [a, b] = [anImage({ manifest: 'm1' }), anImage({ owner: 'p2', manifest: 'm1', stagedManifest: 'm2' })]
     await catalog.write(async (tx) => {
       await tx.images.create(a)
       await tx.images.create(b)
       await tx.images.create(anImage())
     })
-    const found = await Array.fromAsync(catalog.images.manifests(), ({ imageId, manifest }) => `${imageId} ${manifest}`)
-    assert.deepEqual(found.sort(), [`${a.id} m1`, `${b.id} m1`, `${b.id} m2`].sort())
+    const found = await Array.fromAsync(
+      catalog.images.manifests(),
+      ({ imageId, owner, manifest }) => `${imageId} ${owner} ${manifest}`,
+    )
+    assert.deepEqual(found.sort(), [`${a.id} p1 m1`, `${b.id} p2 m1`, `${b.id} p2 m2`].sort())
   })
 
   must('refuse a marker that the viewer cannot see', async (catalog) => {

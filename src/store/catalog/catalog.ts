@@ -91,8 +91,14 @@ export interface ImageReader {
   members(imageId: string): Promise<readonly ImageMember[]>
   /** Use of a project: images that are not deleted; their bytes; how many are receiving bytes or staged. */
   usage(owner: string): Promise<ProjectUsage>
-  /** Every manifest that a record names, staged ones included, each once or more. */
-  manifests(): AsyncIterable<{ readonly imageId: string; readonly manifest: string }>
+  /** Every manifest that a record names, staged ones included, once for each of its records, with the record's owner. */
+  manifests(): AsyncIterable<NamedManifest>
+}
+
+export interface NamedManifest {
+  readonly imageId: string
+  readonly owner: string | null
+  readonly manifest: string
 }
 
 export interface ImageWriter {

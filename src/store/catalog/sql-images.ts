@@ -1,6 +1,15 @@
 import { sql } from 'kysely'
 import { ServiceError } from '../../base/errors.ts'
-import type { ImageMember, ImageQuery, ImageReader, ImageRecord, ImageWriter, MemberStatus, ProjectUsage } from './catalog.ts'
+import type {
+  ImageMember,
+  ImageQuery,
+  ImageReader,
+  ImageRecord,
+  ImageWriter,
+  MemberStatus,
+  NamedManifest,
+  ProjectUsage,
+} from './catalog.ts'
 import { type ImageListPlan, PlanCache, planImageList } from './image-query.ts'
 import { termsOf } from './image-terms.ts'
 import { addUsage, noUsage, usageOf } from './image-usage.ts'
@@ -128,7 +137,7 @@ export class ImageStatements {
     this.manifests = statement(
       builder
         .selectFrom('images')
-        .select(['seq', 'id', 'manifest', 'staged_manifest'])
+        .select(['seq', 'id', 'owner', 'manifest', 'staged_manifest'])
         .where('seq', '>', slot<number>('after'))
         .where((row) => row.or([row('manifest', 'is not', null), row('staged_manifest', 'is not', null)]))
         .orderBy('seq')
@@ -254,16 +263,15 @@ export class SqlImageReader implements ImageReader {
   }
 
   /** Reads a page at a time: an image that changes during the walk shows its old manifests or its new ones. */
-  async *manifests(): AsyncIterable<{ readonly imageId: string; readonly manifest: string }> {
+  async *manifests(): AsyncIterable<NamedManifest> {
     let after = 0
     for (;;) {
-      const rows = await this.session.rows<{ seq: number; id: string; manifest: string | null; staged_manifest: string | null }>(
-        this.statements.manifests,
-        { after },
-      )
-      for (const { seq, id, manifest, staged_manifest } of rows) {
-        if (manifest !== null) yield { imageId: id, manifest }
-        if (staged_manifest !== null) yield { imageId: id, manifest: staged_manifest }
+      const rows = await this.session.rows<
+        Pick<ImageRow, 'id' | 'owner' | 'manifest' | 'staged_manifest'> & { readonly seq: number }
+      >(this.statements.manifests, { after })
+      for (const { seq, id, owner, manifest, staged_manifest } of rows) {
+        if (manifest !== null) yield { imageId: id, owner, manifest }
+        if (staged_manifest !== null) yield { imageId: id, owner, manifest: staged_manifest }
         after = seq
       }
       if (rows.length < MANIFESTS_PER_PAGE) return

@@ -70,11 +70,13 @@ export interface ChunkStore {
   close(): Promise<void>
 }
 
-/** A manifest that must stay; the bare name stands for a record of whomever. */
+/** A manifest that must stay; the bare name stands for a record of nobody knows whom. */
 export type Live = string | LiveManifest
 
 export interface LiveManifest {
   readonly manifest: string
+  /** The record's project, as it is given to `drop`. */
+  readonly owner?: string
   /** No record names it, somebody only reads it: its bytes stay for now, but nothing becomes of it that a record would have. */
   readonly isRead?: boolean
 }

@@ -51,7 +51,7 @@ export async function collect(
   const marks = new Marks()
   const liveNames = new Set<string>()
   const unread: ServiceError[] = []
-  const records = new Map<string, number>()
+  const records: Records = new Map()
   const keep = async (name: string) => {
     const key = keyOf(digestOfManifest(name))
     if (liveNames.has(key)) return
@@ -62,9 +62,9 @@ export async function collect(
     assertGoesOn()
   }
   for await (const one of live()) {
-    const { manifest, isRead } = liveManifestOf(one)
+    const { manifest, owner, isRead } = liveManifestOf(one)
     const key = keyOf(digestOfManifest(manifest))
-    if (!isRead) records.set(key, (records.get(key) ?? 0) + 1)
+    if (!isRead) addRecord(records, key, owner)
     await keep(manifest)
   }
   const liveManifests = liveNames.size
@@ -72,7 +72,7 @@ export async function collect(
   if (unread[0]) await assertRows(engine, liveNames, unread[0])
   failpoint('collector:marked')
 
-  const { restored, gone } = sortRows(manifests, records, (key) => liveNames.has(key), unread.length === 0)
+  const { restored, gone, foreign } = sortRows(manifests, records, (key) => liveNames.has(key), unread.length === 0)
   await index.restoreManifests(restored)
   while (await index.removeManifests(gone, sessionsSince)) assertGoesOn()
 
@@ -93,7 +93,7 @@ export async function collect(
   unread.push(...unreadPacks)
   failpoint('collector:repacked')
   const { packs: packsRemoved, bytes: bytesFreed } = await removeDeadPacks(engine, assertGoesOn)
-  unread.push(...(await adoptOrphans(engine, records.keys())))
+  unread.push(...(await adoptRows(engine, records, foreign)))
 
   engine.counters.collections += 1
   engine.counters.bytesFreed += bytesFreed
@@ -101,29 +101,60 @@ export async function collect(
   return { chunksRemoved, bytesFreed, packsRemoved, packsRewritten, liveManifests }
 }
 
+/** How many records name a manifest, by its key and their owner; undefined: nobody knows whose they are. */
+type Records = Map<string, Map<string | undefined, number>>
+
+function addRecord(records: Records, key: string, owner: string | undefined): void {
+  const owners = records.get(key) ?? new Map<string | undefined, number>()
+  records.set(key, owners.set(owner, (owners.get(owner) ?? 0) + 1))
+}
+
+/** A manifest by its key, and a project one of whose records names it. */
+interface OwnerOf {
+  readonly key: string
+  readonly owner: string | undefined
+}
+
 /**
- * Every record has a row of its own, so as many rows of a manifest stay as records name it: committed ones first, then the
- * youngest. A row too many is of a record that was deleted without a word to the store; one too few, of a commit that was not
- * told of. Which of them it is does not touch the chunks: all rows of a manifest keep the same.
+ * Every record has a row of its own, so as many rows of a manifest stay as records name it: those of the records' owners first,
+ * of these the committed ones, then the youngest. A row too many is of a record that was deleted without a word to the store;
+ * one too few, of a commit that was not told of.
+ * @param isMarked false: refs alone keep what is in use, so no row of a live manifest goes
+ * @returns `foreign`: records that have but the row of somebody else, as when an image was given to another project
  */
 function sortRows(
   rows: readonly ManifestRow[],
-  records: ReadonlyMap<string, number>,
+  records: Records,
   isKept: (key: string) => boolean,
   isMarked: boolean,
-): { restored: number[]; gone: number[] } {
-  const [restored, gone]: [number[], number[]] = [[], []]
-  const left = new Map(records)
-  const rank = ({ committed, hold }: ManifestRow) => (committed ? hold : hold - Number.MAX_SAFE_INTEGER)
-  for (const { hold, digest, committed } of [...rows].sort((a, b) => rank(b) - rank(a))) {
-    const key = digest ? keyOf(digest) : ''
-    const wanted = left.get(key) ?? 0
-    if (wanted > 0) {
-      left.set(key, wanted - 1)
-      if (!committed) restored.push(hold)
-    } else if (!isKept(key) || (records.has(key) && isMarked)) gone.push(hold) // otherwise the next collection decides
+): { restored: number[]; gone: number[]; foreign: OwnerOf[] } {
+  const [restored, gone, foreign]: [number[], number[], OwnerOf[]] = [[], [], []]
+  const left = new Map([...records].map(([key, owners]) => [key, new Map(owners)]))
+  const take = (key: string, owner: string | undefined): boolean => {
+    const count = left.get(key)?.get(owner) ?? 0
+    if (count > 0) left.get(key)!.set(owner, count - 1)
+    return count > 0
   }
-  return { restored, gone }
+  const stay = ({ hold, committed }: ManifestRow) => {
+    if (!committed) restored.push(hold)
+  }
+  const rank = ({ committed, hold }: ManifestRow) => (committed ? hold : hold - Number.MAX_SAFE_INTEGER)
+  const others: ManifestRow[] = []
+  for (const row of [...rows].sort((a, b) => rank(b) - rank(a))) {
+    if (row.digest && take(keyOf(row.digest), row.owner)) stay(row)
+    else others.push(row)
+  }
+  for (const row of others) {
+    const key = row.digest ? keyOf(row.digest) : ''
+    const unmatched = [...(left.get(key) ?? [])].find(([, count]) => count > 0)
+    if (unmatched) {
+      const [owner] = unmatched
+      take(key, owner)
+      stay(row)
+      if (owner !== undefined) foreign.push({ key, owner })
+    } else if (!isKept(key) || (records.has(key) && isMarked)) gone.push(row.hold) // otherwise the next collection decides
+  }
+  return { restored, gone, foreign }
 }
 
 const unreadError = (cause: ServiceError, done: Readonly<Record<string, number>>): ServiceError =>
@@ -181,16 +212,22 @@ async function removeDeadPacks({ blobs, index }: Engine, assertGoesOn: () => voi
   return { packs, bytes }
 }
 
-/** Manifests of records that have no row, since the index was lost: gives them one, so that sizes and owners' answers are right. */
-async function adoptOrphans(engine: Engine, keys: Iterable<string>): Promise<ServiceError[]> {
+/**
+ * Makes rows, so that sizes and owners' answers are right: for manifests of records that have none, since the index was lost, and
+ * for records that live by somebody else's, which goes with the next collection.
+ */
+async function adoptRows(engine: Engine, records: Records, foreign: readonly OwnerOf[]): Promise<ServiceError[]> {
   const unread: ServiceError[] = []
-  for (const key of keys) {
-    const digest = digestOfKey(key)
-    if (await engine.index.findManifest(digest)) continue
-    await adoptManifest(engine, hexOf(digest)).catch((error) => {
+  const adopt = async ({ key, owner }: OwnerOf, onlyWhole: boolean) => {
+    await adoptManifest(engine, hexOf(digestOfKey(key)), { owner, onlyWhole }).catch((error) => {
       if (!isServiceError(error, 'unavailable')) throw error
       unread.push(error)
     })
+  }
+  for (const record of foreign) await adopt(record, true)
+  for (const [key, owners] of records) {
+    if (await engine.index.findManifest(digestOfKey(key))) continue
+    for (const owner of owners.keys()) await adopt({ key, owner }, false)
   }
   return unread
 }

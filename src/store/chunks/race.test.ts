@@ -112,35 +112,40 @@ test('of many records of the same bytes each keeps its own row, however their de
   const store = await memoryStore(new MemoryBlobStore(), CHUNK)
   t.after(() => store.close())
   const bytes = noise(20 * CHUNK, 5)
-  const digest = new Uint8Array(createHash('sha256').update(bytes.subarray(0, CHUNK)).digest())
   const bring = async (owner: string) => {
     const { manifest, lease } = await store.ingest(inSteps(bytes, 70_000), { owner })
     await lease.release()
     await lease.abandon() // after a release it does nothing
     return manifest
   }
-  const has = async (owner: string) => {
-    const upload = await store.beginUpload({ owner })
-    const [lacking] = await upload.lacks(digest)
-    await upload.abandon()
-    return lacking === 0
-  }
+  const has = (owner: string) => hasFirstChunk(store, owner, bytes)
   const manifest = await bring('alice')
   await bring('bob')
   await bring('bob')
   await store.drop(manifest, 'bob')
   assert.deepEqual([await has('alice'), await has('bob')], [true, true])
-  await store.collect(() => these(manifest, manifest))
+  const recordsOf = (...owners: string[]) => these(...owners.map((owner) => ({ manifest, owner })))
+  await store.collect(() => recordsOf('alice', 'bob'))
   assert.deepEqual([await has('alice'), await has('bob')], [true, true])
   await store.drop(manifest, 'bob')
-  await store.collect(() => these(manifest))
+  await store.collect(() => recordsOf('alice'))
   assert.deepEqual([await has('alice'), await has('bob')], [true, false])
   await bring('bob')
-  await store.collect(() => these(manifest)) // the record of alice was deleted, and the process ended before it said so
+  await store.collect(() => recordsOf('alice')) // bob's record was deleted, and the process ended before it said so
+  assert.deepEqual([await has('alice'), await has('bob')], [true, false], 'the younger row is not the one that stays')
+  await bring('bob')
+  await store.collect(() => recordsOf('bob')) // and now alice's
   assert.deepEqual([await has('alice'), await has('bob')], [false, true])
   await store.drop(manifest, 'bob')
-  await store.collect(() => these(manifest)) // the record was committed after all
+  await store.collect(() => recordsOf('bob')) // the record was committed after all
   assert.equal(await has('bob'), true)
+  await store.collect(() => recordsOf('carol')) // bob's image was given to her
+  assert.equal(await has('carol'), true)
+  await store.collect(() => recordsOf('carol'))
+  assert.deepEqual([await has('bob'), await has('carol')], [false, true])
+  await store.rebuild(() => recordsOf('alice', 'carol'))
+  assert.deepEqual([await has('alice'), await has('bob'), await has('carol')], [true, false, true])
+  await store.collect(() => these(manifest)) // a record of nobody knows whom keeps a row, whosever it is
   assert.equal(Buffer.compare(await readAll(store, manifest), bytes), 0)
 })
 

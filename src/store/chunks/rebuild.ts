@@ -8,7 +8,8 @@ import { reconcile } from './reconcile.ts'
 
 /**
  * Empties the index and makes it again from footers and live manifests. Ingests that are under way fail, as their holds are
- * gone; a kill in the middle is harmless, since opening the store goes on with the footers.
+ * gone. Of records of one owner that name the same manifest one row does for all: a collection puts it back when only some of
+ * them are dropped. A kill in the middle is harmless, since opening the store goes on with the footers.
  */
 export async function rebuild(
   engine: Engine,
@@ -23,9 +24,10 @@ export async function rebuild(
   const seen = new Set<string>()
   for await (const one of live()) {
     if (signal?.aborted) throw cancelledError()
-    const { manifest: name, isRead } = liveManifestOf(one)
-    if (!isRead && !seen.has(name)) await adoptManifest(engine, name).catch(ifUnread)
-    seen.add(name)
+    const { manifest, owner, isRead } = liveManifestOf(one)
+    const row = JSON.stringify([manifest, owner])
+    if (!isRead && !seen.has(row)) await adoptManifest(engine, manifest, { owner }).catch(ifUnread)
+    seen.add(row)
     done += 1
     onProgress({ phase: 'manifests', done, total: 0 })
   }

@@ -140,7 +140,7 @@ export function chunkIndexSuite(adapter: string, open: () => Promise<ChunkIndex>
     await index.addPack(pack('a'), 1000, packOf('x'), noRefs, [])
     const hold = await manifest(index, 'p', 'one', 'x')
     await index.abandon(hold)
-    assert.deepEqual((await index.candidates(0)).manifests, [{ hold, digest: digest('one'), committed: true }])
+    assert.deepEqual((await index.candidates(0)).manifests, [{ hold, owner: 'p', digest: digest('one'), committed: true }])
     assert.equal((await index.findManifest(digest('one')))?.hold, hold)
   })
 

@@ -145,6 +145,7 @@ export interface CompletedManifest {
 
 export interface ManifestRow {
   readonly hold: number
+  readonly owner: string
   /** Absent where an ingest never came to its end. */
   readonly digest: Uint8Array | null
   readonly committed: boolean

@@ -316,14 +316,15 @@ export class ChunkTables {
 
   candidates(sessionsUntouchedSince: number): { lastChunk: number; manifests: ManifestRow[] } {
     const rows = this.#all(
-      `SELECT id, digest, state FROM manifests
-       WHERE state IN (${COMMITTED}, ${DROPPED}) OR state = ${SESSION} AND touched_at < ? ORDER BY id`,
+      `SELECT manifests.id, digest, state, owners.name AS owner FROM manifests CROSS JOIN owners ON owners.id = owner_id
+       WHERE state IN (${COMMITTED}, ${DROPPED}) OR state = ${SESSION} AND touched_at < ? ORDER BY manifests.id`,
       sessionsUntouchedSince,
     )
     return {
       lastChunk: this.#nextChunk - 1,
-      manifests: rows.map(({ id, digest, state }) => ({
+      manifests: rows.map(({ id, digest, state, owner }) => ({
         hold: Number(id),
+        owner: String(owner),
         digest: digest instanceof Uint8Array ? digest : null,
         committed: state === COMMITTED,
       })),
