@@ -6,6 +6,9 @@ import { existsSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { type TestContext, test } from 'node:test'
 import type { NbdTls } from '../../src/serve/nbd/tls.ts'
+import { MemoryBlobStore } from '../../src/store/blobs/memory/memory-blob-store.ts'
+import { SqliteChunkIndex } from '../../src/store/chunks/index/sqlite/sqlite-chunk-index.ts'
+import { openChunkStore } from '../../src/store/chunks/open.ts'
 import { digestOf, randomDisk, writeSource } from '../fixtures/disk/disks.ts'
 import { lacking, run, scratch } from '../fixtures/disk/tools.ts'
 import { memoryDisk } from '../fixtures/nbd/memory-disk.ts'
@@ -65,6 +68,18 @@ test('nbdcopy brings an image out and onto a writable export, byte for byte', { 
   assert.equal(await digestOf(disk.source), await digestOf(source))
   while (open() > 0) await new Promise(setImmediate)
   assert.equal(server.sharedBytesUsed, 0)
+})
+
+test('an image in a store is read by nbdcopy, byte for byte', { skip: lacking('nbdcopy') }, async (t) => {
+  const path = await scratch(t)
+  const index = await SqliteChunkIndex.open(':memory:')
+  const store = await openChunkStore({ blobs: new MemoryBlobStore(), index })
+  t.after(() => store.close())
+  const { manifest } = await store.ingestDisk(image(), { owner: 'a project' })
+  const { uri } = await nbdService(t, { disk: { source: await store.open(manifest) } })
+  await run('nbdcopy', uri('disk'), path('out.raw'))
+  await writeSource(image(), path('expected.raw'))
+  assert.ok((await readFile(path('out.raw'))).equals(await readFile(path('expected.raw'))))
 })
 
 test('qemu-img converts, maps, compares and measures over NBD', { skip: lacking('qemu-img') }, async (t) => {

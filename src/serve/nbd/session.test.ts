@@ -265,6 +265,23 @@ for (const [what, fail, errno] of failures) {
   })
 }
 
+test('the memory of a read that failed is not used for another: a part of it may still be written to', async (t) => {
+  const offered: ArrayBufferLike[] = []
+  const source: BlockSource = {
+    ...memoryDisk(MiB).source,
+    async read(offset, length, into) {
+      offered.push(into!.buffer)
+      if (offset === 0) throw new ServiceError('unavailable', 'one of two stores did not answer')
+      return into!.fill(1, 0, length)
+    },
+  }
+  const { path } = await nbdService(t, { disk: { source } })
+  const client = await NbdClient.open(path, 'disk')
+  for (const offset of [0, 512, 1024]) await client.request(READ, { offset, length: 512 })
+  assert.notEqual(offered[1], offered[0])
+  assert.equal(offered[2], offered[1], 'that of one that succeeded is')
+})
+
 /** A disk whose reads and writes wait for a word. */
 function slowDisk(size: number) {
   const disk = memoryDisk(size)

@@ -503,7 +503,9 @@ export class Session {
       )
   }
 
+  /** Its memory is not used again: a part of the read or write may still be under way in it, and would meet another's bytes. */
   #failed(request: Request, error: unknown): void {
+    request.slab = null
     const { log } = this.#context
     this.#failures += 1
     const { command, offset, length } = request
