@@ -3,7 +3,7 @@ import type { ImprintService } from '../../test/e2e/image-service.ts'
 import { must } from '../../test/peers/command.ts'
 import { cast } from '../../test/peers/identity-client.ts'
 
-const program = join(import.meta.dirname, '../../src/main.ts')
+const program = join(import.meta.dirname, '../../bin/imprint')
 const NAME = 'bench-added'
 
 /** `imprint`, logged in. */
@@ -16,9 +16,9 @@ export interface CommandLine {
 export async function commandLine({ address }: Pick<ImprintService, 'address'>, folder: string): Promise<CommandLine> {
   const env = { HOME: folder, XDG_CONFIG_HOME: join(folder, 'config'), XDG_CACHE_HOME: join(folder, 'cache') }
   const { user, password, project } = cast.member
-  const run = (...args: string[]) => must([process.execPath, program, ...args], { env })
+  const run = (...args: string[]) => must([program, ...args], { env })
   const login = ['login', address, '--user', user, '--project', project, '--password-stdin']
-  await must([process.execPath, program, ...login], { env, input: `${password}\n` })
+  await must([program, ...login], { env, input: `${password}\n` })
   return {
     add: async (path) => void (await run('image', 'add', path, '--name', NAME, '--restart')),
     async deleteAll() {

@@ -36,7 +36,7 @@ export async function startImprint(options: ImprintOptions = {}): Promise<Imprin
     const daemon = await startDaemon({
       name: 'imprint',
       folder: scratch.path,
-      command: [process.execPath, join(root, 'src/main.ts'), 'serve'],
+      command: [join(root, 'bin/imprint'), 'serve'],
       env: {
         IMPRINT_LISTEN: listen,
         IMPRINT_DATA: dataFolder,
