@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { createHash, randomBytes, randomUUID } from 'node:crypto'
 import { after, before, test } from 'node:test'
+import { ServiceError } from '../base/errors.ts'
 import { ChunkUploads } from './add-by-chunks.ts'
 import { newImageFrom } from './attributes.ts'
 import { createImage } from './create-image.ts'
@@ -47,6 +48,55 @@ test('a crash after the image was recorded, and before the upload was: the commi
   const restarted = new ChunkUploads(world.ports)
   assert.equal((await sending.commit(restarted)).id, id)
   assert.equal((await sending.commit(restarted)).id, id)
+})
+
+test('an image that is active stays, whatever cannot be noted of its upload afterwards', async () => {
+  let refusals = 0
+  let active = ''
+  const { catalog } = world.ports
+  const ports: ImagePorts = {
+    ...world.ports,
+    catalog: {
+      ...catalog,
+      images: catalog.images,
+      documents: catalog.documents,
+      async write(work) {
+        if ((await catalog.images.get(active))?.status === 'active' && refusals++ === 0)
+          throw new ServiceError('no-space', 'the disk is full')
+        return catalog.write(work)
+      },
+    },
+  }
+  const sending = await sentUpload(new ChunkUploads(ports))
+  active = sending.imageId
+  assert.equal((await sending.commit()).status, 'active')
+  assert.equal(refusals > 0, true)
+  assert.equal((await catalog.images.get(active))?.status, 'active')
+  assert.equal((await sending.commit()).id, active)
+})
+
+test('the digests of an image are asked for in the transaction that makes it active', async () => {
+  const { catalog } = world.ports
+  let imageId = ''
+  let wereAsked: boolean | undefined
+  const ports: ImagePorts = {
+    ...world.ports,
+    catalog: {
+      ...catalog,
+      images: catalog.images,
+      documents: catalog.documents,
+      async write(work) {
+        const answer = await catalog.write(work)
+        if ((await catalog.images.get(imageId))?.status === 'active')
+          wereAsked ??= (await catalog.documents.get('pending-digests', imageId)) !== undefined
+        return answer
+      },
+    },
+  }
+  const sending = await sentUpload(new ChunkUploads(ports))
+  imageId = sending.imageId
+  await sending.commit()
+  assert.equal(wereAsked, true)
 })
 
 test('a crash after the store took the chunks, and before the image was recorded, leaves no image behind', async () => {

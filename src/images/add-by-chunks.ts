@@ -11,7 +11,7 @@ import { showImage } from './find-image.ts'
 import { authorizeService } from './policy.ts'
 import type { ImagePorts } from './ports.ts'
 import { type ProjectQuota, quotaOf, storableBytes } from './quotas.ts'
-import { abandonTransfer, beginTransfer, completeTransfer, declaredOf, inTheEnd, tooLarge } from './transfer.ts'
+import { abandonTransfer, beginTransfer, completeTransfer, declaredOf, inTheEnd, type Transfer, tooLarge } from './transfer.ts'
 
 /** What a client says before it sends anything. */
 export interface WantedUpload {
@@ -207,35 +207,52 @@ export class ChunkUploads {
         throw error
       },
     )
-    try {
+    const image = await this.#complete(caller, session, wanted.protected, transfer, async () => {
       ingested = await upload.commit(session.fileBytes, layout(Math.ceil(session.fileBytes / ports.chunks.chunkBytes)))
-      const { virtualBytes, warnings } = await ports.examine(
-        await ports.chunks.open(ingested.manifest),
-        declaredOf(transfer.image),
-      )
-      const { manifest, fileBytes } = ingested
-      await ports.catalog.write((tx) => requestDigests(tx, session.imageId, manifest))
-      const image = await completeTransfer(ports, caller, transfer, ingested, {
-        status: 'active',
-        manifest,
-        size: fileBytes,
-        virtualSize: virtualBytes,
-        protected: wanted.protected,
-        notes: { ...session.source, ...(warnings.length > 0 ? { warnings: warnings.join(' ') } : {}) },
-      })
-      this.#handles.delete(id)
-      await this.#change(id, committed)
-      startDigests(ports)
-      return image
-    } catch (error) {
+      return ingested
+    }).catch(async (error: unknown) => {
       await abandonTransfer(ports, caller, transfer, ingested, error)
-      await deleteImage(ports, caller, session.imageId).catch((alsoFailed: unknown) => {
-        if (!isServiceError(alsoFailed, 'not-found')) throw alsoFailed
-      })
+      const kept = await ports.catalog.images.get(session.imageId)
+      // the record may have been written although its writer was told that it failed
+      if (kept && kept.manifest !== null && kept.manifest === ingested?.manifest) {
+        this.#handles.delete(id)
+        throw error
+      }
+      await deleteImage(ports, caller, session.imageId).catch(absentIsFine)
       if (ingested) await this.#forget(id)
       else await this.#change(id, anew)
       throw error
+    })
+    // the image is there: what is still to be noted of the upload, the next request to it would find out as well
+    this.#handles.delete(id)
+    await inTheEnd(async () => {
+      await this.#change(id, committed).catch(absentIsFine)
+    })
+    startDigests(ports)
+    return image
+  }
+
+  async #complete(
+    caller: Caller,
+    session: Session,
+    isProtected: boolean,
+    transfer: Transfer,
+    commit: () => Promise<Ingested>,
+  ): Promise<ImageRecord> {
+    const ports = this.#ports
+    const ingested = await commit()
+    const { manifest, fileBytes } = ingested
+    const file = await ports.chunks.open(manifest)
+    const { virtualBytes, warnings } = await ports.examine(file, declaredOf(transfer.image))
+    const changes: Partial<ImageRecord> = {
+      status: 'active',
+      manifest,
+      size: fileBytes,
+      virtualSize: virtualBytes,
+      protected: isProtected,
+      notes: { ...session.source, ...(warnings.length > 0 ? { warnings: warnings.join(' ') } : {}) },
     }
+    return completeTransfer(ports, caller, transfer, ingested, changes, (tx) => requestDigests(tx, session.imageId, manifest))
   }
 
   async #assertWanted(caller: Caller, { fileBytes, image }: WantedUpload): Promise<string> {
@@ -380,6 +397,10 @@ const committed = ({ image }: Session): Partial<Session> => ({
   image: { disk_format: image.disk_format },
   source: {},
 })
+
+function absentIsFine(error: unknown): void {
+  if (!isServiceError(error, 'not-found')) throw error
+}
 
 const noSuchUpload = (): ServiceError =>
   new ServiceError(

@@ -120,7 +120,9 @@ export async function heldImage(tx: CatalogWriter, { image: { id }, transferId, 
 }
 
 /**
- * Records what came. Until this has happened, the lease keeps the chunks; afterwards the record does, and the lease goes.
+ * Records what came. Until this has happened, the lease keeps the chunks; afterwards the record does, and the lease goes: where
+ * it cannot go now, that is no failure of the transfer.
+ * @param alongside what is true from then on, in the same transaction
  * @throws ServiceError `gone`
  */
 export async function completeTransfer(
@@ -129,6 +131,7 @@ export async function completeTransfer(
   transfer: Transfer,
   { lease }: Ingested,
   changes: Partial<ImageRecord>,
+  alongside?: (tx: CatalogWriter) => Promise<void>,
 ): Promise<ImageRecord> {
   const image = await ports.catalog.write(async (tx) => {
     const held = await heldImage(tx, transfer)
@@ -136,9 +139,10 @@ export async function completeTransfer(
     const at = ports.now()
     const stored = await tx.images.update(held.id, held.version, { ...changes, notes, updatedAt: at })
     await recordAudit(tx, caller, transfer.kind, stored, at, { bytes: stored.size })
+    await alongside?.(tx)
     return stored
   })
-  await lease.release()
+  await inTheEnd(() => lease.release())
   return image
 }
 

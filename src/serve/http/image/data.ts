@@ -8,6 +8,7 @@ import { stage } from '../../../images/stage.ts'
 import type { Incoming } from '../../../images/transfer.ts'
 import { upload } from '../../../images/upload.ts'
 import { callerOf } from '../api.ts'
+import { piecesOf } from '../request-body.ts'
 import { type ByteRange, rangeFrom } from './byte-range.ts'
 import type { ImageServices } from './image-services.ts'
 import { idOf } from './images.ts'
@@ -65,7 +66,7 @@ async function receive(request: FastifyRequest, take: (incoming: Incoming) => Pr
 async function* bodyOf({ raw }: FastifyRequest): AsyncGenerator<Uint8Array> {
   try {
     const isOurs = raw.socket instanceof Socket
-    for await (const piece of raw.iterator({ destroyOnReturn: false }) as AsyncIterable<Uint8Array>) {
+    for await (const piece of piecesOf(raw)) {
       yield piece
       if (isOurs) free(piece)
     }

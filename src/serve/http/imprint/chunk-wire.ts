@@ -20,6 +20,14 @@ export async function* decodeFrames(
   maxBytes: number,
 ): AsyncIterable<UploadedChunk> {
   const reader = new ByteReader(body, maxBytes)
+  try {
+    yield* framesOf(reader, chunkBytes)
+  } finally {
+    reader.close()
+  }
+}
+
+async function* framesOf(reader: ByteReader, chunkBytes: number): AsyncIterable<UploadedChunk> {
   for (let frame = 0; ; frame += 1) {
     const head = await reader.takeOrEnd(FRAME_HEAD_BYTES, `frame ${frame}`)
     if (!head) return
@@ -39,6 +47,14 @@ export async function* decodeFrames(
 export async function* decodeLayout(body: AsyncIterable<Uint8Array>, chunks: number): AsyncIterable<Uint8Array | null> {
   // in the worst case every second chunk is zeros, and each has a run of its own
   const reader = new ByteReader(body, chunks * (RUN_HEAD_BYTES + DIGEST_BYTES) + RUN_HEAD_BYTES)
+  try {
+    yield* runsOf(reader, chunks)
+  } finally {
+    reader.close()
+  }
+}
+
+async function* runsOf(reader: ByteReader, chunks: number): AsyncIterable<Uint8Array | null> {
   let left = chunks
   for (let run = 0; ; run += 1) {
     const head = await reader.takeOrEnd(RUN_HEAD_BYTES, `run ${run}`)
@@ -112,6 +128,11 @@ class ByteReader {
       else this.#parts[0] = part.subarray(use.length)
     }
     return taken
+  }
+
+  /** Takes no more of the body; does not wait for a sender that says nothing. */
+  close(): void {
+    void this.#body.return?.().catch(() => undefined)
   }
 
   async #more(): Promise<boolean> {

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { createHash, randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
+import { request } from 'node:http'
 import { connect } from 'node:net'
 import { after, before, test } from 'node:test'
 import { encodeChunks, encodeLayout } from '../../../cli/client/chunk-wire.ts'
@@ -281,6 +282,23 @@ test('binary bodies that are not well formed are refused, and what came before s
     (await ask(`/uploads/${id}/commit`, { method: 'POST', as: 'ada', bytes: await layoutOf(chunk, chunk) })).status,
     200,
   )
+})
+
+test('a client whose body is refused in the middle can send the rest, and gets its answer', async () => {
+  const id = await begin('ada', CHUNK)
+  for (const [path, method] of [
+    [`/uploads/${id}/chunks`, 'PUT'],
+    [`/uploads/${id}/lacks`, 'POST'],
+    [`/uploads/${id}/commit`, 'POST'],
+  ] as const) {
+    const body = Buffer.alloc(64 * 2 ** 20, 0x07)
+    const headers = { 'x-auth-token': token.ada!, 'content-type': 'application/octet-stream', 'content-length': body.length }
+    const asking = request(`${service.url}/v1${path}`, { method, headers })
+    const [[answer]] = await Promise.all([once(asking, 'response'), once(asking.end(body), 'finish')])
+    assert.ok([400, 413].includes(answer.statusCode), `${path}: ${answer.statusCode}`)
+    answer.resume()
+    await once(answer, 'end')
+  }
 })
 
 test('an upload that does not fit is refused at the beginning, what is under way included', async () => {

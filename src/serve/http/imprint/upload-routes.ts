@@ -4,6 +4,7 @@ import { ServiceError } from '../../../base/errors.ts'
 import { KiB, MiB } from '../../../base/units.ts'
 import type { UploadView, WantedUpload } from '../../../images/add-by-chunks.ts'
 import { isAttribute } from '../../../images/attributes.ts'
+import { piecesOf } from '../request-body.ts'
 import { decodeFrames, decodeLayout, readBody } from './chunk-wire.ts'
 import { imageJson } from './image-json.ts'
 import { type Route, route } from './route.ts'
@@ -113,8 +114,7 @@ export const uploadRoutes = ({ uploads, images }: ImprintServices): readonly Rou
 
 /** The content type parser hands the stream through. */
 function bodyOf(request: FastifyRequest): AsyncIterable<Uint8Array> {
-  const body: unknown = request.body
-  if (typeof body === 'object' && body !== null && Symbol.asyncIterator in body) return body as AsyncIterable<Uint8Array>
+  if (request.body === request.raw) return piecesOf(request.raw)
   throw new ServiceError('unsupported', `the body must be ${binary}; docs/api-v1.md has its form`)
 }
 
