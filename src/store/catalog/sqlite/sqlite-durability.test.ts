@@ -133,6 +133,31 @@ test('a database put back from an older backup takes what the journal has after 
   await assert.rejects(SqliteCatalog.open({ path: join(folder, 'empty.db'), journal }), { code: 'corrupt', message: /rebuild/ })
 })
 
+test('the journal has what the database has, whatever becomes of the objects that were written', async (t) => {
+  const folder = await folderFor(t)
+  const journal = new MemoryBlobStore()
+  const catalog = await SqliteCatalog.open({ path: join(folder, 'catalog.db'), journal })
+  const body = { turn: 1 }
+  await Promise.all([
+    catalog.write(({ documents }) => documents.put('thing', 'a', body)),
+    catalog.write(async ({ documents }) => {
+      body.turn = 2
+      await documents.put('thing', 'b', body)
+      body.turn = 3
+    }),
+  ])
+  const before = await contentsOf(catalog)
+  assert.deepEqual(
+    before.documents.map(({ body }) => body),
+    [{ turn: 1 }, { turn: 2 }],
+  )
+  await catalog.close()
+  await rebuildCatalog({ path: join(folder, 'again.db'), journal })
+  const rebuilt = await SqliteCatalog.open({ path: join(folder, 'again.db'), journal })
+  t.after(() => rebuilt.close())
+  assert.deepEqual(await contentsOf(rebuilt), before)
+})
+
 test('a journal that is new to a database is made whole when it is opened', async (t) => {
   const folder = await folderFor(t)
   const path = join(folder, 'catalog.db')

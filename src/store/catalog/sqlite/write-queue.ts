@@ -148,8 +148,7 @@ export class WriteQueue {
     try {
       const before = this.#changeCount()
       this.#sql.begin()
-      const { done, changes } = await this.#runAll(batch, refusal)
-      const lines = changes.filter(isJournalled).map((change) => JSON.stringify(change))
+      const { done, changes, lines } = await this.#runAll(batch, refusal)
       const dirty = this.#changeCount() !== before
       const journal = this.#journal && lines.length > 0 ? { n: this.#putOutbox(lines.join('\n')), lines } : undefined
       const cleared = this.#journaled
@@ -184,20 +183,26 @@ export class WriteQueue {
   async #runAll(batch: readonly Waiting[], refusal: unknown) {
     const done: { readonly waiting: Waiting; readonly result: unknown }[] = []
     const changes: JournalChange[] = []
+    const lines: string[] = []
     for (const waiting of batch) {
       const own: JournalChange[] = []
+      const ownLines: string[] = [] // made when SQLite gets its text: whoever changes the object later changes neither
       let isOpen = true
       this.#sql.savepoint()
       try {
         const result = await waiting.work(
           this.#makeWriter(
-            (change) => own.push(change),
+            (change) => {
+              own.push(change)
+              if (isJournalled(change)) ownLines.push(JSON.stringify(change))
+            },
             () => isOpen && this.#database.isTransaction,
           ),
         )
-        if (refusal !== undefined && own.some(isJournalled)) throw refusal
+        if (refusal !== undefined && ownLines.length > 0) throw refusal
         this.#sql.release()
         for (const change of own) changes.push(change)
+        for (const line of ownLines) lines.push(line)
         done.push({ waiting, result })
       } catch (error) {
         waiting.reject(toServiceError(error))
@@ -208,7 +213,7 @@ export class WriteQueue {
         isOpen = false
       }
     }
-    return { done, changes }
+    return { done, changes, lines }
   }
 
   #acknowledgeLater(committed: Committed): void {
