@@ -6,8 +6,10 @@ import { lendFile } from './stream-file.ts'
 
 /** Blocks that wait for their digest beside those that are being read. */
 const BLOCKS_BEHIND = 4
-/** With a block of 1 MiB each: at 10 MiB/s, work that gives way takes some hundredths of a processor. */
-const PAUSE_MS = 100
+/** Work that gives way does so many blocks at a time, so that a small file is not kept open for long … */
+const BLOCKS_A_TURN = 8
+/** … and rests so long between them: at 10 MiB/s it takes some hundredths of a processor. */
+const PAUSE_MS = 800
 /** A store in which nothing has moved for so long is idle. */
 const QUIET_MS = 1000
 
@@ -38,13 +40,16 @@ export async function digestStored(
   options: DigestOptions,
 ): Promise<void> {
   const underWay: Promise<void>[] = []
+  let blocks = 0
   try {
     for await (const lent of lendFile(engine, manifest, 0, bytes, options)) {
       const update = digests.update(pieceOfLent(engine, lent.bytes)).finally(lent.giveBack)
       update.catch(() => undefined) // it is awaited in its turn
       underWay.push(update)
       if (underWay.length >= BLOCKS_BEHIND) await underWay.shift()
-      if (options.givesWay && performance.now() - engine.lastMovedMs < QUIET_MS) await pause(PAUSE_MS)
+      blocks += 1
+      const isTurnOver = blocks % BLOCKS_A_TURN === 0
+      if (options.givesWay && isTurnOver && performance.now() - engine.lastMovedMs < QUIET_MS) await pause(PAUSE_MS)
     }
     await Promise.all(underWay)
   } finally {
