@@ -2,6 +2,7 @@
 import { parentPort } from 'node:worker_threads'
 import { constants, zstdCompressSync } from 'node:zlib'
 import { fastestSha256 } from '../../base/sha256-lanes.ts'
+import { isZero } from '../../disk/block/zero.ts'
 import { DIGEST_BYTES, encodeChunks, type OutgoingChunk } from '../client/chunk-wire.ts'
 import type { ChunkJob, ChunkJobAnswer } from './chunk-workers.ts'
 
@@ -11,10 +12,9 @@ const PARAMETERS = { [constants.ZSTD_c_compressionLevel]: 3, [constants.ZSTD_c_m
 const WORTH_IT = 0.97
 
 const sha256 = fastestSha256()
-const zeros = Buffer.alloc(4 * 1024 * 1024)
 
 function hash(chunks: readonly Uint8Array[]): ChunkJobAnswer {
-  const data = chunks.filter((chunk) => zeros.compare(chunk, 0, chunk.length, 0, chunk.length) !== 0)
+  const data = chunks.filter((chunk) => !isZero(chunk))
   const digests = sha256.digests(data)
   const all = new Uint8Array(chunks.length * (1 + DIGEST_BYTES))
   let next = 0

@@ -37,7 +37,7 @@ export interface ChunkStore {
   digest(
     manifest: string,
     algorithms: readonly StreamDigest[],
-    options?: DigestOptions,
+    options?: ReadOptions,
   ): Promise<Readonly<Record<StreamDigest, string>>>
 
   /** @param owner a project: what others store does not change the answer; absent: what deleting really frees */
@@ -90,7 +90,7 @@ export interface Lent {
 
 export type StreamDigest = 'md5' | 'sha256' | 'sha512'
 
-export interface DigestOptions {
+export interface ReadOptions {
   readonly signal?: AbortSignal | undefined
   /** Nobody waits for it: goes on slowly while there are transfers. */
   readonly givesWay?: boolean

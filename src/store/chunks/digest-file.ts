@@ -1,5 +1,5 @@
 import { setTimeout as pause } from 'node:timers/promises'
-import type { DigestOptions, StreamDigest } from './chunk-store.ts'
+import type { ReadOptions, StreamDigest } from './chunk-store.ts'
 import type { Engine } from './engine.ts'
 import { pieceOfLent, StreamDigests } from './stream-digests.ts'
 import { lendFile } from './stream-file.ts'
@@ -18,7 +18,7 @@ export async function digestFile(
   engine: Engine,
   manifest: string,
   algorithms: readonly StreamDigest[],
-  options: DigestOptions = {},
+  options: ReadOptions = {},
 ): Promise<Record<StreamDigest, string>> {
   const { root } = await engine.reader.openManifest(manifest)
   const digests = new StreamDigests(engine, algorithms)
@@ -37,7 +37,7 @@ export async function digestStored(
   digests: StreamDigests,
   manifest: string,
   bytes: number,
-  options: DigestOptions,
+  options: ReadOptions,
 ): Promise<void> {
   const underWay: Promise<void>[] = []
   let blocks = 0
@@ -49,7 +49,8 @@ export async function digestStored(
       if (underWay.length >= BLOCKS_BEHIND) await underWay.shift()
       blocks += 1
       const isTurnOver = blocks % BLOCKS_A_TURN === 0
-      if (options.givesWay && isTurnOver && performance.now() - engine.lastMovedMs < QUIET_MS) await pause(PAUSE_MS)
+      if (options.givesWay && isTurnOver && performance.now() - engine.lastMovedMs < QUIET_MS)
+        await pause(PAUSE_MS, undefined, { signal: options.signal }).catch(() => undefined)
     }
     await Promise.all(underWay)
   } finally {

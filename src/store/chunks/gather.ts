@@ -1,5 +1,6 @@
 import { ServiceError } from '../../base/errors.ts'
 import { MiB } from '../../base/units.ts'
+import { isZero } from '../../disk/block/zero.ts'
 
 export interface GatherOptions {
   /** Asked for each block: a multiple of the chunk size. */
@@ -15,9 +16,6 @@ export interface ZeroRun {
 
 /** Zeros are gathered into runs of up to so many bytes: little work each, but others should have their turn. */
 export const MAX_RUN_BYTES = 8 * MiB
-const ZEROS = new Uint8Array(MiB)
-const isZeros = (bytes: Uint8Array): boolean =>
-  bytes[0] === 0 && bytes.length <= ZEROS.length && Buffer.compare(bytes, ZEROS.subarray(0, bytes.length)) === 0
 
 /**
  * Collects a stream into blocks, all full but the last, and runs of blocks of zeros, which are not copied. Each block is the
@@ -45,7 +43,7 @@ export async function* gather(body: AsyncIterable<Uint8Array>, options: GatherOp
         throw new ServiceError('too-large', `The file is larger than the limit of ${maxBytes} bytes.`, { maxBytes })
       for (let from = 0; from < length; ) {
         const taken = next.value.subarray(from, from + block.length - bytes)
-        if (!isZeroSoFar || !isZeros(taken)) {
+        if (!isZeroSoFar || !isZero(taken)) {
           if (isZeroSoFar) block.fill(0, 0, bytes)
           isZeroSoFar = false
           block.set(taken, bytes)

@@ -7,13 +7,13 @@ import type {
   ChunkStore,
   ChunkUpload,
   CollectReport,
-  DigestOptions,
   Ingested,
   IngestOptions,
   JobOptions,
   Lent,
   Live,
   ManifestSizes,
+  ReadOptions,
   StoreFault,
   StoreStats,
   StreamDigest,
@@ -124,7 +124,7 @@ class OpenChunkStore implements ChunkStore {
     return lendFile(this.#engine, manifest, offset, length, { signal })
   }
 
-  digest(manifest: string, algorithms: readonly StreamDigest[], options?: DigestOptions): Promise<Record<StreamDigest, string>> {
+  digest(manifest: string, algorithms: readonly StreamDigest[], options?: ReadOptions): Promise<Record<StreamDigest, string>> {
     return digestFile(this.#engine, manifest, algorithms, options)
   }
 

@@ -1,6 +1,6 @@
 import { assertRange } from '../../disk/block/block-source.ts'
 import type { OpenManifest } from './chunk-reader.ts'
-import type { DigestOptions, Lent } from './chunk-store.ts'
+import type { Lent, ReadOptions } from './chunk-store.ts'
 import type { Engine } from './engine.ts'
 import { type BlockOfChunks, blocksOf, enterReading } from './file-source.ts'
 import { cancelledError, orCancelled } from './gather.ts'
@@ -38,7 +38,7 @@ export async function* lendFile(
   name: string,
   offset: number,
   length: number,
-  { signal, givesWay = false }: DigestOptions = {},
+  { signal, givesWay = false }: ReadOptions = {},
 ): AsyncGenerator<Lent> {
   const { readSlots } = engine
   const leave = enterReading(engine, name)

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import { ServiceError } from '../../base/errors.ts'
 import { failpoint } from '../../base/failpoint.ts'
+import { isZero } from '../../disk/block/zero.ts'
 import type { ChunkUpload, Ingested, UploadedChunk } from './chunk-store.ts'
 import { countOf, DIGEST_BYTES, digestAt, hexOf, isZeroAt, joinDigests, sha256 } from './digests.ts'
 import { Durability } from './durability.ts'
@@ -10,7 +11,6 @@ import { placeSlot } from './ingest.ts'
 import { ManifestBuilder } from './manifest-builder.ts'
 import { chunksOf, maxFileBytes } from './manifest-format.ts'
 import { CODEC_PLAIN, CODEC_ZSTD } from './pack-format.ts'
-import { isAllZeros } from './workers/hash-chunks.ts'
 import { SLOT_BYTES } from './workers/slot-pool.ts'
 
 /** Digests that one question to the index carries. */
@@ -142,7 +142,7 @@ class UploadSession implements ChunkUpload {
           })
       // a chunk of zeros is an entry, never a chunk: "commit" knows its digest
       for (const [index, bytes] of plainBytes.entries())
-        if (isAllZeros(slots.bytes(slot).subarray(index * chunkBytes, index * chunkBytes + bytes)))
+        if (isZero(slots.bytes(slot).subarray(index * chunkBytes, index * chunkBytes + bytes)))
           digests.fill(0, index * DIGEST_BYTES, (index + 1) * DIGEST_BYTES)
       const stored = await placeSlot(this.#engine, this.#hold, slot, digests, plainBytes, Promise.resolve(), this.#durability)
       this.#newBytes += stored.newBytes

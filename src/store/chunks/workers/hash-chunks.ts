@@ -1,17 +1,13 @@
 import { fastestSha256, type Sha256 } from '../../../base/sha256-lanes.ts'
+import { isZero } from '../../../disk/block/zero.ts'
 import { DIGEST_BYTES } from '../digests.ts'
-import { MAX_CHUNK_BYTES } from '../store-document.ts'
 
 let sha256: Sha256 | undefined // one for each thread, chosen by trying on its first use
-const zeros = new Uint8Array(MAX_CHUNK_BYTES)
-
-export const isAllZeros = (bytes: Uint8Array): boolean =>
-  bytes[0] === 0 && Buffer.compare(bytes, zeros.subarray(0, bytes.length)) === 0
 
 /** @returns SHA-256 of each chunk, 32 bytes each; zeros in the place of a chunk that is all zeros */
 export function hashChunks(chunks: readonly Uint8Array[]): Uint8Array {
   sha256 ??= fastestSha256()
-  const places = [...chunks.keys()].filter((place) => !isAllZeros(chunks[place]!))
+  const places = [...chunks.keys()].filter((place) => !isZero(chunks[place]!))
   const digests = sha256.digests(places.map((place) => chunks[place]!))
   const all = new Uint8Array(chunks.length * DIGEST_BYTES)
   for (const [index, place] of places.entries())
