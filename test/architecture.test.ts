@@ -16,16 +16,18 @@ const mayImport: Record<string, readonly string[]> = {
   'store/catalog': ['base', 'store/blobs'],
   identity: ['base', 'store/catalog'],
   images: ['base', 'disk/block', 'disk/filters', 'disk/formats', 'disk/guest', 'store/blobs', 'store/catalog', 'store/chunks'],
-  'serve/http': ['base', 'settings', 'disk/block', 'identity', 'images', 'store/catalog', 'store/chunks'],
+  'instances/hypervisor': ['base', 'disk/block', 'disk/formats'],
+  instances: ['base', 'instances/hypervisor', 'store/catalog'],
+  'serve/http': ['base', 'settings', 'disk/block', 'identity', 'images', 'instances', 'store/catalog', 'store/chunks'],
   'serve/nbd': ['base', 'disk/block'],
   'serve/process': ['base', 'settings'],
   'cli/client': ['base'],
   cli: ['base', 'settings', 'disk/block', 'disk/filters', 'disk/formats', 'cli/client'],
 }
 /** Folders whose subfolders implement one interface and must not know each other. */
-const families = ['disk/formats', 'store/blobs', 'store/catalog', 'store/chunks/index', 'serve/http']
+const families = ['disk/formats', 'store/blobs', 'store/catalog', 'store/chunks/index', 'serve/http', 'instances/hypervisor']
 /** Of these, nobody but wiring.ts may name a member: everyone else takes the interface. */
-const ports = ['store/blobs', 'store/catalog']
+const ports = ['store/blobs', 'store/catalog', 'instances/hypervisor']
 
 /** What puts it all together may import everything, and nobody imports it. */
 const wiring = ['main.ts', 'wiring.ts']
