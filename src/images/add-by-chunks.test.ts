@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { createHash, randomBytes, randomUUID } from 'node:crypto'
 import { after, before, test } from 'node:test'
 import { ServiceError } from '../base/errors.ts'
+import type { Catalog } from '../store/catalog/catalog.ts'
 import { ChunkUploads } from './add-by-chunks.ts'
 import { newImageFrom } from './attributes.ts'
 import { createImage } from './create-image.ts'
@@ -32,6 +33,13 @@ async function sentUpload(uploads: ChunkUploads, image: Record<string, unknown> 
   return { id, imageId, commit: (by = uploads) => by.commit(mine, id, () => these(sha256(bytes))) }
 }
 
+/** The ports over a catalog that does some things in another way. */
+function withCatalog(ports: ImagePorts, changes: Partial<Catalog>): ImagePorts {
+  const { images, documents } = ports.catalog
+  const [write, close] = [ports.catalog.write.bind(ports.catalog), ports.catalog.close.bind(ports.catalog)]
+  return { ...ports, catalog: { images, documents, write, close, ...changes } }
+}
+
 type Body = Readonly<Record<string, unknown>>
 /** What a crash leaves of a session: the document as it stood then. */
 async function rewrite(id: string, changes: Body): Promise<void> {
@@ -54,19 +62,13 @@ test('an image that is active stays, whatever cannot be noted of its upload afte
   let refusals = 0
   let active = ''
   const { catalog } = world.ports
-  const ports: ImagePorts = {
-    ...world.ports,
-    catalog: {
-      ...catalog,
-      images: catalog.images,
-      documents: catalog.documents,
-      async write(work) {
-        if ((await catalog.images.get(active))?.status === 'active' && refusals++ === 0)
-          throw new ServiceError('no-space', 'the disk is full')
-        return catalog.write(work)
-      },
+  const ports = withCatalog(world.ports, {
+    async write(work) {
+      if ((await catalog.images.get(active))?.status === 'active' && refusals++ === 0)
+        throw new ServiceError('no-space', 'the disk is full')
+      return catalog.write(work)
     },
-  }
+  })
   const sending = await sentUpload(new ChunkUploads(ports))
   active = sending.imageId
   assert.equal((await sending.commit()).status, 'active')
@@ -79,20 +81,14 @@ test('the digests of an image are asked for in the transaction that makes it act
   const { catalog } = world.ports
   let imageId = ''
   let wereAsked: boolean | undefined
-  const ports: ImagePorts = {
-    ...world.ports,
-    catalog: {
-      ...catalog,
-      images: catalog.images,
-      documents: catalog.documents,
-      async write(work) {
-        const answer = await catalog.write(work)
-        if ((await catalog.images.get(imageId))?.status === 'active')
-          wereAsked ??= (await catalog.documents.get('pending-digests', imageId)) !== undefined
-        return answer
-      },
+  const ports = withCatalog(world.ports, {
+    async write(work) {
+      const answer = await catalog.write(work)
+      if ((await catalog.images.get(imageId))?.status === 'active')
+        wereAsked ??= (await catalog.documents.get('pending-digests', imageId)) !== undefined
+      return answer
     },
-  }
+  })
   const sending = await sentUpload(new ChunkUploads(ports))
   imageId = sending.imageId
   await sending.commit()
@@ -136,19 +132,17 @@ function gate() {
 
 /** The ports with a pause behind every reading of a document: what it answers is old news when it comes. */
 function slowReads(ports: ImagePorts, pause: () => Promise<void>): ImagePorts {
-  const { catalog } = ports
-  const documents: typeof catalog.documents = {
-    async get(kind, key) {
-      const found = await catalog.documents.get<never>(kind, key)
-      await pause()
-      return found
+  const { documents } = ports.catalog
+  return withCatalog(ports, {
+    documents: {
+      async get(kind, key) {
+        const found = await documents.get<never>(kind, key)
+        await pause()
+        return found
+      },
+      list: (kind, query) => documents.list(kind, query),
     },
-    list: (kind, query) => catalog.documents.list(kind, query),
-  }
-  return {
-    ...ports,
-    catalog: { images: catalog.images, documents, write: (work) => catalog.write(work), close: () => catalog.close() },
-  }
+  })
 }
 const sessionOf = async (id: string) => (await world.ports.catalog.documents.get<Body>('upload-session', id))?.body
 const HOUR_MS = 3_600_000
@@ -247,16 +241,17 @@ test('beginning an upload looks at the open ones of its project, however many th
   const uploads = new ChunkUploads(world.ports)
   for (let n = 0; n < 3; n += 1) await (await sentUpload(uploads)).commit()
   let seen = 0
-  const { catalog } = world.ports
-  const documents: typeof catalog.documents = {
-    get: (kind, key) => catalog.documents.get(kind, key),
-    async list(kind, query) {
-      const found = await catalog.documents.list<never>(kind, query)
-      seen += found.length
-      return found
+  const { documents } = world.ports.catalog
+  const counting = withCatalog(world.ports, {
+    documents: {
+      get: (kind, key) => documents.get(kind, key),
+      async list(kind, query) {
+        const found = await documents.list<never>(kind, query)
+        seen += found.length
+        return found
+      },
     },
-  }
-  const counting = { images: catalog.images, documents, write: catalog.write.bind(catalog), close: catalog.close.bind(catalog) }
-  await new ChunkUploads({ ...world.ports, catalog: counting }).begin(someone('newcomer'), wanted())
+  })
+  await new ChunkUploads(counting).begin(someone('newcomer'), wanted())
   assert.equal(seen, 0)
 })

@@ -211,6 +211,13 @@ async function secureService(t: TestContext, how: 'certificates' | 'keys' | 'bot
   }
 }
 
+/** Whether the export "secret" and the file are the same disk to qemu-img. @param credentials its object, without an id */
+const compareOverTls = (credentials: string, port: number, file: string) => {
+  const secret = `driver=nbd,host=localhost,port=${port},export=secret,tls-creds=tls`
+  const raw = `driver=raw,file.driver=file,file.filename=${file}`
+  return run('qemu-img', 'compare', '--object', `${credentials},id=tls`, '--image-opts', secret, raw)
+}
+
 test('with certificates: a client that shows one gets in by its name, others get nothing', {
   skip: lacking('nbdcopy', 'qemu-img', 'openssl'),
 }, async (t) => {
@@ -222,16 +229,7 @@ test('with certificates: a client that shows one gets in by its name, others get
   await writeSource(image(), file)
   await run('nbdcopy', file, byCertificate('secret'))
   assert.equal(await digestOf(disk.source), await digestOf(image()))
-  const options = `driver=nbd,host=localhost,port=${port},export=secret,tls-creds=tls`
-  await run(
-    'qemu-img',
-    'compare',
-    '--object',
-    `tls-creds-x509,id=tls,dir=${clientFolder},endpoint=client`,
-    '--image-opts',
-    options,
-    `driver=raw,file.driver=file,file.filename=${file}`,
-  )
+  await compareOverTls(`tls-creds-x509,dir=${clientFolder},endpoint=client`, port, file)
   await assert.rejects(run('nbdinfo', byCertificate('secret', strangerFolder)))
   await assert.rejects(run('nbdinfo', uri('open')), 'without TLS')
 })
@@ -243,16 +241,7 @@ test('with pre-shared keys: a user with the right key gets in, others get nothin
   await writeSource(image(), file)
   await run('nbdcopy', file, byKey('secret'))
   assert.equal(await digestOf(disk.source), await digestOf(image()))
-  const options = `driver=nbd,host=localhost,port=${port},export=secret,tls-creds=tls`
-  await run(
-    'qemu-img',
-    'compare',
-    '--object',
-    `tls-creds-psk,id=tls,dir=${keysFolder},username=alice,endpoint=client`,
-    '--image-opts',
-    options,
-    `driver=raw,file.driver=file,file.filename=${file}`,
-  )
+  await compareOverTls(`tls-creds-psk,dir=${keysFolder},username=alice,endpoint=client`, port, file)
   await assert.rejects(run('nbdinfo', byKey('secret', 'mallory')), 'a user that the server does not know')
   await assert.rejects(run('nbdinfo', uri('open')), 'without TLS')
 })
