@@ -11,37 +11,62 @@ export interface Hypervisor {
   /** Found out by trying when the hypervisor was opened. */
   readonly abilities: HypervisorAbilities
   /**
-   * Makes the machine's own files and starts it. Cut short or failed, nothing of it is left.
-   * @throws ServiceError `conflict` where the id is taken; `invalid-request` for what this host cannot give (architecture,
-   *   firmware, accelerator …); `unavailable` with the process's own last words where it does not start; `no-space`; `cancelled`
+   * Makes the machine's own files and starts it. Settles when its processors run. Cut short or failed, nothing of it is left.
+   * @throws ServiceError `conflict` where the id or a host port is taken; `invalid-request` for what this host cannot give
+   *   (architecture, firmware, processor model …); `unavailable` with the process's own last words where it does not start;
+   *   `no-space`; `cancelled`
    */
   launch(machine: MachineSpec, signal?: AbortSignal): Promise<void>
-  /** Starts a machine that is `shutdown` or `crashed` again, on the files it has. @throws as `launch`; `not-found` */
-  start(id: string, changes: MachineChanges): Promise<void>
+  /**
+   * Starts a machine that is `shutdown` or `crashed` again, on the files it has. Failed, it is as it was.
+   * @throws as `launch`; `not-found`; `conflict` where it runs
+   */
+  start(id: string, changes?: MachineChanges, signal?: AbortSignal): Promise<void>
   /** Every machine that has files here, running or not. */
   list(): Promise<readonly FoundMachine[]>
   /** @throws ServiceError `not-found` */
   show(id: string): Promise<FoundMachine>
   /**
-   * The power button, and after `graceMs` the plug. Settles when the machine is `shutdown`.
+   * The power button, and after `graceMs` the plug. Settles when the machine is `shutdown`. One that is paused cannot feel the
+   * button: its plug is pulled. One that has crashed counts as `shutdown` from now on.
    * @param graceMs 0: the plug at once
+   * @throws ServiceError `not-found`
    */
   stop(id: string, graceMs: number): Promise<void>
-  /** `soft`: the guest is asked to (control-alt-delete or its agent); `hard`: the reset button. */
-  reboot(id: string, how: 'soft' | 'hard'): Promise<void>
-  /** Processors stand still, memory stays. @throws ServiceError `conflict` where it is not running */
+  /**
+   * Turns the machine off by its power button and on again; after `graceMs`, or where it is paused, by the reset button. The
+   * process stays. Settles when the guest starts anew.
+   * @param graceMs 0: the reset button at once
+   * @throws ServiceError `not-found`; `conflict` where it does not run
+   */
+  reboot(id: string, graceMs: number): Promise<void>
+  /** Processors stand still, memory stays. @throws ServiceError `not-found`; `conflict` where it is not running */
   pause(id: string): Promise<void>
-  /** @throws ServiceError `conflict` where it is not paused */
+  /** @throws ServiceError `not-found`; `conflict` where it is not paused */
   resume(id: string): Promise<void>
-  /** What the guest wrote to its first serial port, since its files were made: the newest `bytes`, kept over restarts. */
+  /**
+   * What the guest wrote to its first serial port since its files were made, over all its starts: the newest `bytes`. How far
+   * back that reaches is bounded by the adapter.
+   * @throws ServiceError `not-found`
+   */
   consoleLog(id: string, bytes: number): Promise<Uint8Array>
-  /** The first serial port, both ways. The log goes on beside it. One at a time: a newer one ends the older. */
+  /**
+   * The first serial port, both ways. The log goes on beside it. One at a time: a newer one ends the older. Ends when the machine
+   * goes off, or the hypervisor is closed.
+   * @throws ServiceError `not-found`; `conflict` where it does not run
+   */
   serial(id: string): Promise<Duplex>
-  /** Stops the machine where it runs and deletes its files. Removing what is not there succeeds. */
+  /**
+   * Stops the machine where it runs and deletes its files; a launch or start under way is cut short. Removing what is not there
+   * succeeds.
+   */
   remove(id: string): Promise<void>
-  /** @returns ends it. `listener` is told of each change of power that nobody asked for as well: a guest's own poweroff, a crash. */
+  /**
+   * @param listener told of each change of power, asked for or not: a guest's own poweroff, a crash. It must not throw
+   * @returns ends it
+   */
   watch(listener: (machine: FoundMachine) => void): () => void
-  /** Lets go of all machines, which run on. */
+  /** Lets go of all machines, which run on. Calls under way end in `cancelled`: a launch of them leaves nothing. */
   close(): Promise<void>
 }
 
@@ -51,7 +76,7 @@ export type PowerState = 'running' | 'paused' | 'shutdown' | 'crashed'
 export interface FoundMachine {
   readonly id: string
   readonly power: PowerState
-  /** The process's own last words, where it crashed. */
+  /** Why it crashed, in the process's own last words where it had any; null otherwise. */
   readonly reason: string | null
   /** Bytes that the machine's own files take on this host. */
   readonly diskBytes: number
@@ -64,11 +89,16 @@ export interface HypervisorAbilities {
   /** Of the host's own architecture, best first. */
   readonly accelerators: readonly ('kvm' | 'tcg')[]
   readonly firmwares: readonly ('bios' | 'uefi')[]
+  /** Whether UEFI can be told to start signed systems only. */
+  readonly secureBoot: boolean
+  /** Processors and memory of the host. */
   readonly cpus: number
   readonly memoryBytes: number
+  /** Processors that one machine may have. */
+  readonly maxCpus: number
 }
 
-export interface MachineSpec extends MachineChanges {
+export interface MachineSpec {
   /** UUID of the instance; the guest sees it as its system UUID. */
   readonly id: string
   /** For people: in the process list and in the guest's DMI data. At most 255 characters; anything. */
@@ -84,7 +114,7 @@ export interface MachineSpec extends MachineChanges {
 
 /** What may differ from one start to the next. */
 export interface MachineChanges {
-  /** Where each base disk is to be had now, by disk name. Absent: where it was. */
+  /** Where each base disk is to be had now, by disk name; of disks that are not named it is where it was. */
   readonly bases?: Readonly<Record<string, DiskAddress>>
 }
 
@@ -106,9 +136,9 @@ export interface Hardware {
 
 /** In order of boot: the first one is the root disk. */
 export interface MachineDisk {
-  /** `root`, or a volume's id. */
+  /** `root`, or a volume's id: letters, digits and `-`, at most 40. */
   readonly name: string
-  /** Of the disk that the guest sees; its base may be smaller: zeros follow. */
+  /** Of the disk that the guest sees, a multiple of 512; its base may be smaller: zeros follow. */
   readonly bytes: number
   /** Read where the guest has not written; absent: zeros. Never written. */
   readonly base?: DiskAddress

@@ -1,0 +1,130 @@
+import { Duplex } from 'node:stream'
+import type { FoundMachine, MachineSpec, PowerState } from '../hypervisor.ts'
+
+/** Of each console, as the port lets an adapter choose. */
+const MAX_CONSOLE_BYTES = 1024 * 1024
+
+/** What plays the guest of every machine of a host. */
+export interface MemoryGuest {
+  booted(machine: MemoryMachine): void
+  typed(machine: MemoryMachine, bytes: Uint8Array): void
+  powerButton(machine: MemoryMachine): void
+}
+
+/** Says that it is ready, echoes what is typed, and goes off when its button is pressed. */
+export const plainGuest: MemoryGuest = {
+  booted: (machine) => machine.print('ready\n'),
+  typed: (machine, bytes) => machine.print(bytes),
+  powerButton: (machine) => machine.powerOff(),
+}
+
+export interface MemoryHostOptions {
+  readonly guest?: MemoryGuest
+  /** Comes before each launch and start: a test holds it up here, or lets it fail. */
+  readonly beforeStart?: (spec: MachineSpec) => Promise<void> | void
+}
+
+/** What stays when a MemoryHypervisor is closed and another one opened: the machines. What happens to them, a test does here. */
+export class MemoryHost {
+  readonly machines = new Map<string, MemoryMachine>()
+  /** Ids of launches and starts under way. */
+  readonly starting = new Map<string, AbortController>()
+  readonly watchers = new Set<(machine: FoundMachine) => void>()
+  guest: MemoryGuest
+  beforeStart: (spec: MachineSpec) => Promise<void> | void
+
+  constructor({ guest = plainGuest, beforeStart = () => {} }: MemoryHostOptions = {}) {
+    this.guest = guest
+    this.beforeStart = beforeStart
+  }
+
+  /** For tests; throws for one that is not there. */
+  machine(id: string): MemoryMachine {
+    const machine = this.machines.get(id)
+    if (!machine) throw new Error(`the host in memory has no machine ${id}`)
+    return machine
+  }
+}
+
+/** One machine of a host. Its methods are what a guest, or fate, does to it. */
+export class MemoryMachine {
+  readonly #host: MemoryHost
+  spec: MachineSpec
+  #power: PowerState = 'shutdown'
+  #reason: string | null = null
+  #console = Buffer.alloc(0)
+  #serial: Duplex | null = null
+  /** How often its guest was started, by power or by reset. */
+  boots = 0
+
+  constructor(host: MemoryHost, spec: MachineSpec) {
+    this.#host = host
+    this.spec = spec
+  }
+
+  get power(): PowerState {
+    return this.#power
+  }
+  get isOn(): boolean {
+    return this.#power === 'running' || this.#power === 'paused'
+  }
+  get console(): Buffer {
+    return this.#console
+  }
+  get found(): FoundMachine {
+    return { id: this.spec.id, power: this.#power, reason: this.#reason, diskBytes: 0 }
+  }
+
+  /** On its first serial port. */
+  print(text: string | Uint8Array): void {
+    const bytes = Buffer.from(text)
+    this.#console = Buffer.concat([this.#console, bytes]).subarray(-MAX_CONSOLE_BYTES)
+    this.#serial?.push(bytes)
+  }
+
+  /** Takes the guest's own poweroff from the machine, while somebody waits for it. */
+  onPowerOff: (() => void) | null = null
+
+  /** The guest turns itself off. */
+  powerOff(): void {
+    if (this.onPowerOff) this.onPowerOff()
+    else this.become('shutdown')
+  }
+
+  /** The process ends. */
+  crash(reason: string): void {
+    this.become('crashed', reason)
+  }
+
+  boot(): void {
+    this.boots += 1
+    this.become('running')
+    this.#host.guest.booted(this)
+  }
+
+  become(power: PowerState, reason: string | null = null): void {
+    if (this.#power === power && this.#reason === reason) return
+    this.#power = power
+    this.#reason = reason
+    if (!this.isOn) this.#unplugSerial()
+    for (const watcher of [...this.#host.watchers]) watcher(this.found)
+  }
+
+  plugSerial(): Duplex {
+    this.#unplugSerial()
+    this.#serial = new Duplex({
+      read() {},
+      write: (bytes: Buffer, _encoding, done) => {
+        this.#host.guest.typed(this, bytes)
+        done()
+      },
+    })
+    return this.#serial
+  }
+
+  #unplugSerial(): void {
+    this.#serial?.push(null)
+    this.#serial?.destroy()
+    this.#serial = null
+  }
+}

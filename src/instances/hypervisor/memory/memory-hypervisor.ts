@@ -1,0 +1,198 @@
+import type { Duplex } from 'node:stream'
+import { setTimeout as pause } from 'node:timers/promises'
+import { ServiceError } from '../../../base/errors.ts'
+import { GiB } from '../../../base/units.ts'
+import type { FoundMachine, Hypervisor, HypervisorAbilities, MachineChanges, MachineSpec } from '../hypervisor.ts'
+import { assertSpec, changed } from '../machine-spec.ts'
+import { MemoryHost, MemoryMachine } from './memory-host.ts'
+
+const everything: HypervisorAbilities = {
+  version: '1',
+  architectures: ['x86_64'],
+  accelerators: ['tcg'],
+  firmwares: ['bios', 'uefi'],
+  secureBoot: true,
+  cpus: 16,
+  memoryBytes: 64 * GiB,
+  maxCpus: 64,
+}
+
+/** Machines that are records only, for tests. Opened again on the same host, it finds them. */
+export class MemoryHypervisor implements Hypervisor {
+  readonly type = 'memory'
+  readonly abilities: HypervisorAbilities
+  readonly host: MemoryHost
+  readonly #watchers = new Set<(machine: FoundMachine) => void>()
+  readonly #serials = new Set<Duplex>()
+  readonly #closing = new AbortController()
+
+  constructor(host = new MemoryHost(), abilities: Partial<HypervisorAbilities> = {}) {
+    this.host = host
+    this.abilities = { ...everything, ...abilities }
+  }
+
+  async launch(spec: MachineSpec, signal?: AbortSignal): Promise<void> {
+    this.#assertOpen()
+    assertSpec(spec, this.abilities)
+    if (this.host.machines.has(spec.id) || this.host.starting.has(spec.id)) {
+      throw new ServiceError('conflict', `The machine ${spec.id} is there already; remove it first.`, { id: spec.id })
+    }
+    const machine = new MemoryMachine(this.host, structuredClone(spec))
+    await this.#powerOn(machine, machine.spec, signal)
+  }
+
+  async start(id: string, changes: MachineChanges = {}, signal?: AbortSignal): Promise<void> {
+    const machine = this.#machine(id)
+    if (machine.isOn || this.host.starting.has(id)) throw wrongPower(id, 'is on already; stop it first')
+    await this.#powerOn(machine, changed(machine.spec, structuredClone(changes)), signal)
+  }
+
+  async list(): Promise<readonly FoundMachine[]> {
+    this.#assertOpen()
+    return [...this.host.machines.values()].map((machine) => machine.found)
+  }
+
+  async show(id: string): Promise<FoundMachine> {
+    return this.#machine(id).found
+  }
+
+  async stop(id: string, graceMs: number): Promise<void> {
+    const machine = this.#machine(id)
+    if (machine.power === 'running' && graceMs > 0) await this.#pressAndWait(machine, graceMs)
+    machine.become('shutdown')
+  }
+
+  async reboot(id: string, graceMs: number): Promise<void> {
+    const machine = this.#machine(id)
+    if (!machine.isOn) throw wrongPower(id, 'is not on; start it')
+    if (machine.power === 'running' && graceMs > 0) await this.#pressAndWait(machine, graceMs)
+    if (!machine.isOn) throw wrongPower(id, 'went off meanwhile; start it')
+    machine.boot()
+  }
+
+  async pause(id: string): Promise<void> {
+    const machine = this.#machine(id)
+    if (machine.power !== 'running') throw wrongPower(id, 'is not running')
+    machine.become('paused')
+  }
+
+  async resume(id: string): Promise<void> {
+    const machine = this.#machine(id)
+    if (machine.power !== 'paused') throw wrongPower(id, 'is not paused')
+    machine.become('running')
+  }
+
+  async consoleLog(id: string, bytes: number): Promise<Uint8Array> {
+    const all = this.#machine(id).console
+    return new Uint8Array(all.subarray(Math.max(0, all.length - bytes)))
+  }
+
+  async serial(id: string): Promise<Duplex> {
+    const machine = this.#machine(id)
+    if (!machine.isOn) throw wrongPower(id, 'is not on; start it')
+    const serial = machine.plugSerial()
+    this.#serials.add(serial)
+    serial.once('close', () => this.#serials.delete(serial))
+    return serial
+  }
+
+  async remove(id: string): Promise<void> {
+    this.#assertOpen()
+    this.host.starting.get(id)?.abort()
+    const machine = this.host.machines.get(id)
+    this.host.machines.delete(id)
+    machine?.become('shutdown')
+  }
+
+  watch(listener: (machine: FoundMachine) => void): () => void {
+    this.#assertOpen()
+    const own = (machine: FoundMachine) => listener(machine) // the same listener may watch twice
+    this.#watchers.add(own)
+    this.host.watchers.add(own)
+    return () => {
+      this.#watchers.delete(own)
+      this.host.watchers.delete(own)
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#closing.abort()
+    for (const watcher of this.#watchers) this.host.watchers.delete(watcher)
+    for (const serial of this.#serials) serial.destroy()
+  }
+
+  /** A machine joins the host's when it runs, and not before. */
+  async #powerOn(machine: MemoryMachine, spec: MachineSpec, signal?: AbortSignal): Promise<void> {
+    this.#assertPortsFree(spec)
+    const { id } = spec
+    const cut = new AbortController()
+    this.host.starting.set(id, cut)
+    const ended = AbortSignal.any([cut.signal, this.#closing.signal, ...(signal ? [signal] : [])])
+    try {
+      await Promise.race([Promise.resolve(this.host.beforeStart(spec)), whenAborted(ended)])
+      if (ended.aborted) throw cancelled(id)
+    } finally {
+      this.host.starting.delete(id)
+    }
+    machine.spec = spec
+    this.host.machines.set(id, machine)
+    machine.boot()
+  }
+
+  async #pressAndWait(machine: MemoryMachine, graceMs: number): Promise<void> {
+    const off = Promise.withResolvers<void>()
+    const watcher = ({ id, power }: FoundMachine) => {
+      if (id === machine.spec.id && power !== 'running') off.resolve()
+    }
+    this.host.watchers.add(watcher)
+    machine.onPowerOff = off.resolve
+    const tooLate = new AbortController()
+    try {
+      this.host.guest.powerButton(machine)
+      const patience = pause(graceMs, undefined, { signal: AbortSignal.any([tooLate.signal, this.#closing.signal]) })
+      await Promise.race([off.promise, patience.catch(() => {})])
+    } finally {
+      tooLate.abort()
+      machine.onPowerOff = null
+      this.host.watchers.delete(watcher)
+    }
+    if (this.#closing.signal.aborted) throw cancelled(machine.spec.id)
+  }
+
+  #assertPortsFree({ id, networks }: MachineSpec): void {
+    const wanted = new Set(networks.flatMap((network) => network.forwards).map(portName))
+    for (const other of this.host.machines.values()) {
+      if (!other.isOn || other.spec.id === id) continue
+      const taken = other.spec.networks.flatMap((network) => network.forwards).find((forward) => wanted.has(portName(forward)))
+      if (taken) throw new ServiceError('conflict', `The port ${portName(taken)} of the host is taken; choose another.`, { id })
+    }
+  }
+
+  #machine(id: string): MemoryMachine {
+    this.#assertOpen()
+    const machine = this.host.machines.get(id)
+    if (!machine) throw new ServiceError('not-found', `There is no machine ${id} on this host.`, { id })
+    return machine
+  }
+
+  #assertOpen(): void {
+    if (this.#closing.signal.aborted)
+      throw new ServiceError('unavailable', 'The hypervisor is closed; ask again when it is open.')
+  }
+}
+
+const portName = ({ protocol, hostAddress, hostPort }: { protocol: string; hostAddress: string; hostPort: number }): string =>
+  `${protocol} ${hostAddress}:${hostPort}`
+
+const wrongPower = (id: string, how: string): ServiceError => new ServiceError('conflict', `The machine ${id} ${how}.`, { id })
+
+const cancelled = (id: string): ServiceError =>
+  new ServiceError('cancelled', `What was asked of the machine ${id} was cut short; see how it is, and ask again.`, { id })
+
+/** Settles when `signal` is aborted, at once where it is. */
+function whenAborted(signal: AbortSignal): Promise<void> {
+  return new Promise((done) => {
+    if (signal.aborted) done()
+    else signal.addEventListener('abort', () => done(), { once: true })
+  })
+}
