@@ -1,15 +1,48 @@
 import type { Caller } from '../base/caller.ts'
 import type { Catalog } from '../store/catalog/catalog.ts'
-import type { DiskAddress, Hypervisor } from './hypervisor/hypervisor.ts'
+import type { DiskAddress, Hypervisor, PortForward } from './hypervisor/hypervisor.ts'
+import type { InstanceTasks } from './tasks.ts'
 
-/** What the use cases of instances stand on. */
+/** What the use cases of instances stand on. `openInstances` (service.ts) makes it from the adapters. */
 export interface InstancePorts {
   readonly catalog: Catalog
   readonly hypervisor: Hypervisor
   readonly images: ImageDisks
-  readonly limits: { of(projectId: string, name: string): Promise<number | undefined> }
+  readonly limits: Limits
+  readonly hostPorts: HostPorts
+  readonly tasks: InstanceTasks
+  readonly settings: InstanceSettings
+  /** Told of what happens behind the requests and concerns an administrator. */
+  readonly onProblem: (error: unknown) => void
   /** Milliseconds since 1970. */
   readonly now: () => number
+}
+
+export interface InstanceSettings {
+  /** Name of this machine: `OS-EXT-SRV-ATTR:host`. */
+  readonly hostName: string
+  /** For projects that have no limit of their own; −1: without limit. */
+  readonly defaultLimits: Readonly<Record<QuotaName, number>>
+  /** Address of this machine on which ports of guests are reached. */
+  readonly forwardAddress: string
+  /** The ports of this machine that guests may be reached by, both included. */
+  readonly forwardPorts: { readonly first: number; readonly last: number }
+  /** How long a guest may take to shut itself down, as Nova's `shutdown_timeout`. */
+  readonly stopGraceMs: number
+}
+
+/** Nova's names; ram in MiB. */
+export const quotaNames = ['instances', 'cores', 'ram'] as const
+export type QuotaName = (typeof quotaNames)[number]
+
+export interface Limits {
+  /** The project's limit, or the one registered for everybody. −1: without limit; undefined: nobody set one. */
+  of(projectId: string, name: string): Promise<number | undefined>
+}
+
+export interface HostPorts {
+  /** Whether nothing on this machine listens there now. */
+  isFree(place: Pick<PortForward, 'protocol' | 'hostAddress' | 'hostPort'>): Promise<boolean>
 }
 
 /** Images as machines start from them; `src/images` answers it. */
@@ -21,7 +54,7 @@ export interface ImageDisks {
   show(caller: Caller, imageId: string): Promise<BootImage>
   /**
    * Makes the image's disk readable until `release`, also when the image is deleted meanwhile, and over restarts of the service.
-   * @param holder what needs it: `instance <id>`
+   * @param holder what needs it: `instance <id>`. Who was killed before it could note the lease's id finds it again by this
    * @throws ServiceError as `show`; `unsupported` for a format whose disk cannot be served
    */
   lend(caller: Caller, imageId: string, holder: string): Promise<LentDisk>
@@ -29,6 +62,8 @@ export interface ImageDisks {
   readdress(leaseId: string): Promise<DiskAddress>
   /** Ends it. Releasing twice succeeds. */
   release(leaseId: string): Promise<void>
+  /** Every lease whose holder's first word is `holderKind`. */
+  leases(holderKind: string): AsyncIterable<HeldLease>
 }
 
 export interface BootImage {
@@ -45,4 +80,8 @@ export interface LentDisk {
   readonly leaseId: string
   readonly image: BootImage
   readonly address: DiskAddress
+}
+export interface HeldLease {
+  readonly leaseId: string
+  readonly holder: string
 }
