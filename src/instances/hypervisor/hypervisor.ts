@@ -165,10 +165,11 @@ export interface PortForward {
   readonly guestPort: number
 }
 
-/** Text of the files of cloud-init's NoCloud data source. */
+/** The files of cloud-init's NoCloud data source. */
 export interface SeedFiles {
   readonly metaData: string
-  readonly userData: string
+  /** Any bytes: a script, a `#cloud-config`, MIME parts, or one of these gzipped. */
+  readonly userData: Uint8Array
   readonly networkConfig: string | null
   readonly vendorData: string | null
 }
