@@ -29,8 +29,9 @@ async function sentUpload(uploads: ChunkUploads, image: Record<string, unknown> 
     image: { disk_format: 'raw', container_format: 'bare', ...image },
     source: {},
   })
-  await uploads.put(mine, id, these({ digest: sha256(bytes), codec: 'plain' as const, bytes }))
-  return { id, imageId, commit: (by = uploads) => by.commit(mine, id, () => these(sha256(bytes))) }
+  const digest = sha256(bytes)
+  await uploads.put(mine, id, these({ digest, codec: 'plain' as const, bytes }))
+  return { id, imageId, digest, commit: (by = uploads) => by.commit(mine, id, () => these(digest)) }
 }
 
 /** The ports over a catalog that does some things in another way. */
@@ -191,6 +192,49 @@ test('while a commit runs, a resume changes nothing and giving up is refused; af
   await world.collect()
   const parts = await Array.fromAsync(world.chunks.stream(image.manifest!, 0, 1000))
   assert.equal(Buffer.concat(parts).length, 1000, 'the image keeps its bytes')
+})
+
+/** A sender that hangs after what it has said: it neither goes on nor lets itself be ended. */
+async function* hanging<T>(items: readonly T[], hangs: () => void): AsyncGenerator<T> {
+  yield* items
+  hangs()
+  await new Promise(() => undefined)
+}
+
+for (const [when, said] of [
+  ['before its first digest', 0],
+  ['after its last digest', 1],
+] as const) {
+  test(`an upload whose commit hangs in its layout, ${when}, can be given up, and nothing is left`, async () => {
+    await world.collect()
+    const { chunks } = await world.chunks.stats()
+    const uploads = new ChunkUploads(world.ports)
+    const sending = await sentUpload(uploads)
+    const { promise: hangs, resolve } = Promise.withResolvers<void>()
+    const committing = uploads.commit(mine, sending.id, () => hanging([sending.digest].slice(0, said), resolve))
+    const refused = assert.rejects(committing, { code: 'not-found', message: /given up/ })
+    await hangs
+    await Promise.all([uploads.abandon(mine, sending.id), refused])
+    assert.equal((await world.ports.catalog.images.get(sending.imageId))?.status, 'deleted')
+    assert.equal(await sessionOf(sending.id), undefined)
+    await assert.rejects(uploads.abandon(mine, sending.id), { code: 'not-found' })
+    await world.collect()
+    assert.equal((await world.chunks.stats()).chunks, chunks)
+  })
+}
+
+test('a commit whose upload is given up before it asks for its layout does not ask', async () => {
+  const uploads = new ChunkUploads(world.ports)
+  const sending = await sentUpload(uploads)
+  let isAsked = false
+  const committing = uploads.commit(mine, sending.id, async function* () {
+    isAsked = true
+    yield sending.digest
+  })
+  const refused = assert.rejects(committing, { code: 'not-found', message: /given up before/ })
+  await Promise.all([uploads.abandon(mine, sending.id), refused])
+  assert.equal(isAsked, false)
+  assert.equal(await sessionOf(sending.id), undefined)
 })
 
 test('a commit that a crash cut short is not turned into one of another image', async () => {

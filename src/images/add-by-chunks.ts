@@ -34,6 +34,12 @@ interface Session extends WantedUpload {
   /** Milliseconds since 1970. */
   readonly touchedAt: number
 }
+/** A commit that runs. */
+interface Commit {
+  readonly work: Promise<ImageRecord>
+  /** Ends it while the layout comes in, which takes as long as the client likes; null: that has been read whole. */
+  readonly reading: AbortController | null
+}
 export interface UploadView {
   readonly id: string
   readonly imageId: string
@@ -63,12 +69,13 @@ const PUT_AT_ONCE = 16
  *
  * Requests for one upload run side by side, so a session that was read is old news at the next `await`: every change is made to
  * the document as it stands then, inside `catalog.write`, and says only what it changes. A commit is noted in `#commits` before
- * its first write; whoever takes sessions away looks there inside its own write, so one of the two sees the other.
+ * its first write; whoever takes sessions away looks there inside its own write, so one of the two sees the other. What a commit
+ * waits for from its client, the layout, can be broken off: a client that hangs keeps nobody from giving the upload up.
  */
 export class ChunkUploads {
   readonly #ports: ImagePorts
   readonly #handles = new Map<string, ChunkUpload>()
-  readonly #commits = new Map<string, Promise<ImageRecord>>()
+  readonly #commits = new Map<string, Commit>()
 
   constructor(ports: ImagePorts) {
     this.#ports = ports
@@ -145,21 +152,29 @@ export class ChunkUploads {
    * Makes the image: record, quota, chunks, a look at the bytes, active; in this order, so that an upload which does not fit
    * can be committed again when there is room. md5 and sha512 follow behind. Said twice, it answers twice the same.
    * @param layout the file's chunks in order: a digest, or null for zeros
-   * @throws ServiceError `not-found`; `conflict` naming a chunk that was never sent; `invalid-image`; `over-quota` …; nothing
-   *   is left of the image then
+   * @throws ServiceError `not-found`, also where the upload is given up while `layout` comes in; `conflict` naming a chunk that
+   *   was never sent; `invalid-image`; `over-quota` …; nothing is left of the image then
    */
   async commit(caller: Caller, id: string, layout: (chunks: number) => AsyncIterable<Uint8Array | null>): Promise<ImageRecord> {
     await this.#session(caller, id)
     const running = this.#commits.get(id)
-    if (running) return running
-    const work = this.#commit(caller, id, layout).finally(() => this.#commits.delete(id))
-    this.#commits.set(id, work)
+    if (running) return running.work
+    const reading = new AbortController()
+    const isRead = () => void this.#commits.set(id, { work, reading: null })
+    const work: Promise<ImageRecord> = this.#commit(caller, id, (chunks) =>
+      untilAborted(layout(chunks), reading.signal, isRead),
+    ).finally(() => this.#commits.delete(id))
+    this.#commits.set(id, { work, reading })
     return work
   }
 
-  /** Gives up. @throws ServiceError `not-found`; `conflict` while a commit is making the image */
+  /**
+   * Gives up, and ends a commit whose layout is still coming in.
+   * @throws ServiceError `not-found`; `conflict` while a commit that has its layout is making the image
+   */
   async abandon(caller: Caller, id: string): Promise<void> {
     await this.#session(caller, id)
+    await this.#breakOff(id)
     const { isCommitted } = await this.#ports.catalog.write(async ({ documents }) => {
       if (this.#commits.has(id)) {
         const message = `upload ${id} is being made into its image: wait for the commit, then delete the image if you do not want it`
@@ -181,6 +196,15 @@ export class ChunkUploads {
    */
   sweep(): Promise<number> {
     return this.#ports.catalog.write(({ documents }) => documents.deleteExpired(KIND, this.#ports.now()))
+  }
+
+  /** A commit that has not read its layout; when it resolves, what that had begun is undone. */
+  async #breakOff(id: string): Promise<void> {
+    const running = this.#commits.get(id)
+    if (!running?.reading) return
+    const message = `upload ${id} was given up before the layout of its file had come; begin a new one`
+    running.reading.abort(new ServiceError('not-found', message))
+    await running.work.catch(() => undefined) // whoever committed is told
   }
 
   async #commit(caller: Caller, id: string, layout: (chunks: number) => AsyncIterable<Uint8Array | null>): Promise<ImageRecord> {
@@ -376,6 +400,34 @@ async function assertRoom(
   if (bytes <= room) return
   const message = `the project has room for ${room} bytes and its uploads would need ${bytes}; delete something, or ask an administrator`
   throw new ServiceError('over-quota', message, { room, bytes })
+}
+
+/**
+ * The items as they come, until `signal` aborts: then it ends at once with that reason, and leaves a sender that says nothing to
+ * itself.
+ * @param whenWhole called after the last item, from where on `signal` changes nothing
+ */
+async function* untilAborted<T>(items: AsyncIterable<T>, signal: AbortSignal, whenWhole: () => void): AsyncGenerator<T> {
+  const iterator = items[Symbol.asyncIterator]()
+  let stop: ((reason: unknown) => void) | undefined
+  signal.addEventListener('abort', () => stop?.(signal.reason), { once: true })
+  let isWhole = false
+  try {
+    for (;;) {
+      signal.throwIfAborted()
+      const next = await new Promise<IteratorResult<T>>((resolve, reject) => {
+        stop = reject
+        iterator.next().then(resolve, reject)
+      })
+      if (next.done) break
+      yield next.value
+    }
+    signal.throwIfAborted()
+    isWhole = true
+    whenWhole()
+  } finally {
+    if (!isWhole) void Promise.resolve(iterator.return?.()).catch(() => undefined)
+  }
 }
 
 const putSession = async (documents: DocumentWriter, session: Session): Promise<void> => {

@@ -301,6 +301,28 @@ test('a client whose body is refused in the middle can send the rest, and gets i
   }
 })
 
+test('a client that hangs in its layout keeps nobody from giving the upload up; it is told, and can send the rest', async () => {
+  const id = await begin('ada', 100_000 * CHUNK)
+  const { json } = await ask('/uploads', {
+    method: 'POST',
+    as: 'ada',
+    json: { ...upload, fileBytes: 100_000 * CHUNK, resume: id },
+  })
+  const layout = Buffer.alloc(5 + 100_000 * 32, 0x07)
+  layout.set([1, 0, 1, 0x86, 0xa0]) // a run of 100,000 digests
+  const headers = { 'x-auth-token': token.ada!, 'content-type': 'application/octet-stream', 'content-length': layout.length }
+  const committing = request(`${service.url}/v1/uploads/${id}/commit`, { method: 'POST', headers })
+  const answered = once(committing, 'response')
+  committing.write(layout.subarray(0, 1000))
+  const { images } = service.images.catalog
+  while ((await images.get(json.imageId))?.status !== 'saving') await new Promise(setImmediate)
+  assert.equal((await ask(`/uploads/${id}`, { method: 'DELETE', as: 'ada' })).status, 204)
+  assert.equal((await images.get(json.imageId))?.status, 'deleted')
+  const [[answer]] = await Promise.all([answered, once(committing.end(layout.subarray(1000)), 'finish')])
+  assert.equal(answer.statusCode, 404)
+  assert.match(JSON.stringify(await Array.fromAsync(answer, String)), /given up/)
+})
+
 test('an upload that does not fit is refused at the beginning, what is under way included', async () => {
   const set = (bytes: number) => ask(`/projects/${web}/quota`, { method: 'PUT', as: 'admin', json: { limits: { bytes } } })
   const { quotas } = (await ask(`/projects/${web}/quota`, { as: 'ada' })).json
