@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { createHash, randomBytes, randomUUID } from 'node:crypto'
 import { after, before, test } from 'node:test'
 import { ServiceError } from '../base/errors.ts'
+import { MiB } from '../base/units.ts'
 import type { Catalog } from '../store/catalog/catalog.ts'
 import { ChunkUploads } from './add-by-chunks.ts'
 import { newImageFrom } from './attributes.ts'
@@ -145,6 +146,14 @@ function slowReads(ports: ImagePorts, pause: () => Promise<void>): ImagePorts {
     },
   })
 }
+/** The ports with a pause before a look at the bytes: a commit has read its layout by then. */
+const slowExamination = (ports: ImagePorts, pause: () => Promise<void>): ImagePorts => ({
+  ...ports,
+  async examine(file, declared, signal) {
+    await pause()
+    return ports.examine(file, declared, signal)
+  },
+})
 const sessionOf = async (id: string) => (await world.ports.catalog.documents.get<Body>('upload-session', id))?.body
 const HOUR_MS = 3_600_000
 const DAY_MS = 24 * HOUR_MS
@@ -171,13 +180,7 @@ for (const [name, request] of [
 
 test('while a commit runs, a resume changes nothing and giving up is refused; afterwards it forgets the upload only', async () => {
   const held = gate()
-  const uploads = new ChunkUploads({
-    ...world.ports,
-    examine: async (file, declared) => {
-      await held.pass()
-      return world.ports.examine(file, declared)
-    },
-  })
+  const uploads = new ChunkUploads(slowExamination(world.ports, held.pass))
   const sending = await sentUpload(uploads)
   const committing = sending.commit()
   await held.arrived
@@ -258,8 +261,26 @@ test('uploads that begin at once do not share the last place, nor the last bytes
 
   const tight = someone('tight')
   world.limits.set('tight', { image_size_total: 40 })
-  const two = await Promise.allSettled([1, 2].map(() => uploads.begin(tight, wanted(30 * 2 ** 20))))
+  const two = await Promise.allSettled([1, 2].map(() => uploads.begin(tight, wanted(30 * MiB))))
   assert.deepEqual(two.map(({ status }) => status).sort(), ['fulfilled', 'rejected'])
+})
+
+test('an upload that is being committed takes its room once', async () => {
+  const held = gate()
+  const uploads = new ChunkUploads(slowExamination(world.ports, held.pass))
+  const busy = someone('busy')
+  world.limits.set('busy', { image_size_total: 40 })
+  const { id } = await uploads.begin(busy, wanted(30 * MiB))
+  const committing = uploads.commit(busy, id, (chunks) => these(...Array(chunks).fill(null)))
+  await held.arrived
+  await assert.rejects(uploads.begin(busy, wanted(10 * MiB + 1)), { code: 'over-quota' })
+  const other = await uploads.begin(busy, wanted(10 * MiB))
+  await assert.rejects(uploads.begin(busy, wanted(1)), { code: 'over-quota' })
+  held.open()
+  await committing
+  await assert.rejects(uploads.begin(busy, wanted(1)), { code: 'over-quota' })
+  await uploads.abandon(busy, other.id)
+  await uploads.begin(busy, wanted(10 * MiB))
 })
 
 test('a week after the last touch an upload is refused, counts no more, and goes with the next sweep', async () => {

@@ -389,14 +389,19 @@ async function assertRoom(
   fileBytes: number,
   now: number,
 ): Promise<void> {
+  const usage = await images.usage(projectId) // first: a commit that begins meanwhile is rather in neither sum than in both
   const found = await documents.list<Session>(KIND, { index: { name: OPEN, value: projectId }, limit: MAX_LISTED })
   const open = found.map(({ body }) => body).filter((session) => !isExpired(session, now))
   if (open.length >= MAX_SESSIONS) {
     const message = `the project has ${open.length} uploads under way; finish or give up some of them first`
     throw new ServiceError('too-many-requests', message)
   }
-  const bytes = open.reduce((sum, session) => sum + session.fileBytes, fileBytes)
-  const room = storableBytes(quota, await images.usage(projectId))
+  let bytes = fileBytes
+  for (const session of open) {
+    const image = session.hasRecord ? await images.get(session.imageId) : undefined
+    if (image?.status !== 'saving') bytes += session.fileBytes // a commit has its bytes among those that are used
+  }
+  const room = storableBytes(quota, usage)
   if (bytes <= room) return
   const message = `the project has room for ${room} bytes and its uploads would need ${bytes}; delete something, or ask an administrator`
   throw new ServiceError('over-quota', message, { room, bytes })
