@@ -10,6 +10,8 @@ import { createIdentity } from './identity/service.ts'
 import { ChunkUploads } from './images/add-by-chunks.ts'
 import { createExaminer } from './images/examine/examiner.ts'
 import { createDialer } from './images/import/dialer.ts'
+import { sweepExports } from './images/leases/exports.ts'
+import { LeasedDisks } from './images/leases/leased-disks.ts'
 import { loadStandardMetadefs } from './images/metadefs/standard/load.ts'
 import { noProtections, parseProtections } from './images/protections/protections.ts'
 import { recordedManifests } from './images/recorded-manifests.ts'
@@ -23,6 +25,7 @@ import { createServer } from './serve/http/server.ts'
 import { addressFor, baseUrl, hostAndPort } from './serve/process/address.ts'
 import { announcement } from './serve/process/announce.ts'
 import { openLog } from './serve/process/log.ts'
+import { openNbd } from './serve/process/nbd-endpoint.ts'
 import { readSettings, type SettingName, type Settings } from './settings/settings.ts'
 import type { BlobStore } from './store/blobs/blob-store.ts'
 import { openBackupFolder } from './store/blobs/fs/backup-folder.ts'
@@ -36,6 +39,7 @@ import { openChunkStore } from './store/chunks/open.ts'
 
 const VERSION = (JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string }).version
 const HOUR_MS = 3_600_000
+const MINUTE_MS = 60_000
 
 /** `imprint serve`: runs until SIGTERM or SIGINT, then lets transfers finish. @returns the exit status */
 export async function serve(
@@ -127,6 +131,10 @@ async function openService(
   const uploads = new ChunkUploads(images.ports)
   const sweep = async () => void (await uploads.sweep())
   opened.defer(every(HOUR_MS, sweep, problem('uploads by chunks')))
+  const disks = new LeasedDisks(images.ports)
+  const leases = { catalog, now: images.ports.now, disks }
+  const nbd = opened.adopt(await openNbd(settings, disks, log.child({ event: 'nbd' })), (it) => it.close())
+  opened.defer(every(MINUTE_MS, async () => void (await sweepExports(leases)), problem('exports')))
   const app = createServer({
     apis: [
       identityApi({ identity, baseUrlOf }),
@@ -134,7 +142,7 @@ async function openService(
       imprintApi({ images: images.ports, uploads, jobs, identity, version: VERSION, startedAt: Date.now(), now: Date.now }),
     ],
     authenticator: identity.authenticator,
-    metrics: createMetrics(() => chunks.stats()),
+    metrics: createMetrics(() => chunks.stats(), nbd.counters),
     log,
     ...(settings.tlsCertificate
       ? { tls: { cert: readFileSync(settings.tlsCertificate), key: readFileSync(settings.tlsKey) } }

@@ -20,7 +20,7 @@ const mayImport: Record<string, readonly string[]> = {
   instances: ['base', 'instances/hypervisor', 'store/catalog'],
   'serve/http': ['base', 'settings', 'disk/block', 'identity', 'images', 'instances', 'store/catalog', 'store/chunks'],
   'serve/nbd': ['base', 'disk/block'],
-  'serve/process': ['base', 'settings'],
+  'serve/process': ['base', 'settings', 'serve/nbd'],
   'cli/client': ['base'],
   cli: ['base', 'settings', 'disk/block', 'disk/filters', 'disk/formats', 'cli/client'],
 }

@@ -78,6 +78,33 @@ export const settingsTable = {
     default: 6,
     parse: count(0, 8760),
   }),
+  nbdSocket: setting({
+    summary: 'unix socket on which disks are served over NBD; nbd.sock in the data folder unless told otherwise',
+    default: '',
+    parse: text,
+  }),
+  nbdListen: setting({ summary: 'address and port on which they are served over TCP too', default: '', parse: hostAndPort }),
+  nbdTlsCertificate: setting({
+    summary: 'PEM file of the certificate chain; with nbdTlsKey, NBD over TCP is in TLS only',
+    default: '',
+    parse: text,
+  }),
+  nbdTlsKey: setting({ summary: 'PEM file of its private key', default: '', parse: text }),
+  nbdTlsClientCa: setting({
+    summary: 'PEM file of the authority whose certificates NBD clients must show',
+    default: '',
+    parse: text,
+  }),
+  nbdPskFile: setting({
+    summary: 'pre-shared keys of NBD clients, user:key a line, as psktool writes them; NBD over TCP is in TLS only',
+    default: '',
+    parse: text,
+  }),
+  nbdAllowClearText: setting({
+    summary: 'yes: NBD may be reached from other machines without TLS',
+    default: 'no',
+    parse: oneOf('yes', 'no'),
+  }),
 } as const
 
 type Table = typeof settingsTable

@@ -9,7 +9,25 @@ export interface Metrics {
   stalled(connections: number): void
 }
 
-export function createMetrics(store: () => Promise<StoreStats>): Metrics {
+/** What the NBD servers count, by the way that clients come: `unix`, `tcp`. */
+export type NbdCounts = Readonly<
+  Record<
+    string,
+    {
+      readonly connections: number
+      readonly handshaking: number
+      readonly connectionsTotal: number
+      readonly handshakesFailed: number
+      readonly connectionsDropped: number
+      readonly requests: Readonly<Record<string, number>>
+      readonly requestErrors: number
+      readonly bytesRead: number
+      readonly bytesWritten: number
+    }
+  >
+>
+
+export function createMetrics(store: () => Promise<StoreStats>, nbd: () => NbdCounts = () => ({})): Metrics {
   const registry = new Registry()
   const registers = [registry]
   collectDefaultMetrics({ register: registry, prefix: 'imprint_' })
@@ -55,9 +73,12 @@ export function createMetrics(store: () => Promise<StoreStats>): Metrics {
     bytesFreed: gauge('imprint_collected_bytes_total', 'Bytes that the collector freed'),
   }
 
+  const setNbd = nbdGauges(registry)
+
   return {
     contentType: registry.contentType,
     async render() {
+      setNbd(nbd())
       const stats = await store()
       for (const [name, metric] of Object.entries(levels)) metric.set(stats[name as keyof typeof levels])
       for (const [name, metric] of Object.entries(counts)) metric.set(stats.counters[name as keyof typeof counts])
@@ -71,5 +92,33 @@ export function createMetrics(store: () => Promise<StoreStats>): Metrics {
       bytes.inc({ direction: 'out' }, seen.bytesOut)
     },
     stalled: (connections) => stalls.inc(connections),
+  }
+}
+
+/** @returns takes what was counted by now */
+function nbdGauges(registry: Registry): (counts: NbdCounts) => void {
+  const gauge = (name: string, help: string, ...more: string[]) =>
+    new Gauge({ name, help, labelNames: ['transport', ...more], registers: [registry] })
+  const levels = {
+    connections: gauge('imprint_nbd_connections', 'NBD connections that have chosen an export'),
+    handshaking: gauge('imprint_nbd_handshaking', 'NBD connections that have not yet'),
+    connectionsTotal: gauge('imprint_nbd_connections_total', 'NBD connections that came'),
+    handshakesFailed: gauge('imprint_nbd_handshakes_failed_total', 'NBD connections that got no export'),
+    connectionsDropped: gauge(
+      'imprint_nbd_connections_dropped_total',
+      'NBD connections ended by us: revoked, too slow, too many',
+    ),
+    requestErrors: gauge('imprint_nbd_request_errors_total', 'NBD requests that failed'),
+  }
+  const requests = gauge('imprint_nbd_requests_total', 'NBD requests begun', 'command')
+  const bytes = gauge('imprint_nbd_bytes_total', 'Bytes of disks that were read and written', 'direction')
+  return (counts) => {
+    for (const [transport, counted] of Object.entries(counts)) {
+      for (const [name, metric] of Object.entries(levels)) metric.set({ transport }, counted[name as keyof typeof levels])
+      for (const [command, count] of Object.entries(counted.requests))
+        requests.set({ transport, command: command.toLowerCase() }, count)
+      bytes.set({ transport, direction: 'read' }, counted.bytesRead)
+      bytes.set({ transport, direction: 'written' }, counted.bytesWritten)
+    }
   }
 }

@@ -1,0 +1,173 @@
+import { randomUUID } from 'node:crypto'
+import { type Caller, serviceCaller } from '../../base/caller.ts'
+import { ServiceError } from '../../base/errors.ts'
+import { formats } from '../../disk/formats/index.ts'
+import type { CatalogWriter, ImageRecord } from '../../store/catalog/catalog.ts'
+import { recordAudit } from '../audit.ts'
+import { findImage } from '../find-image.ts'
+import type { ImagePorts } from '../ports.ts'
+import {
+  allLeases,
+  assertActive,
+  deleteLease,
+  getLease,
+  hasExpired,
+  type Lease,
+  leaseOn,
+  newName,
+  putLease,
+  type StoredLease,
+} from './lease.ts'
+import type { LeasedDisks } from './leased-disks.ts'
+
+/** What leases stand on. */
+export interface LeasePorts extends Pick<ImagePorts, 'catalog' | 'now'> {
+  /** Told when a name is good no more. */
+  readonly disks: LeasedDisks
+}
+
+/** Of an image, what a machine that starts from it must know. */
+export interface BootImage {
+  readonly id: string
+  readonly name: string | null
+  /** Bytes of the disk that the guest sees. */
+  readonly diskBytes: number
+  /** GB and MB, as Glance has them. */
+  readonly minDisk: number
+  readonly minRam: number
+  readonly properties: Readonly<Record<string, string>>
+}
+/** Where a lent disk is to be had over NBD. The name is a secret. */
+export interface DiskAddress {
+  readonly socketPath: string
+  readonly exportName: string
+}
+
+/** Formats whose disk can be served: those that our engine opens, and optical discs, which are what they are. */
+export const servableFormats: readonly string[] = [...formats.map(({ name }) => name), 'iso']
+
+/** Disks of images for parts of the service that run machines from them: lent until they are released. */
+export class DiskLeases {
+  readonly #ports: LeasePorts
+  readonly #socketPath: string
+
+  /** @param socketPath where the service listens for NBD */
+  constructor(ports: LeasePorts, socketPath: string) {
+    this.#ports = ports
+    this.#socketPath = socketPath
+  }
+
+  /** The image, if the caller may start machines from it. @throws ServiceError `not-found`, `denied`; `conflict` where it is not active */
+  async show(caller: Caller, imageId: string): Promise<BootImage> {
+    const { image } = await findImage(this.#ports.catalog, caller, imageId, 'download')
+    assertActive(image)
+    return bootImageOf(image)
+  }
+
+  /**
+   * Makes the image's disk readable until `release`, also when the image is deleted meanwhile, and over restarts of the service.
+   * @param holder what needs it: `instance <id>`
+   * @throws ServiceError as `show`; `unsupported` for a format whose disk cannot be served
+   */
+  async lend(
+    caller: Caller,
+    imageId: string,
+    holder: string,
+  ): Promise<{ readonly leaseId: string; readonly image: BootImage; readonly address: DiskAddress }> {
+    const leaseId = randomUUID()
+    const { name, nameHash } = newName()
+    const image = await this.#ports.catalog.write((tx) =>
+      makeLease(this.#ports, tx, caller, leaseId, imageId, { projectId: null, holder, nameHash, expiresAt: null }),
+    )
+    return { leaseId, image: bootImageOf(image), address: this.#addressOf(name) }
+  }
+
+  /** A new address of what is lent; the one before is good no more. @throws ServiceError `not-found` */
+  async readdress(leaseId: string): Promise<DiskAddress> {
+    const { catalog, disks } = this.#ports
+    const { name, nameHash } = newName()
+    const before = await catalog.write(async (tx) => {
+      const found = await getLease(tx, leaseId)
+      if (!found) throw new ServiceError('not-found', `there is no lease ${leaseId.slice(0, 80)} any more: lend the disk again`)
+      await putLease(tx, leaseId, { ...found.body, nameHash }, found.version)
+      return found.body
+    })
+    await disks.changed(before.nameHash)
+    return this.#addressOf(name)
+  }
+
+  /** Ends it. Releasing twice succeeds. */
+  async release(leaseId: string): Promise<void> {
+    await endLease(this.#ports, serviceCaller('req-release'), leaseId)
+  }
+
+  /**
+   * What is lent to holders of a kind, so that leases of those who are gone can be ended at a start.
+   * @param holderKind the first word of the holder: `instance`
+   */
+  async *held(holderKind: string): AsyncGenerator<{ readonly leaseId: string; readonly holder: string }> {
+    for await (const { key, body } of allLeases(this.#ports.catalog, holderKind)) yield { leaseId: key, holder: body.holder }
+  }
+
+  #addressOf(exportName: string): DiskAddress {
+    return { socketPath: this.#socketPath, exportName }
+  }
+}
+
+/**
+ * In one transaction with the look at the image: a deletion comes before, and there is nothing to lend, or after, and the lease
+ * keeps the bytes.
+ * @throws ServiceError `not-found`, `denied`, `conflict`, `unsupported`
+ */
+export async function makeLease(
+  { now }: LeasePorts,
+  tx: CatalogWriter,
+  caller: Caller,
+  leaseId: string,
+  imageId: string,
+  of: Pick<Lease, 'projectId' | 'holder' | 'nameHash' | 'expiresAt'>,
+): Promise<ImageRecord> {
+  const { image } = await findImage(tx, caller, imageId, 'download')
+  const createdAt = now()
+  await putLease(tx, leaseId, leaseOn(image, servableFormats, { ...of, createdAt }))
+  await recordAudit(tx, caller, 'lend', image, createdAt, { lease: leaseId, holder: of.holder })
+  return image
+}
+
+/**
+ * From its commit on, the name opens nothing; then those who have it open are cut off.
+ * @param mayEnd asked of the lease as it stands in the transaction
+ * @returns whether it was there
+ */
+export async function endLease(
+  { catalog, disks, now }: LeasePorts,
+  caller: Caller,
+  leaseId: string,
+  mayEnd: (lease: StoredLease) => boolean = () => true,
+): Promise<boolean> {
+  const ended = await catalog.write(async (tx) => {
+    const found = await getLease(tx, leaseId)
+    if (!found || !mayEnd(found)) return undefined
+    const { image, holder } = found.body
+    await deleteLease(tx, leaseId)
+    await recordAudit(tx, caller, 'release', image, now(), { lease: leaseId, holder })
+    return found.body
+  })
+  if (!ended) return false
+  await disks.changed(ended.nameHash)
+  return true
+}
+
+/** Ends what has expired: a name is good for nothing from that moment on, and the bytes are held until here. */
+export async function endExpiredLeases(ports: LeasePorts, holderKind: string): Promise<number> {
+  let ended = 0
+  const isOver = ({ body }: StoredLease) => hasExpired(body, ports.now())
+  for await (const lease of allLeases(ports.catalog, holderKind)) {
+    if (isOver(lease) && (await endLease(ports, serviceCaller('req-expiry'), lease.key, isOver))) ended += 1
+  }
+  return ended
+}
+
+function bootImageOf({ id, name, virtualSize, size, minDisk, minRam, properties }: ImageRecord): BootImage {
+  return { id, name, diskBytes: virtualSize ?? size ?? 0, minDisk, minRam, properties }
+}

@@ -1,0 +1,43 @@
+import type { BlockSource } from '../../disk/block/block-source.ts'
+
+interface Entry {
+  readonly disk: Promise<BlockSource>
+  users: number
+}
+
+export interface SharedDisk {
+  readonly disk: BlockSource
+  /** More than once is harmless. */
+  giveBack(): Promise<void>
+}
+
+/** Disks that are open, each once however many read it: what one of them fetched, the others find. Closed by the last. */
+export class SharedDisks {
+  readonly #entries = new Map<string, Entry>()
+
+  /** @param open is called where nobody has the disk of this key open */
+  async take(key: string, open: () => Promise<BlockSource>): Promise<SharedDisk> {
+    const entry = this.#entries.get(key) ?? { disk: open(), users: 0 }
+    this.#entries.set(key, entry)
+    entry.users += 1
+    let isTaken = true
+    const giveBack = async () => {
+      if (!isTaken) return
+      isTaken = false
+      entry.users -= 1
+      if (entry.users > 0) return
+      this.#entries.delete(key)
+      await (await entry.disk).close()
+    }
+    try {
+      return { disk: await entry.disk, giveBack }
+    } catch (error) {
+      await giveBack().catch(() => undefined) // it never opened, so there is nothing to close
+      throw error
+    }
+  }
+
+  get size(): number {
+    return this.#entries.size
+  }
+}
