@@ -1,6 +1,9 @@
 import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
-import { after, test } from 'node:test'
+import { once } from 'node:events'
+import { after, type TestContext, test } from 'node:test'
+import { setTimeout as pause } from 'node:timers/promises'
+import type { Worker } from 'node:worker_threads'
 import fc from 'fast-check'
 import { isServiceError, ServiceError } from '../../base/errors.ts'
 import { GiB, MiB } from '../../base/units.ts'
@@ -129,6 +132,46 @@ test('where reads fail while a file is compared with a likely one, no wrong dige
   }
   assert.ok(failed > 2, 'some reads failed')
 })
+
+/** A store whose threads a test can end. */
+async function mortalStore(t: TestContext) {
+  const threads: Worker[] = []
+  const note = (thread: Worker) => void (thread.threadName === 'chunk-worker' && threads.push(thread))
+  process.on('worker', note)
+  t.after(() => process.off('worker', note))
+  const mortal = await memoryStore()
+  t.after(() => mortal.close())
+  return {
+    store: mortal,
+    async untilIdle(): Promise<void> {
+      while ((await mortal.stats()).counters.queueDepth > 0) await pause(1)
+    },
+    /** When it has done what it was told by now. Resolves when another stands in its place. */
+    async end(thread: number): Promise<void> {
+      const replaced = once(process, 'worker')
+      threads[thread]!.postMessage(null)
+      await replaced
+    },
+  }
+}
+
+for (const thread of [0, 1]) {
+  test(`where thread ${thread} ends over a file that the store knows, the ingest does not go on without its digests`, async (t) => {
+    const { store, untilIdle, end } = await mortalStore(t)
+    const block = noise(MiB, 12)
+    await ingestAndRelease(store, block)
+    async function* body(): AsyncGenerator<Uint8Array> {
+      yield block
+      await untilIdle() // so that thread 0 gets the next block's chunks, and each thread one digest of it
+      const ended = end(thread)
+      yield block
+      await ended
+      for (let more = 0; more < 20; more += 1) yield block
+      throw new Error('nobody heard of it')
+    }
+    await assert.rejects(store.ingest(body(), { owner: 'p', digests: ['md5', 'sha512'] }), { code: 'unavailable' })
+  })
+}
 
 test('a hole of a whole TiB keeps nobody waiting, and can be cancelled', async () => {
   const small = file(11)
