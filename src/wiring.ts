@@ -139,7 +139,17 @@ async function openService(
     apis: [
       identityApi({ identity, baseUrlOf }),
       imageApi({ ports: images.ports, baseUrlOf }),
-      imprintApi({ images: images.ports, uploads, jobs, identity, version: VERSION, startedAt: Date.now(), now: Date.now }),
+      imprintApi({
+        images: images.ports,
+        uploads,
+        jobs,
+        leases,
+        nbd: nbd.addresses,
+        identity,
+        version: VERSION,
+        startedAt: Date.now(),
+        now: Date.now,
+      }),
     ],
     authenticator: identity.authenticator,
     metrics: createMetrics(() => chunks.stats(), nbd.counters),

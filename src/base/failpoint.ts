@@ -38,6 +38,8 @@ export const failpoints = [
   'stage:ingested',
   'session:chunk-put',
   'session:committed',
+  'lease:made',
+  'lease:ended',
 ] as const
 export type Failpoint = (typeof failpoints)[number]
 

@@ -121,6 +121,11 @@ const bashCases: readonly [line: string, has: string, hasNot: string][] = [
   ['imprint image a', 'add', 'list'],
   ['imprint image list --v', '--visibility', '--long'],
   ['imprint image list --visibility p', 'public', 'shared'],
+  ['imprint export ', 'list', '--long'],
+  ['imprint export l', 'list', 'end'],
+  ['imprint export --s', '--seconds', 'list'],
+  ['imprint export debian --s', '--seconds', 'list'],
+  ['imprint export list --', '--json', '--seconds'],
   ['imprint login --pass', '--password-stdin', '--user'],
 ]
 for (const [line, has, hasNot] of bashCases) {

@@ -68,6 +68,7 @@ async function findCommand(
   const [first, second] = words
   const names = Object.keys(commandLoaders)
   if (first === undefined || first === '--help' || first === '-h') return showGroup('', out)
+  if (names.includes(`${first} ${second}`)) return { name: `${first} ${second}`, words: words.slice(2) }
   if (names.includes(first)) return { name: first, words: words.slice(1) }
   const group = names.filter((name) => name.startsWith(`${first} `))
   if (group.length === 0) {
@@ -75,9 +76,7 @@ async function findCommand(
     throw new UsageError(`there is no command "${safeText(first)}"${near ? `; did you mean ${near}?` : ''}; see: imprint --help`)
   }
   if (second === undefined || second.startsWith('-')) return showGroup(first, out)
-  const name = `${first} ${second}`
-  if (group.includes(name)) return { name, words: words.slice(2) }
-  const near = nearest(name, group)
+  const near = nearest(`${first} ${second}`, group)
   throw new UsageError(
     `imprint ${first} has no command "${safeText(second)}"${near ? `; did you mean ${near}?` : ''}; see: imprint ${first} --help`,
   )

@@ -15,14 +15,21 @@ const groupsOf = (commands: readonly Command[]): Map<string, Command[]> =>
     commands.filter(({ name }) => name.includes(' ')),
     ({ name }) => name.split(' ')[0]!,
   )
+/** Words that are a command by themselves and begin others: `export debian`, `export list`. */
+const dualsOf = (commands: readonly Command[]): [string, string[]][] =>
+  [...groupsOf(commands)]
+    .filter(([group]) => commands.some(({ name }) => name === group))
+    .map(([group, members]) => [group, members.map(({ name }) => name.split(' ')[1]!)])
 const firstWords = (commands: readonly Command[]): string[] => [...new Set(commands.map(({ name }) => name.split(' ')[0]!))]
 const completesOf = (command: Command): Completes =>
   Object.values(command.arguments).find(({ completes }) => completes !== undefined)?.completes ?? 'none'
 
 function bash(commands: readonly Command[]): string {
+  const duals = new Map(dualsOf(commands))
   const names = commands.map((command) => {
     const words = optionsOf(command).map(([key]) => optionName(key))
     const files = completesOf(command) === 'file' ? ' files' : ''
+    words.unshift(...(duals.get(command.name) ?? []))
     return `    "${command.name}") words="${words.join(' ')}"${files ? '; files=1' : ''} ;;`
   })
   const values = commands.flatMap((command) =>
@@ -40,6 +47,12 @@ _imprint() {
   local current="\${COMP_WORDS[COMP_CWORD]}" previous="\${COMP_WORDS[COMP_CWORD-1]}" words="" files="" name="" level=2
   COMPREPLY=()
   case "\${COMP_WORDS[1]}" in
+${dualsOf(commands)
+  .map(
+    ([group, inner]) =>
+      `    ${group}) case "\${COMP_WORDS[2]}" in ${inner.join('|')}) name="${group} \${COMP_WORDS[2]}"; level=3 ;; *) name=${group} ;; esac ;;`,
+  )
+  .join('\n')}
     ${[...groupsOf(commands).keys()].join('|')}) name="\${COMP_WORDS[1]} \${COMP_WORDS[2]}"; level=3 ;;
     *) name="\${COMP_WORDS[1]}" ;;
   esac
@@ -100,7 +113,9 @@ _imprint() {
   if (( CURRENT == 3 )); then case "$words[2]" in
 ${groups.join('\n')}
   esac; fi
-  case "$words[2]" in ${[...groupsOf(commands).keys()].join('|')}) name="$words[2] $words[3]"; shift words; (( CURRENT-- )) ;; esac
+  case "$words[2] $words[3]" in
+    ${commands.flatMap(({ name }) => (name.includes(' ') ? [`"${name}"`] : [])).join('|')}) name="$words[2] $words[3]"; shift words; (( CURRENT-- )) ;;
+  esac
   shift words; (( CURRENT-- ))
   case "$name" in
 ${cases.join('\n')}
@@ -113,11 +128,12 @@ _imprint "$@"
 function fish(commands: readonly Command[]): string {
   const quote = (text: string): string => `'${text.replace(/\\/g, '\\\\').replace(/'/g, "\\'")}'`
   const groups = groupsOf(commands)
+  const duals = new Map(dualsOf(commands))
   const seen = (name: string): string =>
-    name
-      .split(' ')
-      .map((word) => `__fish_seen_subcommand_from ${word}`)
-      .join('; and ')
+    [
+      ...name.split(' ').map((word) => `__fish_seen_subcommand_from ${word}`),
+      ...(duals.has(name) ? [`not __fish_seen_subcommand_from ${duals.get(name)!.join(' ')}`] : []),
+    ].join('; and ')
   const top = firstWords(commands).map((word) => {
     const help = commands.find(({ name }) => name === word)?.summary ?? `commands about one ${word}`
     return `complete -c imprint -n __fish_use_subcommand -f -a ${word} -d ${quote(help)}`

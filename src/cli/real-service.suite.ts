@@ -6,6 +6,7 @@ import { createIdentity } from '../identity/service.ts'
 import { ChunkUploads } from '../images/add-by-chunks.ts'
 import { createExaminer } from '../images/examine/examiner.ts'
 import { createDialer } from '../images/import/dialer.ts'
+import { LeasedDisks } from '../images/leases/leased-disks.ts'
 import type { ImagePorts } from '../images/ports.ts'
 import { noProtections } from '../images/protections/protections.ts'
 import { openImages } from '../images/service.ts'
@@ -25,6 +26,8 @@ export const ADMIN_PASSWORD = 'correct horse battery'
 export interface RealService {
   readonly url: string
   readonly images: ImagePorts
+  /** What an NBD server would open. */
+  readonly disks: LeasedDisks
   close(): Promise<void>
 }
 
@@ -63,6 +66,7 @@ export async function startService({ now = Date.now, ...options }: RealServiceOp
     now,
   })
   const images = service.ports
+  const disks = new LeasedDisks(images)
   const baseUrlOf = (request: FastifyRequest) => `http://${request.headers.host}`
   const app = createServer({
     apis: [
@@ -75,6 +79,8 @@ export async function startService({ now = Date.now, ...options }: RealServiceOp
           blobs,
           open: async () => ({ blobs: new MemoryBlobStore(), complete: async () => {}, close: async () => {} }),
         }),
+        leases: { catalog, now, disks },
+        nbd: { socketPath: '/run/imprint/nbd.sock', tcp: { host: '0.0.0.0', port: 10_809, isSecure: true } },
         identity,
         version: '0.0.0-test',
         startedAt: now(),
@@ -92,6 +98,7 @@ export async function startService({ now = Date.now, ...options }: RealServiceOp
   return {
     url: `http://127.0.0.1:${(app.server.address() as AddressInfo).port}`,
     images,
+    disks,
     async close() {
       await app.close()
       await service.close()

@@ -3,12 +3,13 @@ import type { BackupTarget } from '../store/blobs/backup-target.ts'
 import type { BlobStore } from '../store/blobs/blob-store.ts'
 import { type MirrorReport, mirrorBlobs } from '../store/blobs/mirror-blobs.ts'
 import type { CollectReport, JobOptions, Live, StoreFault } from '../store/chunks/chunk-store.ts'
+import { allLeases } from './leases/lease.ts'
 import type { ImagePorts } from './ports.ts'
 import { recordedManifests } from './recorded-manifests.ts'
 
 export type StoreJobName = 'collect' | 'check' | 'rebuild' | 'backup'
 
-/** A fault, and the images that it touches. */
+/** A fault, and the images that it touches; deleted ones that are lent too. */
 export interface ImageFault extends StoreFault {
   readonly images: readonly { readonly id: string; readonly name: string | null }[]
 }
@@ -109,10 +110,17 @@ export class StoreJobs {
   async #imagesOf(manifests: readonly string[]): Promise<ImageFault['images']> {
     if (manifests.length === 0) return []
     const wanted = new Set(manifests)
-    const ids = new Set<string>()
-    for await (const { imageId, manifest } of this.#ports.catalog.images.manifests()) if (wanted.has(manifest)) ids.add(imageId)
-    const images = await Promise.all([...ids].map((id) => this.#ports.catalog.images.get(id)))
-    return images.flatMap((image) => (image ? [{ id: image.id, name: image.name }] : []))
+    const found = new Map<string, ImageFault['images'][number]>()
+    for await (const { body } of allLeases(this.#ports.catalog)) {
+      const { id, name, manifest } = body.image
+      if (wanted.has(manifest)) found.set(id, { id, name }) // it may be deleted
+    }
+    const { images } = this.#ports.catalog
+    for await (const { imageId, manifest } of images.manifests()) {
+      const image = wanted.has(manifest) ? await images.get(imageId) : undefined
+      if (image) found.set(imageId, { id: image.id, name: image.name })
+    }
+    return [...found.values()]
   }
 
   async #alone<T>(name: StoreJobName, work: () => Promise<T>): Promise<T> {

@@ -22,6 +22,17 @@ export interface Usage {
   readonly limit: number
   readonly usage: number
 }
+export interface Export {
+  readonly id: string
+  readonly image: { readonly id: string; readonly name: string | null }
+  readonly diskBytes: number
+  /** ISO 8601. */
+  readonly createdAt: string
+  readonly expiresAt: string
+}
+export interface NewExport extends Export {
+  readonly uris: { readonly unix: string; readonly tcp: string | null }
+}
 /** A line of a job's answer. */
 export type JobLine =
   | { readonly kind: 'progress'; readonly phase: string; readonly done: number; readonly total: number }
@@ -63,6 +74,22 @@ export class ImprintClient {
   }
   async setQuota(projectId: string, limits: Readonly<Record<string, number>>): Promise<readonly Usage[]> {
     return usagesFrom(await this.#http.json('PUT', `/v1/projects/${encodeURIComponent(projectId)}/quota`, { limits }))
+  }
+
+  async createExport(fields: { readonly image: string; readonly seconds?: number }): Promise<NewExport> {
+    const shape = new Shape(await this.#http.json('POST', '/v1/exports', fields), 'export')
+    const uris = shape.shape('uris')
+    return { ...exportFrom(shape), uris: { unix: nbdUri(uris.text('unix')), tcp: nbdUri(uris.textOrNull('tcp')) } }
+  }
+  async exports(): Promise<readonly Export[]> {
+    return new Shape(await this.#http.json('GET', '/v1/exports'), 'answer').shapes('exports').map(exportFrom)
+  }
+  async renewExport(id: string, seconds?: number): Promise<Export> {
+    const path = `/v1/exports/${encodeURIComponent(id)}/renew`
+    return exportFrom(new Shape(await this.#http.json('POST', path, seconds === undefined ? {} : { seconds }), 'export'))
+  }
+  async endExport(id: string): Promise<void> {
+    await this.#http.json('DELETE', `/v1/exports/${encodeURIComponent(id)}`)
   }
 
   async storeStats(): Promise<{ readonly raw: unknown; readonly stats: Shape }> {
@@ -149,6 +176,23 @@ function uploadFrom(answer: unknown): Upload {
   const sane = Number.isInteger(Math.log2(chunkBytes)) && chunkBytes >= 4096 && chunkBytes <= MAX_CHUNK_BYTES
   if (!sane) throw strange(`it names a chunk size of ${chunkBytes} bytes`)
   return { id: shape.text('id'), imageId: shape.text('imageId'), chunkBytes }
+}
+
+function exportFrom(shape: Shape): Export {
+  const image = shape.shape('image')
+  return {
+    id: shape.text('id'),
+    image: { id: image.text('id'), name: image.textOrNull('name') },
+    diskBytes: shape.number('diskBytes'),
+    createdAt: shape.text('createdAt'),
+    expiresAt: shape.text('expiresAt'),
+  }
+}
+
+/** An address that may be shown to people and given to programs. @throws ServiceError where it is none */
+function nbdUri<T extends string | null>(uri: T): T {
+  if (uri !== null && !/^nbds?(\+unix)?:\/\/[!-~]+$/.test(uri)) throw strange('it names an NBD address that is none')
+  return uri
 }
 
 const usagesFrom = (answer: unknown): readonly Usage[] =>

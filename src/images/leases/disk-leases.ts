@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import { type Caller, serviceCaller } from '../../base/caller.ts'
 import { ServiceError } from '../../base/errors.ts'
+import { failpoint } from '../../base/failpoint.ts'
 import { formats } from '../../disk/formats/index.ts'
 import type { CatalogWriter, ImageRecord } from '../../store/catalog/catalog.ts'
 import { recordAudit } from '../audit.ts'
@@ -77,8 +78,9 @@ export class DiskLeases {
     const leaseId = randomUUID()
     const { name, nameHash } = newName()
     const image = await this.#ports.catalog.write((tx) =>
-      makeLease(this.#ports, tx, caller, leaseId, imageId, { projectId: null, holder, nameHash, expiresAt: null }),
+      makeLease(this.#ports, tx, caller, leaseId, imageId, { projectId: null, holder, nameHash, seconds: null }),
     )
+    failpoint('lease:made')
     return { leaseId, image: bootImageOf(image), address: this.#addressOf(name) }
   }
 
@@ -117,6 +119,7 @@ export class DiskLeases {
 /**
  * In one transaction with the look at the image: a deletion comes before, and there is nothing to lend, or after, and the lease
  * keeps the bytes.
+ * @param seconds until it ends by itself; null: when it is released
  * @throws ServiceError `not-found`, `denied`, `conflict`, `unsupported`
  */
 export async function makeLease(
@@ -125,11 +128,12 @@ export async function makeLease(
   caller: Caller,
   leaseId: string,
   imageId: string,
-  of: Pick<Lease, 'projectId' | 'holder' | 'nameHash' | 'expiresAt'>,
+  { seconds, ...of }: Pick<Lease, 'projectId' | 'holder' | 'nameHash'> & { readonly seconds: number | null },
 ): Promise<ImageRecord> {
   const { image } = await findImage(tx, caller, imageId, 'download')
   const createdAt = now()
-  await putLease(tx, leaseId, leaseOn(image, servableFormats, { ...of, createdAt }))
+  const expiresAt = seconds === null ? null : createdAt + seconds * 1000
+  await putLease(tx, leaseId, leaseOn(image, servableFormats, { ...of, createdAt, expiresAt }))
   await recordAudit(tx, caller, 'lend', image, createdAt, { lease: leaseId, holder: of.holder })
   return image
 }
@@ -154,6 +158,7 @@ export async function endLease(
     return found.body
   })
   if (!ended) return false
+  failpoint('lease:ended')
   await disks.changed(ended.nameHash)
   return true
 }

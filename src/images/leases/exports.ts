@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import type { Caller } from '../../base/caller.ts'
 import { ServiceError } from '../../base/errors.ts'
+import { failpoint } from '../../base/failpoint.ts'
 import type { CatalogReader } from '../../store/catalog/catalog.ts'
 import { rankOf } from '../policy.ts'
 import { endExpiredLeases, endLease, type LeasePorts, makeLease } from './disk-leases.ts'
@@ -41,8 +42,7 @@ export async function createExport(
   const id = randomUUID()
   const { name, nameHash } = newName()
   const lease = await ports.catalog.write(async (tx) => {
-    const expiresAt = ports.now() + seconds * 1000
-    await makeLease(ports, tx, caller, id, imageId, { projectId, holder: HOLDER, nameHash, expiresAt })
+    await makeLease(ports, tx, caller, id, imageId, { projectId, holder: HOLDER, nameHash, seconds })
     const held = await leasesOfProject(tx, projectId, { limit: MAX_EXPORTS + 1 })
     if (held.length > MAX_EXPORTS) {
       const message = `the project has ${MAX_EXPORTS} exports already; end some (imprint export end), or wait until they expire`
@@ -50,6 +50,7 @@ export async function createExport(
     }
     return held.find(({ key }) => key === id)!.body
   })
+  failpoint('lease:made')
   return { ...exportOf(id, lease), name }
 }
 

@@ -1,5 +1,6 @@
 import { type Static, type TSchema, Type } from '@sinclair/typebox'
 import type { Api } from '../api.ts'
+import { exportRoutes } from './export-routes.ts'
 import { imageRoutes } from './image-routes.ts'
 import { openApiOf } from './openapi.ts'
 import { quotaRoutes } from './quota-routes.ts'
@@ -34,6 +35,7 @@ export function imprintRoutes(services: ImprintServices): readonly Route[] {
     ...statusRoutes(services),
     ...uploadRoutes(services),
     ...imageRoutes(services),
+    ...exportRoutes(services),
     ...quotaRoutes(services),
     ...storeRoutes(services),
   ]
