@@ -40,6 +40,17 @@ export const failpoints = [
   'session:committed',
   'lease:made',
   'lease:ended',
+  'instance:recorded',
+  'instance:lent',
+  'instance:leased',
+  'instance:launched',
+  'instance:active',
+  'instance:asked',
+  'instance:acted',
+  'instance:deleting',
+  'instance:removed',
+  'instance:released',
+  'instance:deleted',
 ] as const
 export type Failpoint = (typeof failpoints)[number]
 

@@ -1,0 +1,185 @@
+import { randomBytes, randomUUID } from 'node:crypto'
+import type { Caller } from '../base/caller.ts'
+import { isServiceError, ServiceError } from '../base/errors.ts'
+import { failpoint } from '../base/failpoint.ts'
+import { findFlavor, listFlavors } from './flavors/flavors.ts'
+import type { PortForward } from './hypervisor/hypervisor.ts'
+import { assertFits, rootBytesOf } from './launch/fit.ts'
+import { chooseHostPorts, FORWARDS_KEY, forwardsFrom, forwardsText } from './launch/forwards.ts'
+import { hardwareFrom } from './launch/hardware.ts'
+import { hostnameFrom } from './launch/hostname.ts'
+import { startLaunch } from './launch/launch.ts'
+import { assertMetadata } from './metadata.ts'
+import { authorizeService } from './policy.ts'
+import type { BootImage, InstancePorts } from './ports.ts'
+import { countWithinQuota, quotaOf } from './quotas.ts'
+import type { FlavorOfInstance, FlavorRecord, InstanceRecord } from './records.ts'
+import { forwardedPorts, instances, keypairs, userData } from './store.ts'
+import { assertTags } from './tags.ts'
+
+export interface NewInstances {
+  readonly name: string
+  readonly description: string | null
+  readonly flavorId: string
+  readonly imageId: string
+  readonly keyName: string | null
+  /** Base64. */
+  readonly userData: string | null
+  readonly metadata: Readonly<Record<string, string>>
+  readonly tags: readonly string[]
+  readonly network: 'auto' | 'none'
+  readonly configDrive: boolean
+  /** As many as the quota has room for, from `least` to `most`. */
+  readonly least: number
+  readonly most: number
+}
+
+/** Of user data, encoded: Nova's limit. */
+const MAX_USER_DATA_CHARACTERS = 65_535
+/** More are asked for in several requests. */
+const MAX_AT_ONCE = 1000
+
+/**
+ * `POST /servers`: records that are `building`, whose machines then start in the background. All that can be refused is refused
+ * before anything is recorded.
+ * @throws ServiceError `denied`; `invalid-request` for what is unknown or does not fit; `conflict`; `over-quota`; `unavailable`
+ */
+export async function createInstances(
+  ports: InstancePorts,
+  caller: Caller,
+  wanted: NewInstances,
+): Promise<readonly InstanceRecord[]> {
+  const projectId = authorizeCreate(caller)
+  assertWanted(wanted)
+  const { flavor, image, draft } = await draftOf(ports, caller, wanted)
+  const forwards = await forwardsOf(ports, wanted)
+  const quota = await quotaOf(ports, projectId)
+  const at = ports.now()
+  const reservationId = `r-${randomBytes(4).toString('hex')}`
+  const made = await ports.catalog.write(async ({ documents }) => {
+    const each = { instances: 1, cores: flavor.vcpus, ram: flavor.ramMiB }
+    const count = await countWithinQuota(documents, projectId, quota, each, wanted)
+    const records = Array.from({ length: count }, (_, launchIndex): InstanceRecord => {
+      const name = wanted.most > 1 ? `${wanted.name}-${launchIndex + 1}` : wanted.name
+      const id = randomUUID()
+      const chosen = forwards[launchIndex] ?? []
+      return {
+        ...draft,
+        id,
+        name,
+        hostname: hostnameFrom(name, id),
+        projectId,
+        userId: caller.userId,
+        metadata: chosen.length > 0 ? { ...wanted.metadata, [FORWARDS_KEY]: forwardsText(chosen) } : wanted.metadata,
+        network: wanted.network === 'none' ? null : { mac: newMac(), forwards: chosen },
+        imageId: image.id,
+        reservationId,
+        launchIndex,
+        createdAt: at,
+        updatedAt: at,
+      }
+    })
+    for (const record of records) {
+      await instances.put(documents, record)
+      if (wanted.userData !== null) await userData.put(documents, record.id, wanted.userData)
+      for (const forward of record.network?.forwards ?? []) await forwardedPorts.take(documents, forward, record.id)
+    }
+    return records
+  })
+  failpoint('instance:recorded')
+  for (const { id } of made) startLaunch(ports, caller, id)
+  return made
+}
+
+function authorizeCreate(caller: Caller): string {
+  authorizeService(caller, 'create')
+  if (caller.projectId !== null) return caller.projectId
+  throw new ServiceError('denied', 'an instance belongs to a project: log in with one as scope')
+}
+
+function assertWanted({ userData, metadata, tags, least, most }: NewInstances): void {
+  const refuse = (problem: string) => {
+    throw new ServiceError('invalid-request', problem)
+  }
+  if (least < 1 || most < least) refuse('min_count must be <= max_count')
+  if (most > MAX_AT_ONCE) refuse(`at most ${MAX_AT_ONCE} instances are made by one request`)
+  assertMetadata(metadata)
+  assertTags(tags)
+  if (userData === null) return
+  if (userData.length > MAX_USER_DATA_CHARACTERS) {
+    refuse(
+      `User data too large. User data must be no larger than ${MAX_USER_DATA_CHARACTERS} bytes once base64 encoded. Your data is ${userData.length} bytes`,
+    )
+  }
+  if (!/^[A-Za-z0-9+/\r\n]*={0,2}[\r\n]*$/.test(userData) || userData.replace(/[\r\n]/g, '').length % 4 !== 0) {
+    refuse('User data needs to be valid base 64.')
+  }
+}
+
+/** What all instances of the request have in common. */
+async function draftOf(ports: InstancePorts, caller: Caller, wanted: NewInstances) {
+  const { documents } = ports.catalog
+  const { abilities } = ports.hypervisor
+  const image = await asRequested(() => ports.images.show(caller, wanted.imageId))
+  const flavor = await asRequested(() => findFlavor(documents, caller, wanted.flavorId))
+  const keypair = wanted.keyName === null ? null : await keypairs.get(documents, caller.userId, wanted.keyName)
+  if (keypair === undefined) {
+    throw new ServiceError('invalid-request', `Invalid key_name provided: you have no keypair ${JSON.stringify(wanted.keyName)}`)
+  }
+  const hardware = hardwareFrom(image.properties, abilities)
+  assertFits(image, flavor, abilities, await listFlavors(ports, caller, {}))
+  const draft = {
+    description: wanted.description,
+    flavor: flavorOfInstance(flavor),
+    key: keypair && { name: keypair.name, publicKey: keypair.publicKey },
+    tags: wanted.tags,
+    vmState: 'building',
+    taskState: 'scheduling',
+    power: null,
+    lock: null,
+    fault: null,
+    leaseId: null,
+    rootBytes: rootBytesOf(image, flavor),
+    hardware,
+    configDrive: wanted.configDrive,
+    launchedAt: null,
+  } as const satisfies Partial<InstanceRecord>
+  return { flavor, image, draft }
+}
+
+/** What a request names and there is none of makes the request wrong: Nova answers 400. */
+async function asRequested<T extends FlavorRecord | BootImage>(find: () => Promise<T>): Promise<T> {
+  try {
+    return await find()
+  } catch (cause) {
+    if (!isServiceError(cause) || !['not-found', 'conflict'].includes(cause.code)) throw cause
+    throw new ServiceError('invalid-request', cause.message, cause.details, { cause })
+  }
+}
+
+function flavorOfInstance({ isPublic: _, projects: __, createdAt: ___, ...flavor }: FlavorRecord): FlavorOfInstance {
+  return flavor
+}
+
+/** For each instance its forwards. */
+async function forwardsOf(
+  ports: InstancePorts,
+  { metadata, network, most }: NewInstances,
+): Promise<readonly (readonly PortForward[])[]> {
+  const wanted = forwardsFrom(metadata)
+  if (wanted.length === 0) return []
+  if (network === 'none') throw new ServiceError('invalid-request', `${FORWARDS_KEY} needs a network: ask for networks "auto"`)
+  if (most > 1 && wanted.some(({ hostPort }) => hostPort !== 0)) {
+    throw new ServiceError(
+      'invalid-request',
+      `${FORWARDS_KEY}: several instances cannot share a port of the host: give 0 for any`,
+    )
+  }
+  const taken = new Set<string>()
+  const all: (readonly PortForward[])[] = []
+  for (let n = 0; n < most; n += 1) all.push(await chooseHostPorts(ports, wanted, taken))
+  return all
+}
+
+/** Within OpenStack's own range, `fa:16:3e`. */
+const newMac = (): string => `fa:16:3e:${(randomBytes(3).toString('hex').match(/../g) ?? []).join(':')}`

@@ -1,0 +1,47 @@
+import type { Caller } from '../base/caller.ts'
+import { failpoint } from '../base/failpoint.ts'
+import { changeInstance, changeInstanceAs } from './change-instance.ts'
+import { faultFrom } from './faults.ts'
+import type { InstancePorts } from './ports.ts'
+import { forwardedPorts, instances, userData } from './store.ts'
+
+/**
+ * `DELETE /servers/{id}`: in any state, also while something is done to it, which ends. Then in the background: the machine and
+ * its files, the lease on its disk, the record. Asking again is harmless.
+ * @throws ServiceError `not-found`, `denied`; `conflict` where it is locked
+ */
+export async function deleteInstance(ports: InstancePorts, caller: Caller, id: string): Promise<void> {
+  const instance = await changeInstanceAs(ports, caller, id, 'delete', () => ({ taskState: 'deleting' }))
+  failpoint('instance:deleting')
+  startDeletion(ports, instance.id)
+}
+
+export function startDeletion(ports: InstancePorts, id: string): void {
+  ports.tasks.interrupt(id)
+  ports.tasks.start(id, async (signal) => {
+    try {
+      await remove(ports, id)
+    } catch (error) {
+      if (signal.aborted) return // the next start goes on
+      ports.onProblem(error)
+      const fault = faultFrom(error, 'it could not be deleted: try again', ports.now())
+      await changeInstance(ports, id, () => ({ vmState: 'error', taskState: null, fault }))
+    }
+  })
+}
+
+/** In this order, so that what a kill leaves over is found by the record, which goes last. */
+async function remove(ports: InstancePorts, id: string): Promise<void> {
+  const instance = await changeInstance(ports, id, () => null)
+  if (!instance) return
+  await ports.hypervisor.remove(id)
+  failpoint('instance:removed')
+  if (instance.leaseId !== null) await ports.images.release(instance.leaseId)
+  failpoint('instance:released')
+  await ports.catalog.write(async ({ documents }) => {
+    await userData.delete(documents, id)
+    await forwardedPorts.giveBack(documents, id)
+    await instances.delete(documents, id)
+  })
+  failpoint('instance:deleted')
+}

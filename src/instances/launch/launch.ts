@@ -1,0 +1,93 @@
+import type { Caller } from '../../base/caller.ts'
+import { isServiceError } from '../../base/errors.ts'
+import { failpoint } from '../../base/failpoint.ts'
+import { MiB } from '../../base/units.ts'
+import { changeInstance } from '../change-instance.ts'
+import { faultFrom } from '../faults.ts'
+import type { DiskAddress, MachineSpec } from '../hypervisor/hypervisor.ts'
+import type { InstancePorts } from '../ports.ts'
+import type { InstanceRecord } from '../records.ts'
+import { userData } from '../store.ts'
+import { seedFor } from './seed.ts'
+
+/** What needs a lease, in the words by which it is found again. */
+export const HOLDER_KIND = 'instance'
+export const holderOf = (instanceId: string): string => `${HOLDER_KIND} ${instanceId}`
+
+/** @param caller who may start machines from the image */
+export const startLaunch = (ports: InstancePorts, caller: Caller, id: string): void =>
+  ports.tasks.start(id, (signal) => launch(ports, caller, id, signal), { heavy: true })
+
+/**
+ * `building` → `active`: disk, machine, record. Cut short it is left as it stands, for whoever cut it: a deletion comes next, or
+ * the next start takes it up (recover.ts). Failed, nothing is left but the record, which says why.
+ */
+async function launch(ports: InstancePorts, caller: Caller, id: string, signal: AbortSignal): Promise<void> {
+  const instance = await changeInstance(ports, id, ({ taskState }) =>
+    taskState === 'scheduling' ? { taskState: 'spawning' } : null,
+  )
+  if (instance?.vmState !== 'building' || instance.taskState !== 'spawning') return
+  try {
+    const base = await borrow(ports, caller, instance)
+    await ports.hypervisor.launch(await machineOf(ports, instance, base), signal)
+  } catch (error) {
+    if (!signal.aborted) await giveUp(ports, id, error)
+    return
+  }
+  failpoint('instance:launched')
+  await recordLaunched(ports, id)
+}
+
+/** A disk that was lent before, to a launch that was cut short, is lent on. */
+async function borrow({ images, ...ports }: InstancePorts, caller: Caller, instance: InstanceRecord): Promise<DiskAddress> {
+  if (instance.leaseId !== null) {
+    try {
+      return await images.readdress(instance.leaseId)
+    } catch (error) {
+      if (!isServiceError(error, 'not-found')) throw error
+    }
+  }
+  const { leaseId, address } = await images.lend(caller, instance.imageId, holderOf(instance.id))
+  failpoint('instance:lent')
+  await changeInstance(ports, instance.id, () => ({ leaseId }))
+  failpoint('instance:leased')
+  return address
+}
+
+async function machineOf({ catalog }: InstancePorts, instance: InstanceRecord, base: DiskAddress): Promise<MachineSpec> {
+  const { id, name, flavor, hardware, network, rootBytes } = instance
+  return {
+    id,
+    name,
+    cpus: flavor.vcpus,
+    memoryBytes: flavor.ramMiB * MiB,
+    hardware,
+    disks: [{ name: 'root', bytes: rootBytes, base, serial: id.slice(0, 20) }],
+    networks: network ? [network] : [],
+    seed: seedFor(instance, await userData.get(catalog.documents, id)),
+  }
+}
+
+/** The machine is there. Also for one that was found after a launch of which nobody noted the end. */
+export async function recordLaunched(ports: InstancePorts, id: string): Promise<void> {
+  await changeInstance(ports, id, ({ taskState }) => ({
+    vmState: 'active',
+    taskState: taskState === 'deleting' ? taskState : null,
+    power: 'running',
+    launchedAt: ports.now(),
+  }))
+  failpoint('instance:active')
+}
+
+async function giveUp(ports: InstancePorts, id: string, error: unknown): Promise<void> {
+  if (!isServiceError(error)) ports.onProblem(error)
+  const before = await changeInstance(ports, id, () => null)
+  if (before?.leaseId) await ports.images.release(before.leaseId)
+  await changeInstance(ports, id, ({ taskState }) => ({
+    vmState: 'error',
+    taskState: taskState === 'deleting' ? taskState : null,
+    power: null,
+    leaseId: null,
+    fault: faultFrom(error, 'the machine did not start on this host', ports.now()),
+  }))
+}

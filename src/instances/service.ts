@@ -1,0 +1,66 @@
+import { hostname } from 'node:os'
+import type { Catalog } from '../store/catalog/catalog.ts'
+import { loadStandardFlavors } from './flavors/standard.ts'
+import type { Hypervisor } from './hypervisor/hypervisor.ts'
+import { hostPorts } from './launch/host-ports.ts'
+import type { HostPorts, ImageDisks, InstancePorts, InstanceSettings, Limits } from './ports.ts'
+import { watchPower } from './power/settle.ts'
+import { recoverInstances } from './recover.ts'
+import { InstanceTasks } from './tasks.ts'
+
+export interface InstanceServiceOptions {
+  readonly catalog: Catalog
+  readonly hypervisor: Hypervisor
+  readonly images: ImageDisks
+  readonly limits: Limits
+  readonly settings?: Partial<InstanceSettings>
+  /** Machines that are made at once. */
+  readonly concurrentLaunches?: number
+  readonly hostPorts?: HostPorts
+  readonly onProblem: (error: unknown) => void
+  readonly now?: () => number
+}
+
+export interface InstanceService {
+  readonly ports: InstancePorts
+  /** Work in the background ends, to go on at the next start; machines run on. Requests must have ended before. */
+  close(): Promise<void>
+}
+
+export const defaultInstanceSettings: Omit<InstanceSettings, 'hostName'> = {
+  defaultLimits: { instances: 10, cores: 20, ram: 51_200 }, // Nova's
+  forwardAddress: '127.0.0.1',
+  forwardPorts: { first: 1024, last: 32_767 }, // above what needs privileges, below what Linux gives to clients
+  stopGraceMs: 60_000, // Nova's shutdown_timeout
+}
+/** Each reads and writes files and starts a process; ten make a batch appear at once. */
+const CONCURRENT_LAUNCHES = 10
+
+/** The instances of a service, everything that a stop or a kill left half done taken up. It closes the hypervisor. */
+export async function openInstances(options: InstanceServiceOptions): Promise<InstanceService> {
+  const { catalog, hypervisor, images, limits, onProblem } = options
+  const tasks = new InstanceTasks({ concurrency: options.concurrentLaunches ?? CONCURRENT_LAUNCHES, onProblem })
+  const ports: InstancePorts = {
+    catalog,
+    hypervisor,
+    images,
+    limits,
+    hostPorts: options.hostPorts ?? hostPorts,
+    tasks,
+    settings: { hostName: hostname(), ...defaultInstanceSettings, ...options.settings },
+    onProblem,
+    now: options.now ?? Date.now,
+  }
+  await loadStandardFlavors(ports)
+  const unwatch = watchPower(ports)
+  await recoverInstances(ports)
+  return {
+    ports,
+    async close() {
+      unwatch()
+      const ended = tasks.stop()
+      await hypervisor.close() // ends what waits for a guest
+      await ended
+    },
+  }
+}

@@ -1,0 +1,95 @@
+import { ServiceError } from '../base/errors.ts'
+import type { DocumentReader, DocumentWriter, StoredDocument } from '../store/catalog/catalog.ts'
+import type { PortForward } from './hypervisor/hypervisor.ts'
+import { type FlavorRecord, type InstanceRecord, isInstanceId, type KeypairRecord } from './records.ts'
+
+/** How flavors, keypairs and instances lie among the catalog's documents: kinds, keys and indexes are named in this file only. */
+
+const PAGE = 500
+/** A list is never read further than this: one machine runs a fraction of it. */
+export const MAX_LISTED = 10_000
+
+async function all<T>(
+  docs: DocumentReader,
+  kind: string,
+  query: { readonly index?: { readonly name: string; readonly value: string }; readonly prefix?: string } = {},
+): Promise<readonly T[]> {
+  const items: T[] = []
+  let after: string | undefined
+  while (items.length < MAX_LISTED) {
+    const page: readonly StoredDocument<T>[] = await docs.list<T>(kind, { ...query, ...(after ? { after } : {}), limit: PAGE })
+    for (const { body } of page) items.push(body)
+    after = page.at(-1)?.key
+    if (page.length < PAGE || after === undefined) break
+  }
+  return items
+}
+
+export const flavors = {
+  get: async (docs: DocumentReader, id: string): Promise<FlavorRecord | undefined> =>
+    (await docs.get<FlavorRecord>('flavor', id))?.body,
+  list: (docs: DocumentReader) => all<FlavorRecord>(docs, 'flavor'),
+  byName: async (docs: DocumentReader, name: string): Promise<FlavorRecord | undefined> =>
+    (await docs.list<FlavorRecord>('flavor', { index: { name: 'name', value: name }, limit: 1 }))[0]?.body,
+  /** @throws ServiceError `conflict` where another one has the name */
+  put: async (docs: DocumentWriter, flavor: FlavorRecord): Promise<void> => {
+    await docs.put('flavor', flavor.id, flavor, { unique: { name: flavor.name } })
+  },
+  delete: (docs: DocumentWriter, id: string): Promise<boolean> => docs.delete('flavor', id),
+}
+
+const keypairKey = (userId: string, name: string): string => `${userId}|${name}`
+
+export const keypairs = {
+  get: async (docs: DocumentReader, userId: string, name: string): Promise<KeypairRecord | undefined> =>
+    (await docs.get<KeypairRecord>('keypair', keypairKey(userId, name)))?.body,
+  ofUser: (docs: DocumentReader, userId: string) => all<KeypairRecord>(docs, 'keypair', { prefix: keypairKey(userId, '') }),
+  put: async (docs: DocumentWriter, keypair: KeypairRecord): Promise<void> => {
+    await docs.put('keypair', keypairKey(keypair.userId, keypair.name), keypair, { expect: 0 })
+  },
+  delete: (docs: DocumentWriter, userId: string, name: string): Promise<boolean> =>
+    docs.delete('keypair', keypairKey(userId, name)),
+}
+
+export const instances = {
+  get: async (docs: DocumentReader, id: string): Promise<InstanceRecord | undefined> =>
+    isInstanceId(id) ? (await docs.get<InstanceRecord>('instance', id))?.body : undefined,
+  ofProject: (docs: DocumentReader, projectId: string) =>
+    all<InstanceRecord>(docs, 'instance', { index: { name: 'project', value: projectId } }),
+  list: (docs: DocumentReader) => all<InstanceRecord>(docs, 'instance'),
+  put: async (docs: DocumentWriter, instance: InstanceRecord): Promise<void> => {
+    await docs.put('instance', instance.id, instance, { indexes: { project: instance.projectId } })
+  },
+  delete: (docs: DocumentWriter, id: string): Promise<boolean> => docs.delete('instance', id),
+}
+
+/** Base64. Apart from the instance: up to 64 KiB that only a launch needs. */
+export const userData = {
+  get: async (docs: DocumentReader, id: string): Promise<string | null> =>
+    (await docs.get<{ readonly base64: string }>('instance-user-data', id))?.body.base64 ?? null,
+  put: async (docs: DocumentWriter, id: string, base64: string): Promise<void> => {
+    await docs.put('instance-user-data', id, { base64 })
+  },
+  delete: (docs: DocumentWriter, id: string): Promise<boolean> => docs.delete('instance-user-data', id),
+}
+
+const portKey = ({ protocol, hostPort }: Pick<PortForward, 'protocol' | 'hostPort'>): string => `${protocol}/${hostPort}`
+
+/** Who has which port of this machine: one holder for each, whatever its address. */
+export const forwardedPorts = {
+  isTaken: async (docs: DocumentReader, place: Pick<PortForward, 'protocol' | 'hostPort'>): Promise<boolean> =>
+    (await docs.get('forwarded-port', portKey(place))) !== undefined,
+  /** @throws ServiceError `conflict` where another instance has it */
+  take: async (docs: DocumentReader & DocumentWriter, place: PortForward, instanceId: string): Promise<void> => {
+    if (await forwardedPorts.isTaken(docs, place)) {
+      throw new ServiceError(
+        'conflict',
+        `port ${place.hostPort}/${place.protocol} of the host is forwarded to an instance already: choose another, or 0 for any`,
+        { port: place.hostPort },
+      )
+    }
+    await docs.put('forwarded-port', portKey(place), { instanceId }, { indexes: { instance: instanceId } })
+  },
+  giveBack: (docs: DocumentWriter, instanceId: string): Promise<number> =>
+    docs.deleteWhere('forwarded-port', { name: 'instance', value: instanceId }),
+}

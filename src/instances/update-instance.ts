@@ -1,0 +1,21 @@
+import type { Caller } from '../base/caller.ts'
+import { changeInstanceAs } from './change-instance.ts'
+import type { InstancePorts } from './ports.ts'
+import type { InstanceRecord } from './records.ts'
+
+export interface InstanceUpdate {
+  readonly name?: string
+  readonly description?: string | null
+}
+
+/** What people call it; the guest keeps the name that it was told. @throws ServiceError `not-found`, `denied` */
+export const updateInstance = (
+  ports: Pick<InstancePorts, 'catalog' | 'now'>,
+  caller: Caller,
+  id: string,
+  { name, description }: InstanceUpdate,
+): Promise<InstanceRecord> =>
+  changeInstanceAs(ports, caller, id, 'update', () => ({
+    ...(name === undefined ? {} : { name }),
+    ...(description === undefined ? {} : { description }),
+  }))
