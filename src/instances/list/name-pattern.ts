@@ -92,7 +92,11 @@ function emitChoice(parts: readonly Part[], steps: Step[], pattern: string): voi
 }
 
 function emitRepeat({ part, least, most }: Extract<Part, { is: 'repeat' }>, steps: Step[], pattern: string): void {
-  for (let n = 0; n < least; n += 1) emit(part, steps, pattern)
+  for (let n = 0; n < least; n += 1) {
+    const before = steps.length
+    emit(part, steps, pattern)
+    if (steps.length === before) break // nothing, however often; the limit of steps would never end `(){999}{999}{999}`
+  }
   const skips: number[][] = []
   for (let n = least; n < (most === Number.POSITIVE_INFINITY ? least + 1 : most); n += 1) {
     const head = steps.length
