@@ -135,6 +135,7 @@ test('where reads fail while a file is compared with a likely one, no wrong dige
 
 /** A store whose threads a test can end. */
 async function mortalStore(t: TestContext) {
+  await new Promise(setImmediate) // of threads that other stores have started, the process has told by then
   const threads: Worker[] = []
   const note = (thread: Worker) => void (thread.threadName === 'chunk-worker' && threads.push(thread))
   process.on('worker', note)
@@ -172,6 +173,23 @@ for (const thread of [0, 1]) {
     await assert.rejects(store.ingest(body(), { owner: 'p', digests: ['md5', 'sha512'] }), { code: 'unavailable' })
   })
 }
+
+test('whichever thread ends between two parts of a file, no digest of the rest alone comes out', async (t) => {
+  const { store, untilIdle, end } = await mortalStore(t)
+  const bytes = noise(2 * MiB + 5, 13)
+  for (const thread of [0, 1]) {
+    async function* body(): AsyncGenerator<Uint8Array> {
+      yield bytes.subarray(0, MiB)
+      await untilIdle()
+      await end(thread)
+      yield bytes.subarray(MiB)
+    }
+    await assert.rejects(store.ingest(body(), { owner: 'p', digests: ['md5', 'sha512'] }), { code: 'unavailable' })
+  }
+  const { digests, lease } = await store.ingest(inSteps(bytes, 50_000), { owner: 'p', digests: ['md5', 'sha512'] })
+  await lease.release()
+  assert.deepEqual({ ...digests }, trueDigests(bytes))
+})
 
 test('a hole of a whole TiB keeps nobody waiting, and can be cancelled', async () => {
   const small = file(11)

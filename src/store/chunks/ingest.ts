@@ -175,7 +175,7 @@ class IngestRun {
       const digests = await hashed
       const plainBytes = Array.from({ length: countOf(digests) }, (_, at) => Math.min(chunkBytes, bytes - at * chunkBytes))
       const stored = await placeSlot(this.#engine, this.#hold.hold, slot, digests, plainBytes, digested, this.#durability)
-      await digested // where all chunks are known, nobody has waited for it: a file whose digest failed must not come in
+      await digested // where all chunks are known, nobody has waited for it: who lost a digest need not take the rest
       return stored
     } finally {
       await digested.catch(() => undefined)

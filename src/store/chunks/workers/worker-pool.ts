@@ -14,6 +14,8 @@ interface Waiting {
 interface Member {
   thread: Worker
   readonly underWay: Map<number, Waiting>
+  /** Streams up to this one were opened before the thread was started: what an earlier thread had of them is gone. */
+  lostStreams: number
 }
 
 /** Worker threads over one shared memory. Decoding goes before other jobs: a reader waits for it. */
@@ -44,7 +46,10 @@ export class WorkerPool {
     })
   }
 
-  /** A stream whose digest jobs go to one worker, in order. Streams are spread over the workers. */
+  /**
+   * A stream whose digest jobs go to one worker, in order. Streams are spread over the workers. With its thread the stream is
+   * lost: its jobs fail from then on, since another thread would digest only the rest of it.
+   */
   openStream(): number {
     this.#nextStream += 1
     return this.#nextStream
@@ -52,6 +57,7 @@ export class WorkerPool {
 
   runInStream<J extends Job & { readonly stream: number }>(job: J): Promise<JobResults[J['kind']]> {
     const member = this.#members[job.stream % this.#members.length]!
+    if (job.stream <= member.lostStreams) return Promise.reject(endedError())
     return this.#enqueue(job, [], (waiting) => this.#post(member, waiting))
   }
 
@@ -70,7 +76,7 @@ export class WorkerPool {
   }
 
   #startMember(): Member {
-    const member: Member = { thread: this.#startThread(() => member), underWay: new Map() }
+    const member: Member = { thread: this.#startThread(() => member), underWay: new Map(), lostStreams: 0 }
     return member
   }
 
@@ -93,19 +99,17 @@ export class WorkerPool {
     else waiting?.resolve(reply.result)
   }
 
-  /** A thread that died takes its jobs along, and nothing else. */
+  /** A thread that died takes its jobs and its streams along, and nothing else. */
   #replace(member: Member, thread: Worker, error: unknown): void {
     if (this.#closed || member.thread !== thread) return
     member.thread = this.#startThread(() => member)
+    member.lostStreams = this.#nextStream
     this.#failAll(member, error)
     this.#hand()
   }
 
   #failAll(member: Member, cause: unknown): void {
-    for (const waiting of member.underWay.values())
-      waiting.reject(
-        new ServiceError('unavailable', 'A worker thread ended in the middle of its work: try again.', {}, { cause }),
-      )
+    for (const waiting of member.underWay.values()) waiting.reject(endedError(cause))
     member.underWay.clear()
   }
 
@@ -127,4 +131,6 @@ export class WorkerPool {
   }
 }
 
+const endedError = (cause?: unknown) =>
+  new ServiceError('unavailable', 'A worker thread ended in the middle of its work: try again.', {}, { cause })
 const closedError = () => new ServiceError('unavailable', 'The store is closed.')
