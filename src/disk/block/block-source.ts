@@ -5,7 +5,8 @@ export interface BlockSource {
   /** Bytes; constant until `close`. */
   readonly size: number
   /**
-   * Exactly `length` bytes from `offset`; holes read as zeros. Reads may overlap in time. The caller may keep the answer.
+   * Exactly `length` bytes from `offset`; holes read as zeros. Reads may overlap in time. The caller may keep the answer, and must
+   * not change it: it may be a view of memory that others read as well.
    * @param into where a source may put them in place of new memory, of `length` bytes: look at which array comes back
    */
   read(offset: number, length: number, into?: Uint8Array): Promise<Uint8Array>

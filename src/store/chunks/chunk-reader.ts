@@ -2,6 +2,7 @@ import { isServiceError, ServiceError } from '../../base/errors.ts'
 import { KiB, MiB } from '../../base/units.ts'
 import type { BlobStore } from '../blobs/blob-store.ts'
 import { ByteCache } from './byte-cache.ts'
+import { ChunkCache } from './chunk-cache.ts'
 import type { Counters } from './counters.ts'
 import { DIGEST_BYTES, digestAt, digestOfManifest, hexOf, isZeroAt, joinDigests, keyAt, keyOf, sha256 } from './digests.ts'
 import { distrustDamaged } from './distrust.ts'
@@ -9,6 +10,7 @@ import type { ChunkIndex, Locations } from './index/chunk-index.ts'
 import { chunksOf, MAX_ROOT_BYTES, PAGE_ENTRIES, parsePage, parseRoot, type Root } from './manifest-format.ts'
 import { CODEC_PLAIN, packKey } from './pack-format.ts'
 import { decodeChunk } from './workers/codec.ts'
+import { DecodeQueue, type Haste } from './workers/decode-queue.ts'
 import type { StoredChunk } from './workers/jobs.ts'
 import { PLAIN_BYTES, READ_SLOT_BYTES, type ReadSlots } from './workers/read-slots.ts'
 import type { WorkerPool } from './workers/worker-pool.ts'
@@ -45,11 +47,12 @@ export class ChunkReader {
   readonly #readSlots: ReadSlots
   readonly #counters: Counters
   readonly #chunkBytes: number
-  readonly #cache: ByteCache<Uint8Array>
+  readonly #decoding: DecodeQueue
+  readonly #cache: ChunkCache
   readonly #manifests = new ByteCache<Uint8Array>(MANIFEST_CACHE_BYTES, (bytes) => bytes.length)
   readonly #locations = new ByteCache<Promise<Locations>>(LOCATION_CACHE_BYTES, () => LOCATION_BYTES)
   /** Chunks that are being read now: who wants the same waits for the same. */
-  readonly #coming = new Map<string, Promise<Uint8Array>>()
+  readonly #coming = new Map<string, { readonly bytes: Promise<Uint8Array>; readonly haste: Haste }>()
 
   constructor(
     parts: { blobs: BlobStore; index: ChunkIndex; workers: WorkerPool; readSlots: ReadSlots; counters: Counters },
@@ -62,7 +65,8 @@ export class ChunkReader {
     this.#readSlots = parts.readSlots
     this.#counters = parts.counters
     this.#chunkBytes = chunkBytes
-    this.#cache = new ByteCache(cacheBytes, (bytes) => bytes.length)
+    this.#decoding = new DecodeQueue(parts.workers)
+    this.#cache = new ChunkCache(cacheBytes)
   }
 
   /** @throws ServiceError `not-found`, `corrupt` */
@@ -83,10 +87,10 @@ export class ChunkReader {
   async readJoined(manifest: OpenManifest, first: number, count: number): Promise<Uint8Array> {
     const { page, entries, wanted, bytes } = await this.#wantedOf(manifest, first, count)
     if (wanted.length === 0) return new Uint8Array(bytes)
-    const fetch = (places: readonly Place[]) => this.#fetchFrom(manifest, wanted, places, bytes)
-    const [joined] = await this.#withPlaces(manifest, page, entries, wanted, fetch)
+    const fetch = (places: readonly Place[]) => this.#fetchJoined(manifest, wanted, places, bytes)
+    const joined = await this.#withPlaces(manifest, page, entries, wanted, fetch)
     this.#counters.bytesRead += bytes
-    return joined!
+    return joined
   }
 
   /**
@@ -110,34 +114,68 @@ export class ChunkReader {
     return 'read'
   }
 
-  /** One chunk, by way of the cache; the caller must not change it. Zeros: undefined. */
-  async readCached(manifest: OpenManifest, chunk: number): Promise<Uint8Array | undefined> {
-    const page = Math.floor(chunk / PAGE_ENTRIES)
-    const entries = await this.pageEntries(manifest, page)
-    const entry = chunk % PAGE_ENTRIES
-    if (isZeroAt(entries, entry)) return undefined
-    const key = keyAt(entries, entry)
-    const cached = this.#cache.get(key)
-    if (cached) {
-      this.#counters.cacheHits += 1
-      return cached
+  /** A chunk that is in memory already. The caller must not change it. */
+  cached(key: string): Uint8Array | undefined {
+    const bytes = this.#cache.get(key)
+    if (bytes) this.#counters.cacheHits += 1
+    return bytes
+  }
+
+  /**
+   * Chunks by way of the cache, each undefined for zeros; the caller must not change them. `first + count` must not cross a page.
+   * Chunks that are on their way already are waited for.
+   * @param isAhead nobody waits for them yet: those that somebody waits for go before
+   */
+  async readChunks(
+    manifest: OpenManifest,
+    first: number,
+    count: number,
+    isAhead = false,
+  ): Promise<readonly (Uint8Array | undefined)[]> {
+    const { page, entries, wanted } = await this.#wantedOf(manifest, first, count)
+    const chunks = new Array<Promise<Uint8Array> | Uint8Array | undefined>(count)
+    const missing: Wanted[] = []
+    for (const one of wanted) {
+      const key = keyOf(one.digest)
+      const coming = this.#coming.get(key)
+      if (coming && !isAhead) coming.haste.isUrgent = true
+      const known = coming?.bytes ?? this.cached(key)
+      if (known) chunks[one.to / this.#chunkBytes] = known
+      else missing.push(one)
     }
-    const coming = this.#coming.get(key)
-    if (coming) return coming
-    this.#counters.cacheMisses += 1
-    const wanted = { entry, digest: digestAt(entries, entry), plainBytes: this.#plainBytes(manifest, chunk), to: 0 }
-    const fetch = (places: readonly Place[]) => this.#fetchFrom(manifest, [wanted], places, undefined)
-    const reading = this.#withPlaces(manifest, page, entries, [wanted], fetch).then(([bytes]) => {
-      this.#cache.set(key, bytes!)
-      this.#counters.bytesRead += bytes!.length
-      return bytes!
+    for (const [index, coming] of this.#fetchEach(manifest, page, entries, missing, { isUrgent: !isAhead }).entries())
+      chunks[missing[index]!.to / this.#chunkBytes] = coming
+    return Promise.all(chunks)
+  }
+
+  /** Fetches chunks together, and one by one where that fails, so that a damaged one spoils no other. */
+  #fetchEach(
+    manifest: OpenManifest,
+    page: number,
+    entries: Uint8Array,
+    missing: readonly Wanted[],
+    haste: Haste,
+  ): Promise<Uint8Array>[] {
+    const fetch = (wanted: readonly Wanted[]) =>
+      this.#withPlaces(manifest, page, entries, wanted, (places) => this.#fetchChunks(manifest, wanted, places, haste))
+    const together = missing.length > 0 ? fetch(missing) : undefined
+    return missing.map((one, index) => {
+      const key = keyOf(one.digest)
+      const bytes = together!
+        .then(
+          (chunks) => chunks[index]!,
+          async (error) => (missing.length === 1 ? Promise.reject(error) : (await fetch([one]))[0]!),
+        )
+        .then((chunk) => {
+          this.#cache.set(key, chunk)
+          this.#counters.cacheMisses += 1
+          this.#counters.bytesRead += chunk.length
+          return chunk
+        })
+        .finally(() => this.#coming.delete(key))
+      this.#coming.set(key, { bytes, haste })
+      return bytes
     })
-    this.#coming.set(key, reading)
-    try {
-      return await reading
-    } finally {
-      this.#coming.delete(key)
-    }
   }
 
   /** Forgets where chunks are and which manifests there were; chunks are what their digests say, for ever. */
@@ -223,36 +261,54 @@ export class ChunkReader {
     )
   }
 
-  async #fetchFrom(
+  async #fetchJoined(
     manifest: OpenManifest,
     wanted: readonly Wanted[],
     places: readonly Place[],
-    joinedBytes: number | undefined,
-  ): Promise<Uint8Array[]> {
+    joinedBytes: number,
+  ): Promise<Uint8Array> {
     assertPlaces(wanted, places)
     const reads = planReads(places)
-    const inputs = await Promise.all(reads.map(({ pack, from, to }) => this.#blobs.read(packKey(pack), from, to - from)))
+    const inputs = await Promise.all(reads.map((read) => this.#readRun(read)))
     const inputOf = new Map(reads.flatMap(({ members }, input) => members.map((member) => [member, input] as const)))
-    const chunks = wanted.map(({ digest, plainBytes, to }, index): StoredChunk => {
-      const place = places[index]!
+    const chunks = wanted.map((one, index): StoredChunk => {
       const input = inputOf.get(index)!
-      return {
-        input,
-        at: place.offset - reads[input]!.from,
-        storedBytes: place.storedBytes,
-        plainBytes,
-        codec: place.codec,
-        digest: digest.slice(),
-        to,
+      return { ...storedIn(reads[input]!, one, places[index]!), input, to: one.to }
+    })
+    const { outputs, damaged } = await this.#workers.run(
+      { kind: 'decode', inputs, chunks, joinedBytes },
+      inputs.map(({ buffer }) => buffer as ArrayBuffer),
+    )
+    if (damaged.length > 0) throw damagedChunk(manifest, wanted[damaged[0]!]!, places[damaged[0]!]!)
+    return outputs[0]!
+  }
+
+  async #fetchChunks(
+    manifest: OpenManifest,
+    wanted: readonly Wanted[],
+    places: readonly Place[],
+    haste: Haste,
+  ): Promise<readonly Uint8Array[]> {
+    assertPlaces(wanted, places)
+    const fetched = new Array<Uint8Array>(wanted.length)
+    const fetching = planReads(places).map(async (read) => {
+      const input = await this.#readRun(read)
+      const chunks = read.members.map((member) => storedIn(read, wanted[member]!, places[member]!))
+      const plain = await this.#decoding.decode({ input, chunks }, haste)
+      for (const [index, member] of read.members.entries()) {
+        const bytes = plain[index]
+        if (!bytes) throw damagedChunk(manifest, wanted[member]!, places[member]!)
+        fetched[member] = bytes
       }
     })
-    const own = inputs.map((bytes) => (bytes.byteLength === bytes.buffer.byteLength ? bytes : bytes.slice()))
-    const { outputs, damaged } = await this.#workers.run(
-      { kind: 'decode', inputs: own, chunks, ...(joinedBytes === undefined ? {} : { joinedBytes }) },
-      own.map(({ buffer }) => buffer as ArrayBuffer),
-    )
-    if (damaged.length === 0) return outputs
-    throw damagedChunk(manifest, wanted[damaged[0]!]!, places[damaged[0]!]!)
+    await Promise.all(fetching)
+    return fetched
+  }
+
+  /** Alone in its buffer. */
+  async #readRun({ pack, from, to }: Read): Promise<Uint8Array> {
+    const bytes = await this.#blobs.read(packKey(pack), from, to - from)
+    return bytes.byteLength === bytes.buffer.byteLength ? bytes : bytes.slice()
   }
 
   /** Plain chunks that lie in a pack as they do in the file are read to where they belong. @returns false: does not fit */
@@ -377,6 +433,15 @@ function planReads(places: readonly Place[]): Read[] {
   }
   return reads
 }
+
+/** A chunk as it lies in what a read brings. */
+const storedIn = (read: Read, { digest, plainBytes }: Wanted, { offset, storedBytes, codec }: Place) => ({
+  at: offset - read.from,
+  storedBytes,
+  plainBytes,
+  codec,
+  digest: digest.slice(),
+})
 
 /** Whether a read brings its chunks as the reader wants them: plain, side by side, in this order, with nothing between. */
 function liesAsWanted({ from, to, members }: Read, wanted: readonly Wanted[], places: readonly Place[]): boolean {

@@ -25,7 +25,7 @@ export interface ChunkStore {
   resumeUpload(id: string): Promise<ChunkUpload>
 
   /** Random access. Every byte was verified by its chunk's digest. @throws ServiceError `not-found`; reads throw `corrupt` */
-  open(manifest: string): Promise<BlockSource>
+  open(manifest: string): Promise<StoredFile>
 
   /** `[offset, offset + length)` front to back with read-ahead, verified; buffers of at most 1 MiB. */
   stream(manifest: string, offset: number, length: number, signal?: AbortSignal): AsyncIterable<Uint8Array>
@@ -82,6 +82,12 @@ export interface LiveManifest {
 }
 
 /** Bytes that belong to the store: not to be changed, and not to be looked at after they were given back. */
+/** A file whose reads of up to a chunk from memory are answered at once, without a copy. */
+export interface StoredFile extends BlockSource {
+  /** Brings a range into memory, after what somebody waits for. Settles when it is there, or was. @throws as `read` */
+  prefetch(offset: number, length: number): Promise<void>
+}
+
 export interface Lent {
   readonly bytes: Uint8Array
   /** Until then the store cannot use the memory for others. More than once is harmless. */

@@ -1,18 +1,19 @@
 import { ServiceError } from '../../base/errors.ts'
-import { assertRange, type BlockSource, type Extent } from '../../disk/block/block-source.ts'
+import { assertRange, type Extent } from '../../disk/block/block-source.ts'
+import { zeroBytes } from '../../disk/block/zero.ts'
 import type { OpenManifest } from './chunk-reader.ts'
-import { isZeroAt } from './digests.ts'
+import type { StoredFile } from './chunk-store.ts'
+import { DIGEST_BYTES, isZeroAt, keyAt } from './digests.ts'
 import type { Engine } from './engine.ts'
 import { PAGE_ENTRIES } from './manifest-format.ts'
-import { SLOT_BYTES } from './workers/slot-pool.ts'
 
-/** Reads longer than this go past the cache, in blocks. */
-const CACHED_READ_CHUNKS = 4
-/** Blocks of one long read that are fetched side by side. */
-const BLOCKS_AHEAD = 3
+/** Chunks that are fetched together; a divisor of a page's entries. */
+const RUN_CHUNKS = 16
+/** Runs of one long read that are under way side by side. */
+const RUNS_AHEAD = 3
 
 /** A file as a BlockSource; while it is open the collector leaves its chunks alone. */
-export async function openFile(engine: Engine, name: string): Promise<BlockSource> {
+export async function openFile(engine: Engine, name: string): Promise<StoredFile> {
   const leave = enterReading(engine, name)
   try {
     return new FileSource(engine, await engine.reader.openManifest(name), leave)
@@ -35,11 +36,13 @@ export function enterReading({ reading }: Engine, name: string): () => void {
   }
 }
 
-class FileSource implements BlockSource {
+class FileSource implements StoredFile {
   readonly size: number
   readonly #engine: Engine
   readonly #manifest: OpenManifest
   readonly #leave: () => void
+  /** The page that was read last, since the next read is most often of the same. */
+  #page: { readonly number: number; readonly entries: Uint8Array } | undefined
   #closed = false
 
   constructor(engine: Engine, manifest: OpenManifest, leave: () => void) {
@@ -49,14 +52,21 @@ class FileSource implements BlockSource {
     this.#leave = leave
   }
 
-  async read(offset: number, length: number): Promise<Uint8Array> {
+  read(offset: number, length: number, into?: Uint8Array): Promise<Uint8Array> {
+    try {
+      assertRange(offset, length, this.size)
+      this.#assertOpen()
+      return this.#readNow(offset, length) ?? this.#read(offset, length, into)
+    } catch (error) {
+      return Promise.reject(error)
+    }
+  }
+
+  async prefetch(offset: number, length: number): Promise<void> {
     assertRange(offset, length, this.size)
     this.#assertOpen()
-    if (length === 0) return new Uint8Array(0)
-    const { chunkBytes } = this.#engine
-    const first = Math.floor(offset / chunkBytes)
-    const last = Math.floor((offset + length - 1) / chunkBytes)
-    return last - first < CACHED_READ_CHUNKS ? this.#readChunks(offset, length, first, last) : this.#readBlocks(offset, length)
+    for (const { first, count } of this.#runsOf(offset, length))
+      await this.#engine.reader.readChunks(this.#manifest, first, count, true)
   }
 
   async *extents(offset: number, length: number): AsyncIterable<Extent> {
@@ -91,34 +101,58 @@ class FileSource implements BlockSource {
     this.#leave()
   }
 
-  async #readChunks(offset: number, length: number, first: number, last: number): Promise<Uint8Array> {
+  /** A range within one chunk that is in memory: a view of it. */
+  #readNow(offset: number, length: number): Promise<Uint8Array> | undefined {
     const { chunkBytes, reader } = this.#engine
-    const bytes = new Uint8Array(length)
-    const chunks = Array.from({ length: last - first + 1 }, (_, index) => first + index)
-    await Promise.all(
-      chunks.map(async (chunk) => {
-        const plain = await reader.readCached(this.#manifest, chunk)
-        if (!plain) return
-        const start = chunk * chunkBytes
-        const part = plain.subarray(Math.max(0, offset - start), offset + length - start)
-        bytes.set(part, Math.max(0, start - offset))
-      }),
-    )
-    return bytes
+    const chunk = Math.floor(offset / chunkBytes)
+    const at = offset - chunk * chunkBytes
+    const page = Math.floor(chunk / PAGE_ENTRIES)
+    if (at + length > chunkBytes || length === 0 || page !== this.#page?.number) return undefined
+    const entry = chunk % PAGE_ENTRIES
+    if (isZeroAt(this.#page.entries, entry)) return Promise.resolve(zeroBytes(length))
+    const bytes = reader.cached(keyAt(this.#page.entries, entry))
+    return bytes && Promise.resolve(bytes.subarray(at, at + length))
   }
 
-  async #readBlocks(offset: number, length: number): Promise<Uint8Array> {
+  async #read(offset: number, length: number, into?: Uint8Array): Promise<Uint8Array> {
     const { chunkBytes, reader } = this.#engine
-    const bytes = new Uint8Array(length)
-    const blocks = blocksOf(offset, length, chunkBytes, SLOT_BYTES)
-    const worker = async () => {
-      for (const { first, count, skip, take, at } of blocks) {
-        const joined = await reader.readJoined(this.#manifest, first, count)
-        bytes.set(joined.subarray(skip, skip + take), at)
-      }
+    const chunk = Math.floor(offset / chunkBytes)
+    const at = offset - chunk * chunkBytes
+    await this.#keepPage(chunk)
+    if (length > 0 && at + length <= chunkBytes) {
+      const [bytes] = await reader.readChunks(this.#manifest, chunk, 1)
+      return bytes?.subarray(at, at + length) ?? zeroBytes(length)
     }
-    await Promise.all(Array.from({ length: BLOCKS_AHEAD }, worker)) // the workers share one generator of blocks
-    return bytes
+    const all = into ?? new Uint8Array(length)
+    const runs = this.#runsOf(offset, length)
+    const worker = async () => {
+      for (const run of runs) this.#place(await reader.readChunks(this.#manifest, run.first, run.count), run, all)
+    }
+    await Promise.all(Array.from({ length: Math.min(RUNS_AHEAD, Math.ceil(length / chunkBytes)) }, worker)) // they share the runs
+    return all
+  }
+
+  /** Puts the part of a run's chunks that is wanted where it belongs. */
+  #place(chunks: readonly (Uint8Array | undefined)[], { skip, take, at }: BlockOfChunks, all: Uint8Array): void {
+    const { chunkBytes } = this.#engine
+    for (const [index, bytes] of chunks.entries()) {
+      const from = Math.max(0, skip - index * chunkBytes)
+      const to = Math.min(chunkBytes, skip + take - index * chunkBytes)
+      const place = at + index * chunkBytes + from - skip
+      if (bytes) all.set(bytes.subarray(from, to), place)
+      else all.fill(0, place, place + to - from)
+    }
+  }
+
+  async #keepPage(chunk: number): Promise<void> {
+    const number = Math.min(Math.floor(chunk / PAGE_ENTRIES), this.#manifest.root.pages.length / DIGEST_BYTES - 1)
+    if (number < 0 || number === this.#page?.number) return
+    this.#page = { number, entries: await this.#engine.reader.pageEntries(this.#manifest, number) }
+  }
+
+  #runsOf(offset: number, length: number): Generator<BlockOfChunks> {
+    const { chunkBytes } = this.#engine
+    return blocksOf(offset, length, chunkBytes, RUN_CHUNKS * chunkBytes)
   }
 
   #assertOpen(): void {

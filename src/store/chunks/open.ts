@@ -14,6 +14,7 @@ import type {
   Live,
   ManifestSizes,
   ReadOptions,
+  StoredFile,
   StoreFault,
   StoreStats,
   StreamDigest,
@@ -112,7 +113,7 @@ class OpenChunkStore implements ChunkStore {
     return resumeUpload(this.#engine, id)
   }
 
-  open(manifest: string): Promise<BlockSource> {
+  open(manifest: string): Promise<StoredFile> {
     return openFile(this.#engine, manifest)
   }
 

@@ -33,6 +33,10 @@ export class WorkerPool {
     this.#members = Array.from({ length: count }, () => this.#startMember())
   }
 
+  get count(): number {
+    return this.#members.length
+  }
+
   get queueDepth(): number {
     return this.#urgent.length + this.#normal.length + this.#members.reduce((sum, { underWay }) => sum + underWay.size, 0)
   }

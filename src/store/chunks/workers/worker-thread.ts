@@ -60,13 +60,16 @@ function decode({ inputs, chunks, joinedBytes }: DecodeJob): JobResults['decode'
   )
   const damaged = [...chunks.keys()].filter((place) => !good.has(place))
   if (joinedBytes === undefined) {
-    const outputs = chunks.map((_, place) => (good.has(place) ? new Uint8Array(plain[place]!) : new Uint8Array(0)))
-    return { outputs, damaged }
+    return { outputs: chunks.map((_, place) => (good.has(place) ? ownBytes(plain[place]!) : new Uint8Array(0))), damaged }
   }
   const joined = new Uint8Array(joinedBytes)
   for (const place of good) joined.set(plain[place]!, chunks[place]!.to)
   return { outputs: [joined], damaged }
 }
+
+/** Alone in its buffer, so that it can be given away. */
+const ownBytes = (bytes: Uint8Array): Uint8Array =>
+  bytes.byteLength === bytes.buffer.byteLength ? new Uint8Array(bytes.buffer) : new Uint8Array(bytes)
 
 function verify({ slot, bytes, chunks, digests }: VerifyJob): JobResults['verify'] {
   const all = new Uint8Array(readMemory, slot * READ_SLOT_BYTES, READ_SLOT_BYTES)
