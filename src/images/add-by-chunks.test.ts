@@ -240,6 +240,14 @@ test('a commit whose upload is given up before it asks for its layout does not a
   assert.equal(await sessionOf(sending.id), undefined)
 })
 
+test('giving up what a crash cut short takes the image along that was begun', async () => {
+  const { id, imageId } = await sentUpload(new ChunkUploads(world.ports))
+  await createImage(world.ports, mine, newImageFrom({ id: imageId, disk_format: 'raw', container_format: 'bare' }))
+  await rewrite(id, { hasRecord: true })
+  await new ChunkUploads(world.ports).abandon(mine, id)
+  assert.equal((await world.ports.catalog.images.get(imageId))?.status, 'deleted')
+})
+
 test('a commit that a crash cut short is not turned into one of another image', async () => {
   const uploads = new ChunkUploads(world.ports)
   const sending = await sentUpload(uploads)

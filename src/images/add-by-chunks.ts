@@ -175,6 +175,7 @@ export class ChunkUploads {
   async abandon(caller: Caller, id: string): Promise<void> {
     await this.#session(caller, id)
     await this.#breakOff(id)
+    await this.#deleteLeftRecord(caller, id)
     const { isCommitted } = await this.#ports.catalog.write(async ({ documents }) => {
       if (this.#commits.has(id)) {
         const message = `upload ${id} is being made into its image: wait for the commit, then delete the image if you do not want it`
@@ -196,6 +197,14 @@ export class ChunkUploads {
    */
   sweep(): Promise<number> {
     return this.#ports.catalog.write(({ documents }) => documents.deleteExpired(KIND, this.#ports.now()))
+  }
+
+  /** The image that a commit had begun to make when a crash cut it short. */
+  async #deleteLeftRecord(caller: Caller, id: string): Promise<void> {
+    const session = (await this.#ports.catalog.documents.get<Session>(KIND, id))?.body
+    if (!session?.hasRecord || session.isCommitted || this.#commits.has(id)) return
+    const image = await this.#ports.catalog.images.get(session.imageId)
+    if (image?.status === 'queued') await deleteImage(this.#ports, caller, image.id).catch(absentIsFine)
   }
 
   /** A commit that has not read its layout; when it resolves, what that had begun is undone. */
