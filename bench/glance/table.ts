@@ -14,8 +14,8 @@ export function reached(row: Row): boolean | null {
 export const heading = line('what', 'Imprint', 'peer', 'ratio', 'must', 'aim', '')
 
 export function tableLine(row: Row): string {
-  const value = (number: number) => `${number.toPrecision(3).replace(/e.*/, '')}`
-  const shown = (median: number) => `${median >= 1000 ? Math.round(median) : value(median)} ${row.unit}`
+  const value = (number: number) => `${number >= 1000 ? Math.round(number) : number.toPrecision(3)}`
+  const shown = (median: number) => `${value(median)} ${row.unit}`
   const must = [row.must && `≥ ${row.must}×`, row.atMost && `≤ ${row.atMost} ${row.unit}`].filter(Boolean).join(', ')
   const verdict = { true: 'reached', false: 'MISSED', null: '' }[String(reached(row)) as 'true' | 'false' | 'null']
   const peer = `${row.peer.name} ${shown(row.peer.median)}`
