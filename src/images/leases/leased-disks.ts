@@ -1,5 +1,6 @@
 import { setMaxListeners } from 'node:events'
-import type { BlockSource } from '../../disk/block/block-source.ts'
+import { type BlockSource, stack } from '../../disk/block/block-source.ts'
+import { readAhead } from '../../disk/filters/read-ahead.ts'
 import { openImage } from '../../disk/formats/index.ts'
 import type { ImagePorts } from '../ports.ts'
 import { hasExpired, hashOfName, type Lease, leaseOfName } from './lease.ts'
@@ -137,7 +138,8 @@ function newOpenName(): OpenName {
 async function openDisk(chunks: ImagePorts['chunks'], { manifest, diskFormat }: Lease['image']): Promise<BlockSource> {
   const file = await chunks.open(manifest)
   try {
-    return await openImage(diskFormat, file)
+    const ahead = readAhead({ prefetch: (offset, length) => file.prefetch(offset, length), unitBytes: chunks.chunkBytes })
+    return await openImage(diskFormat, stack(file, [ahead]))
   } catch (error) {
     await file.close()
     throw error
