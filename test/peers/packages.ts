@@ -12,6 +12,13 @@ interface DebianPackage {
 
 export const packages: readonly DebianPackage[] = [
   { name: 'qemu-utils', neededBy: 'disk formats against qemu-img, and images for the sessions' },
+  { name: 'qemu-system-x86', neededBy: 'machines' },
+  { name: 'ovmf', neededBy: 'machines that start by UEFI' },
+  { name: 'busybox-static', neededBy: 'the tiny guest' },
+  { name: 'syslinux', neededBy: 'the same: its boot loader' },
+  { name: 'dosfstools', neededBy: 'the same: its file system' },
+  { name: 'mtools', neededBy: 'the same' },
+  { name: 'genisoimage', neededBy: "isoinfo, as a reader of cloud-init's seed" },
   { name: 'libnbd-bin', neededBy: 'nbdinfo and nbdcopy against the NBD server' },
   { name: 'nbdkit', neededBy: 'its nbd plugin as a client of the NBD server, and the comparison of speed' },
   { name: 'fio', neededBy: 'verified random writes over NBD' },

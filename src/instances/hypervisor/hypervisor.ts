@@ -1,4 +1,7 @@
 import type { Duplex } from 'node:stream'
+import type { SeedFiles } from '../seed/seed-disc.ts'
+
+export type { SeedFiles } from '../seed/seed-disc.ts'
 
 /**
  * What runs machines on one host. It knows processes, devices and files, and nothing of projects, images or records. A machine
@@ -163,13 +166,4 @@ export interface PortForward {
   readonly hostAddress: string
   readonly hostPort: number
   readonly guestPort: number
-}
-
-/** The files of cloud-init's NoCloud data source. */
-export interface SeedFiles {
-  readonly metaData: string
-  /** Any bytes: a script, a `#cloud-config`, MIME parts, or one of these gzipped. */
-  readonly userData: Uint8Array
-  readonly networkConfig: string | null
-  readonly vendorData: string | null
 }
