@@ -120,7 +120,10 @@ async function openService(
     }),
     (it) => it.close(),
   )
-  const jobs = new StoreJobs(images.ports, { blobs, open: (folder) => openBackupFolder(folder, data) })
+  const disks = new LeasedDisks(images.ports)
+  const leases = { catalog, now: images.ports.now, disks }
+  const endExpired = async () => void (await sweepExports(leases))
+  const jobs = new StoreJobs(images.ports, { blobs, open: (folder) => openBackupFolder(folder, data) }, endExpired)
   const collect = async () => {
     if (!jobs.running) log.info({ event: 'collected', ...(await jobs.collect()) })
   }
@@ -131,10 +134,8 @@ async function openService(
   const uploads = new ChunkUploads(images.ports)
   const sweep = async () => void (await uploads.sweep())
   opened.defer(every(HOUR_MS, sweep, problem('uploads by chunks')))
-  const disks = new LeasedDisks(images.ports)
-  const leases = { catalog, now: images.ports.now, disks }
   const nbd = opened.adopt(await openNbd(settings, disks, log.child({ event: 'nbd' })), (it) => it.close())
-  opened.defer(every(MINUTE_MS, async () => void (await sweepExports(leases)), problem('exports')))
+  opened.defer(every(MINUTE_MS, endExpired, problem('exports')))
   const app = createServer({
     apis: [
       identityApi({ identity, baseUrlOf }),

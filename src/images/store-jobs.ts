@@ -33,11 +33,14 @@ const RECORDS = 'journal/'
 export class StoreJobs {
   readonly #ports: Ports
   readonly #backups: Backups
+  readonly #endExpired: () => Promise<unknown>
   #running: StoreJobName | null = null
 
-  constructor(ports: Ports, backups: Backups) {
+  /** @param endExpired ends leases that are over, so that what they held goes with the collection that comes next */
+  constructor(ports: Ports, backups: Backups, endExpired: () => Promise<unknown> = async () => undefined) {
     this.#ports = ports
     this.#backups = backups
+    this.#endExpired = endExpired
   }
 
   get running(): StoreJobName | null {
@@ -46,7 +49,10 @@ export class StoreJobs {
 
   /** Removes what no image uses. @throws ServiceError `conflict` while another job runs; `cancelled` */
   collect(options: JobOptions = {}): Promise<CollectReport> {
-    return this.#alone('collect', () => this.#ports.chunks.collect(() => this.#liveForGood(), options))
+    return this.#alone('collect', async () => {
+      await this.#endExpired()
+      return this.#ports.chunks.collect(() => this.#liveForGood(), options)
+    })
   }
 
   /** Makes the index again from the packs. @throws ServiceError `conflict` while another job runs; `cancelled` */
