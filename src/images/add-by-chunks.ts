@@ -2,7 +2,8 @@ import { randomUUID } from 'node:crypto'
 import type { Caller } from '../base/caller.ts'
 import { isServiceError, ServiceError } from '../base/errors.ts'
 import type { CatalogReader, DocumentWriter, ImageRecord } from '../store/catalog/catalog.ts'
-import type { ChunkUpload, Ingested, UploadedChunk } from '../store/chunks/chunk-store.ts'
+import type { ChunkUpload, Ingested } from '../store/chunks/chunk-store.ts'
+import type { WireChunk } from '../store/content/encode-chunks.ts'
 import { assertCounts, newImageFrom } from './attributes.ts'
 import { requestDigests, startDigests } from './complete-digests.ts'
 import { createImage } from './create-image.ts'
@@ -134,11 +135,11 @@ export class ChunkUploads {
   }
 
   /** @throws ServiceError `not-found`; `invalid-request` where bytes and digest differ; what came before stays */
-  async put(caller: Caller, id: string, chunks: AsyncIterable<UploadedChunk>): Promise<void> {
+  async put(caller: Caller, id: string, chunks: AsyncIterable<WireChunk>): Promise<void> {
     const session = await this.#session(caller, id)
     await this.#touch(session)
     const upload = await this.#handle(session)
-    let waiting: UploadedChunk[] = []
+    let waiting: WireChunk[] = []
     for await (const chunk of chunks) {
       waiting.push(chunk)
       if (waiting.length < PUT_AT_ONCE) continue

@@ -1,6 +1,6 @@
 /** The few requests that the durability and load tests make, in the words of the tests. */
 import { createCipheriv, createHash } from 'node:crypto'
-import { encodeChunks, encodeLayout } from '../../src/cli/client/chunk-wire.ts'
+import { encodeChunks, encodeLayout } from '../../src/store/content/encode-chunks.ts'
 
 /** An answer that is no success. A connection that broke is some other error. */
 export class Refused extends Error {

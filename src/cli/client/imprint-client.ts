@@ -1,5 +1,5 @@
 import { ServiceError } from '../../base/errors.ts'
-import { encodeLayout } from './chunk-wire.ts'
+import { encodeLayout } from '../../store/content/encode-chunks.ts'
 import { type HttpClient, strange } from './http-client.ts'
 import { type Image, imageFrom } from './image-client.ts'
 import { Shape } from './shape.ts'
@@ -24,8 +24,10 @@ export interface Usage {
 }
 export interface Export {
   readonly id: string
-  readonly image: { readonly id: string; readonly name: string | null }
+  /** Null: a blank disk. */
+  readonly image: { readonly id: string; readonly name: string | null } | null
   readonly diskBytes: number
+  readonly writable: boolean
   /** ISO 8601. */
   readonly createdAt: string
   readonly expiresAt: string
@@ -76,7 +78,7 @@ export class ImprintClient {
     return usagesFrom(await this.#http.json('PUT', `/v1/projects/${encodeURIComponent(projectId)}/quota`, { limits }))
   }
 
-  async createExport(fields: { readonly image: string; readonly seconds?: number }): Promise<NewExport> {
+  async createExport(fields: Readonly<Record<string, string | number | boolean>>): Promise<NewExport> {
     const shape = new Shape(await this.#http.json('POST', '/v1/exports', fields), 'export')
     const uris = shape.shape('uris')
     return { ...exportFrom(shape), uris: { unix: nbdUri(uris.text('unix')), tcp: nbdUri(uris.textOrNull('tcp')) } }
@@ -179,11 +181,12 @@ function uploadFrom(answer: unknown): Upload {
 }
 
 function exportFrom(shape: Shape): Export {
-  const image = shape.shape('image')
+  const image = shape.isNull('image') ? null : shape.shape('image')
   return {
     id: shape.text('id'),
-    image: { id: image.text('id'), name: image.textOrNull('name') },
+    image: image && { id: image.text('id'), name: image.textOrNull('name') },
     diskBytes: shape.number('diskBytes'),
+    writable: shape.flag('writable'),
     createdAt: shape.text('createdAt'),
     expiresAt: shape.text('expiresAt'),
   }

@@ -45,6 +45,9 @@ export class Shape {
     const others = Object.entries(this.#fields).filter(([name, value]) => !known.has(name) && typeof value === 'string')
     return Object.fromEntries(others) as Record<string, string>
   }
+  isNull(name: string): boolean {
+    return this.#own(name) === null
+  }
   has(name: string): boolean {
     return Object.hasOwn(this.#fields, name)
   }

@@ -3,7 +3,8 @@ import { parentPort } from 'node:worker_threads'
 import { constants, zstdCompressSync } from 'node:zlib'
 import { fastestSha256 } from '../../base/sha256-lanes.ts'
 import { isZero } from '../../disk/block/zero.ts'
-import { DIGEST_BYTES, encodeChunks, type OutgoingChunk } from '../client/chunk-wire.ts'
+import { DIGEST_BYTES } from '../../store/content/digests.ts'
+import { encodeChunks, type WireChunk } from '../../store/content/encode-chunks.ts'
 import type { ChunkJob, ChunkJobAnswer } from './chunk-workers.ts'
 
 /** As the service compresses (docs/decisions/chunk-size.md): what both make of a chunk takes the same room. */
@@ -30,7 +31,7 @@ function hash(chunks: readonly Uint8Array[]): ChunkJobAnswer {
 }
 
 function compress(chunks: readonly Uint8Array[], digests: Uint8Array): ChunkJobAnswer {
-  const outgoing = chunks.map((chunk, index): OutgoingChunk => {
+  const outgoing = chunks.map((chunk, index): WireChunk => {
     const packed = zstdCompressSync(chunk, { params: PARAMETERS })
     const worthIt = packed.length < chunk.length * WORTH_IT
     const digest = digests.subarray(index * DIGEST_BYTES, (index + 1) * DIGEST_BYTES)

@@ -1,6 +1,6 @@
 import { ServiceError } from '../../base/errors.ts'
 import type { BlockSource } from '../../disk/block/block-source.ts'
-import { DIGEST_BYTES } from '../client/chunk-wire.ts'
+import { DIGEST_BYTES } from '../../store/content/digests.ts'
 import { cancelled, persist } from '../client/http-client.ts'
 import type { ImprintClient, Upload } from '../client/imprint-client.ts'
 import type { TransferState } from '../progress.ts'

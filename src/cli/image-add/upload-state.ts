@@ -3,7 +3,7 @@ import { type FileHandle, mkdir, open, readdir, readFile, rename, rm, stat, writ
 import { join } from 'node:path'
 import { isServiceError, ServiceError } from '../../base/errors.ts'
 import { lockFolder } from '../../base/folder-lock.ts'
-import { DIGEST_BYTES } from '../client/chunk-wire.ts'
+import { DIGEST_BYTES } from '../../store/content/digests.ts'
 
 /** A chunk in the state file: 0 not dealt with (or a hole), 1 zeros, 2 at the service; then its digest. */
 export const RECORD_BYTES = 1 + DIGEST_BYTES

@@ -1,5 +1,5 @@
 import { isServiceError } from '../../base/errors.ts'
-import { digestOfManifest } from './digests.ts'
+import { digestOfManifest } from '../content/digests.ts'
 import type { Engine } from './engine.ts'
 import { walkManifest } from './walk-manifest.ts'
 

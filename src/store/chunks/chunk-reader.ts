@@ -1,15 +1,25 @@
 import { isServiceError, ServiceError } from '../../base/errors.ts'
 import { KiB, MiB } from '../../base/units.ts'
 import type { BlobStore } from '../blobs/blob-store.ts'
-import { ByteCache } from './byte-cache.ts'
-import { ChunkCache } from './chunk-cache.ts'
+import { ByteCache } from '../content/byte-cache.ts'
+import { ChunkCache } from '../content/chunk-cache.ts'
+import { CODEC_PLAIN, decodeChunk } from '../content/codec.ts'
+import {
+  DIGEST_BYTES,
+  digestAt,
+  digestOfManifest,
+  hexOf,
+  isZeroAt,
+  joinDigests,
+  keyAt,
+  keyOf,
+  sha256,
+} from '../content/digests.ts'
+import { chunksOf, MAX_ROOT_BYTES, PAGE_ENTRIES, parsePage, parseRoot, type Root } from '../content/manifest-format.ts'
 import type { Counters } from './counters.ts'
-import { DIGEST_BYTES, digestAt, digestOfManifest, hexOf, isZeroAt, joinDigests, keyAt, keyOf, sha256 } from './digests.ts'
 import { distrustDamaged } from './distrust.ts'
 import type { ChunkIndex, Locations } from './index/chunk-index.ts'
-import { chunksOf, MAX_ROOT_BYTES, PAGE_ENTRIES, parsePage, parseRoot, type Root } from './manifest-format.ts'
-import { CODEC_PLAIN, packKey } from './pack-format.ts'
-import { decodeChunk } from './workers/codec.ts'
+import { packKey } from './pack-format.ts'
 import { DecodeQueue, type Haste } from './workers/decode-queue.ts'
 import type { StoredChunk } from './workers/jobs.ts'
 import { PLAIN_BYTES, READ_SLOT_BYTES, type ReadSlots } from './workers/read-slots.ts'

@@ -1,4 +1,5 @@
 import type { BlockSource } from '../../disk/block/block-source.ts'
+import type { WireChunk } from '../content/encode-chunks.ts'
 
 /**
  * The store of bytes: stream → manifest + chunks, manifest → BlockSource. `docs/store-format.md` is the format.
@@ -163,19 +164,13 @@ export interface ChunkUpload {
    */
   lacks(digests: Uint8Array): Promise<Uint8Array>
   /** Verifies and stores chunks. @throws ServiceError `invalid-request` where the bytes do not match the digest */
-  put(chunks: readonly UploadedChunk[]): Promise<void>
+  put(chunks: readonly WireChunk[]): Promise<void>
   /**
    * Makes the manifest. `digests` yields, in order, one 32-byte digest for each chunk of the file, or `null` for zeros.
    * @throws ServiceError `conflict` naming the first chunk that was never sent
    */
   commit(fileBytes: number, digests: AsyncIterable<Uint8Array | null>): Promise<Ingested>
   abandon(): Promise<void>
-}
-
-export interface UploadedChunk {
-  readonly digest: Uint8Array
-  readonly codec: 'plain' | 'zstd'
-  readonly bytes: Uint8Array
 }
 
 export interface JobOptions {

@@ -1,9 +1,9 @@
 import { isServiceError } from '../../base/errors.ts'
 import type { BlobStore } from '../blobs/blob-store.ts'
-import { joinDigests, sha256 } from './digests.ts'
+import { decodeChunk } from '../content/codec.ts'
+import { joinDigests, sha256 } from '../content/digests.ts'
 import type { ChunkIndex } from './index/chunk-index.ts'
 import { HEADER_BYTES, packKey } from './pack-format.ts'
-import { decodeChunk } from './workers/codec.ts'
 
 /** A chunk, and where the index says that it lies. */
 export interface PlacedChunk {

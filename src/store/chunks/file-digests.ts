@@ -1,11 +1,11 @@
 import { MiB } from '../../base/units.ts'
+import { DIGEST_BYTES } from '../content/digests.ts'
+import { PAGE_ENTRIES } from '../content/manifest-format.ts'
 import type { OpenManifest } from './chunk-reader.ts'
 import type { IngestOptions, KnownFile, StreamDigest } from './chunk-store.ts'
 import { digestFile, digestStored } from './digest-file.ts'
-import { DIGEST_BYTES } from './digests.ts'
 import type { Engine } from './engine.ts'
 import { enterReading } from './file-source.ts'
-import { PAGE_ENTRIES } from './manifest-format.ts'
 import { pieceInSlot, StreamDigests } from './stream-digests.ts'
 import type { Piece } from './workers/jobs.ts'
 

@@ -1,11 +1,11 @@
 import { ServiceError } from '../../base/errors.ts'
 import { assertRange, type Extent } from '../../disk/block/block-source.ts'
 import { zeroBytes } from '../../disk/block/zero.ts'
+import { DIGEST_BYTES, isZeroAt, keyAt } from '../content/digests.ts'
+import { PAGE_ENTRIES } from '../content/manifest-format.ts'
 import type { OpenManifest } from './chunk-reader.ts'
 import type { StoredFile } from './chunk-store.ts'
-import { DIGEST_BYTES, isZeroAt, keyAt } from './digests.ts'
 import type { Engine } from './engine.ts'
-import { PAGE_ENTRIES } from './manifest-format.ts'
 
 /** Chunks that are fetched together; a divisor of a page's entries. */
 const RUN_CHUNKS = 16

@@ -1,6 +1,6 @@
 import { failpoint } from '../../base/failpoint.ts'
+import { hexOf } from '../content/digests.ts'
 import type { Ingested, Lease } from './chunk-store.ts'
-import { hexOf } from './digests.ts'
 import type { Engine } from './engine.ts'
 import type { ChunkIndex } from './index/chunk-index.ts'
 

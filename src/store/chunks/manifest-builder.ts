@@ -1,10 +1,10 @@
 import { ServiceError } from '../../base/errors.ts'
-import { countOf, DIGEST_BYTES, isZeroAt, sha256 } from './digests.ts'
+import { encodeChunk } from '../content/codec.ts'
+import { countOf, DIGEST_BYTES, isZeroAt, sha256 } from '../content/digests.ts'
+import { encodePage, encodeRoot, maxFileBytes, PAGE_ENTRIES, pagesOf } from '../content/manifest-format.ts'
 import type { Durability } from './durability.ts'
-import { encodePage, encodeRoot, maxFileBytes, PAGE_ENTRIES, pagesOf } from './manifest-format.ts'
 import { KIND_PAGE, KIND_ROOT } from './pack-format.ts'
 import type { PackWriter } from './pack-writer.ts'
-import { encodeChunk } from './workers/codec.ts'
 
 /** Takes a file's entries front to back and stores its pages as they fill, so that memory does not grow with the file. */
 export class ManifestBuilder {

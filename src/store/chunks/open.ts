@@ -1,6 +1,7 @@
 import { availableParallelism } from 'node:os'
 import type { BlockSource } from '../../disk/block/block-source.ts'
 import type { BlobStore } from '../blobs/blob-store.ts'
+import { digestOfManifest } from '../content/digests.ts'
 import { check } from './check.ts'
 import { ChunkReader } from './chunk-reader.ts'
 import type {
@@ -22,7 +23,6 @@ import type {
 import { collect } from './collector.ts'
 import { newCounters } from './counters.ts'
 import { digestFile } from './digest-file.ts'
-import { digestOfManifest } from './digests.ts'
 import { blockBytesOf, type Engine } from './engine.ts'
 import { openFile } from './file-source.ts'
 import type { ChunkIndex } from './index/chunk-index.ts'

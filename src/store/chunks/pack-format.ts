@@ -1,7 +1,7 @@
-import { crc32 } from 'node:zlib'
 import { ServiceError } from '../../base/errors.ts'
 import { MiB } from '../../base/units.ts'
-import { DIGEST_BYTES, sha256 } from './digests.ts'
+import { CODEC_ZSTD } from '../content/codec.ts'
+import { DIGEST_BYTES, sha256 } from '../content/digests.ts'
 
 /** Packs, byte by byte: docs/store-format.md, section "Pack". */
 export const PACK_PREFIX = 'packs/'
@@ -20,8 +20,6 @@ const VERSION = 1
 export const KIND_DATA = 0
 export const KIND_PAGE = 1
 export const KIND_ROOT = 2
-export const CODEC_PLAIN = 0
-export const CODEC_ZSTD = 1
 
 export interface PackEntry {
   readonly digest: Uint8Array
@@ -36,7 +34,6 @@ export interface PackEntry {
 
 export const packKey = (id: string): string => `${PACK_PREFIX}${id.slice(0, 2)}/${id}`
 export const packHeader = (): Uint8Array => new TextEncoder().encode(HEADER_MAGIC)
-export const crcOf = (bytes: Uint8Array): number => crc32(bytes)
 
 /** Footer and trailer of a pack whose chunks end at `footerOffset`. */
 export function encodeFooter(entries: readonly PackEntry[], footerOffset: number): Uint8Array {

@@ -1,9 +1,10 @@
 import { randomBytes } from 'node:crypto'
 import { failpoint } from '../../base/failpoint.ts'
 import type { BlobStore } from '../blobs/blob-store.ts'
-import { countOf, digestAt, joinDigests, keyAt } from './digests.ts'
+import { crcOf } from '../content/codec.ts'
+import { countOf, digestAt, joinDigests, keyAt } from '../content/digests.ts'
 import type { ChunkColumns, ChunkIndex, RefColumns } from './index/chunk-index.ts'
-import { crcOf, encodeFooter, HEADER_BYTES, PACK_BYTES, type PackEntry, packHeader, packKey } from './pack-format.ts'
+import { encodeFooter, HEADER_BYTES, PACK_BYTES, type PackEntry, packHeader, packKey } from './pack-format.ts'
 
 /** One is filled while the other is written. */
 const PACK_BUFFERS = 2

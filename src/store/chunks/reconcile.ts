@@ -1,6 +1,6 @@
 import { isServiceError } from '../../base/errors.ts'
 import type { BlobStore } from '../blobs/blob-store.ts'
-import { digestAt } from './digests.ts'
+import { digestAt } from '../content/digests.ts'
 import { distrustDamaged, type PlacedChunk } from './distrust.ts'
 import type { ChunkIndex } from './index/chunk-index.ts'
 import { ENTRY_BYTES, PACK_PREFIX, type PackEntry, packKey, parseFooter, parseTrailer, TRAILER_BYTES } from './pack-format.ts'

@@ -1,7 +1,7 @@
 import { isServiceError, ServiceError } from '../../base/errors.ts'
 import { MiB } from '../../base/units.ts'
+import { countOf, digestAt, joinDigests } from '../content/digests.ts'
 import type { JobOptions } from './chunk-store.ts'
-import { countOf, digestAt, joinDigests } from './digests.ts'
 import { endOf, readBatch } from './distrust.ts'
 import type { Engine } from './engine.ts'
 import type { ChunkColumns, PackRow } from './index/chunk-index.ts'

@@ -1,7 +1,7 @@
 import { ServiceError } from '../../base/errors.ts'
+import { digestOfManifest } from '../content/digests.ts'
 import { adoptManifest } from './adopt.ts'
 import type { ManifestSizes } from './chunk-store.ts'
-import { digestOfManifest } from './digests.ts'
 import type { Engine } from './engine.ts'
 import { storedSizes } from './finish-manifest.ts'
 

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
 import { type TestContext, test } from 'node:test'
 import { zstdCompressSync } from 'node:zlib'
-import type { UploadedChunk } from './chunk-store.ts'
+import type { WireChunk } from '../content/encode-chunks.ts'
 import { CHUNK_BYTES, openFsStore } from './kill-child.suite.ts'
 import { fileOf, freshFolder, ingestAndRelease, memoryStore, noise, readAll, these } from './random-files.suite.ts'
 
@@ -21,9 +21,9 @@ function cut(bytes: Uint8Array) {
   })
 }
 type Cut = ReturnType<typeof cut>
-const plain = (chunks: Cut): UploadedChunk[] =>
+const plain = (chunks: Cut): WireChunk[] =>
   chunks.flatMap((chunk) => (chunk ? [{ digest: chunk.digest, codec: 'plain', bytes: chunk.plain }] : []))
-const zstd = (chunks: Cut): UploadedChunk[] =>
+const zstd = (chunks: Cut): WireChunk[] =>
   chunks.flatMap((chunk) => (chunk ? [{ digest: chunk.digest, codec: 'zstd', bytes: zstdCompressSync(chunk.plain) }] : []))
 const digestsOf = (chunks: Cut) => Buffer.concat(chunks.map((chunk) => chunk?.digest ?? new Uint8Array(32)))
 async function* list(chunks: Cut) {
@@ -109,7 +109,7 @@ test('chunks that lie are refused, and nothing of them is kept', async (t) => {
   const bytes = noise(CHUNK_BYTES, 1)
   const digest = sha256(bytes)
   const bomb = zstdCompressSync(Buffer.alloc(64 * 1024 * 1024))
-  const lies: UploadedChunk[] = [
+  const lies: WireChunk[] = [
     { digest, codec: 'plain', bytes: noise(CHUNK_BYTES, 2) },
     { digest, codec: 'zstd', bytes },
     { digest: sha256(Buffer.alloc(64 * 1024 * 1024)), codec: 'zstd', bytes: bomb.subarray(0, CHUNK_BYTES) },

@@ -2,15 +2,16 @@ import { randomUUID } from 'node:crypto'
 import { ServiceError } from '../../base/errors.ts'
 import { failpoint } from '../../base/failpoint.ts'
 import { isZero } from '../../disk/block/zero.ts'
-import type { ChunkUpload, Ingested, UploadedChunk } from './chunk-store.ts'
-import { countOf, DIGEST_BYTES, digestAt, hexOf, isZeroAt, joinDigests, sha256 } from './digests.ts'
+import { CODEC_PLAIN, CODEC_ZSTD } from '../content/codec.ts'
+import { countOf, DIGEST_BYTES, digestAt, hexOf, isZeroAt, joinDigests, sha256 } from '../content/digests.ts'
+import type { WireChunk } from '../content/encode-chunks.ts'
+import { chunksOf, maxFileBytes } from '../content/manifest-format.ts'
+import type { ChunkUpload, Ingested } from './chunk-store.ts'
 import { Durability } from './durability.ts'
 import type { Engine } from './engine.ts'
 import { finishManifest } from './finish-manifest.ts'
 import { placeSlot } from './ingest.ts'
 import { ManifestBuilder } from './manifest-builder.ts'
-import { chunksOf, maxFileBytes } from './manifest-format.ts'
-import { CODEC_PLAIN, CODEC_ZSTD } from './pack-format.ts'
 import { SLOT_BYTES } from './workers/slot-pool.ts'
 
 /** Digests that one question to the index carries. */
@@ -63,7 +64,7 @@ class UploadSession implements ChunkUpload {
     return lacking
   }
 
-  async put(chunks: readonly UploadedChunk[]): Promise<void> {
+  async put(chunks: readonly WireChunk[]): Promise<void> {
     const { chunkBytes } = this.#engine
     const maxBytes = chunkBytes + chunkBytes / 256 + 64 // what zstd makes at most of a chunk that does not compress
     for (const [index, { digest, bytes }] of chunks.entries())
@@ -121,7 +122,7 @@ class UploadSession implements ChunkUpload {
     return this.#engine.index.abandon(this.#hold)
   }
 
-  async #putSlot(chunks: readonly UploadedChunk[], first: number): Promise<void> {
+  async #putSlot(chunks: readonly WireChunk[], first: number): Promise<void> {
     this.#engine.lastMovedMs = performance.now()
     const { chunkBytes, slots, workers } = this.#engine
     const slot = await slots.acquire()

@@ -1,5 +1,5 @@
+import { countOf, digestAt, digestOfManifest, isZeroAt, joinDigests } from '../content/digests.ts'
 import type { ChunkReader, OpenManifest } from './chunk-reader.ts'
-import { countOf, digestAt, digestOfManifest, isZeroAt, joinDigests } from './digests.ts'
 
 /** A root or a page with what it refers to. */
 export interface ManifestPart {

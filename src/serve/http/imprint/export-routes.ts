@@ -1,10 +1,13 @@
 import { type Static, Type } from '@sinclair/typebox'
+import { ServiceError } from '../../../base/errors.ts'
 import {
   createExport,
   type DiskExport,
   EXPORT_SECONDS,
+  type ExportWish,
   endExport,
   listExports,
+  MAX_SCRATCH_BYTES,
   renewExport,
   showExport,
 } from '../../../images/leases/exports.ts'
@@ -19,13 +22,31 @@ const seconds = Type.Integer({
   default: EXPORT_SECONDS.default,
   description: 'from now until it ends by itself; an hour where nothing is said',
 })
-const NewExport = Type.Object({ image: imageId, seconds: Type.Optional(seconds) }, { additionalProperties: false })
+const NewExport = Type.Object(
+  {
+    image: Type.Optional(imageId),
+    writable: Type.Optional(
+      Type.Boolean({ default: false, description: 'what is written is kept beside the image until the export ends' }),
+    ),
+    size: Type.Optional(
+      Type.Integer({
+        minimum: 512,
+        maximum: MAX_SCRATCH_BYTES,
+        multipleOf: 512,
+        description: 'of a blank writable disk, in place of an image, in bytes',
+      }),
+    ),
+    seconds: Type.Optional(seconds),
+  },
+  { additionalProperties: false },
+)
 const Renewal = Type.Object({ seconds: Type.Optional(seconds) }, { additionalProperties: false })
 
 const exportFields = {
   id: Type.String({ description: 'names the export, and opens nothing' }),
-  image: Type.Object({ id: imageId, name: Type.Union([Type.String(), Type.Null()]) }),
+  image: Type.Union([Type.Object({ id: imageId, name: Type.Union([Type.String(), Type.Null()]) }), Type.Null()]),
   diskBytes: Type.Integer({ minimum: 0, description: 'of the disk, not of the file that holds it' }),
+  writable: Type.Boolean(),
   projectId: Type.Union([Type.String(), Type.Null()]),
   createdAt: Type.String({ description: 'ISO 8601' }),
   expiresAt: Type.String({ description: 'ISO 8601' }),
@@ -49,15 +70,15 @@ export const exportRoutes = ({ leases, nbd }: ImprintServices): readonly Route[]
   route({
     method: 'POST',
     path: '/exports',
-    summary: 'Serve the disk of an image over NBD',
+    summary: 'Serve the disk of an image, or a blank one, over NBD',
     description:
-      'Read-only, for any number of connections, until it is ended or expires. What becomes of the image meanwhile changes nothing, its deletion included.',
-    who: 'who may download the image',
+      'For any number of connections, until it is ended or expires; then what was written goes. What becomes of the image meanwhile changes nothing, its deletion included.',
+    who: 'who may download the image; members of a project, a blank disk',
     body: NewExport,
     reply: { status: 201, body: CreatedExport, description: 'where it is served' },
-    errors: ['unauthenticated', 'denied', 'not-found', 'conflict', 'unsupported', 'over-quota', 'invalid-request'],
+    errors: ['unauthenticated', 'denied', 'not-found', 'conflict', 'unsupported', 'too-large', 'over-quota', 'invalid-request'],
     async handle({ caller, body, request }): Promise<Static<typeof CreatedExport>> {
-      const { name, ...made } = await createExport(leases, caller, body.image, body.seconds)
+      const { name, ...made } = await createExport(leases, caller, wishFrom(body))
       return { ...exportBody(made), uris: exportUris(nbd, name, request.hostname) }
     },
   }),
@@ -105,10 +126,26 @@ export const exportRoutes = ({ leases, nbd }: ImprintServices): readonly Route[]
   }),
 ]
 
-const exportBody = ({ id, image, diskBytes, projectId, createdAt, expiresAt }: DiskExport): Static<typeof Export> => ({
+/** @throws ServiceError `invalid-request` */
+function wishFrom({ image, size, writable = false, seconds }: Static<typeof NewExport>): ExportWish {
+  if (image !== undefined && size === undefined) return { imageId: image, isWritable: writable, seconds }
+  if (image === undefined && size !== undefined) return { blankBytes: size, seconds }
+  throw new ServiceError('invalid-request', 'body: give the id of an image, or the size of a blank disk')
+}
+
+const exportBody = ({
   id,
   image,
   diskBytes,
+  isWritable,
+  projectId,
+  createdAt,
+  expiresAt,
+}: DiskExport): Static<typeof Export> => ({
+  id,
+  image,
+  diskBytes,
+  writable: isWritable,
   projectId,
   createdAt: new Date(createdAt).toISOString(),
   expiresAt: new Date(expiresAt).toISOString(),

@@ -5,10 +5,10 @@ import { readFileSync } from 'node:fs'
 import { request } from 'node:http'
 import { connect } from 'node:net'
 import { after, before, test } from 'node:test'
-import { encodeChunks, encodeLayout } from '../../../cli/client/chunk-wire.ts'
 import { HttpClient } from '../../../cli/client/http-client.ts'
 import { IdentityClient } from '../../../cli/client/identity-client.ts'
 import { ADMIN_PASSWORD, type RealService, startService } from '../../../cli/real-service.suite.ts'
+import { encodeChunks, encodeLayout } from '../../../store/content/encode-chunks.ts'
 
 const CHUNK = 65_536
 const PASSWORD = 'a long enough password'

@@ -1,6 +1,6 @@
 import { fastestSha256, type Sha256 } from '../../../base/sha256-lanes.ts'
 import { isZero } from '../../../disk/block/zero.ts'
-import { DIGEST_BYTES } from '../digests.ts'
+import { DIGEST_BYTES } from '../../content/digests.ts'
 
 let sha256: Sha256 | undefined // one for each thread, chosen by trying on its first use
 

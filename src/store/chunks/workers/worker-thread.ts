@@ -2,8 +2,7 @@
 import { createHash, type Hash } from 'node:crypto'
 import { parentPort, workerData } from 'node:worker_threads'
 import { KiB } from '../../../base/units.ts'
-import { CODEC_PLAIN, crcOf } from '../pack-format.ts'
-import { decodeChunk, encodeChunk } from './codec.ts'
+import { CODEC_PLAIN, crcOf, decodeChunk, encodeChunk } from '../../content/codec.ts'
 import { digestsOf, hashChunks } from './hash-chunks.ts'
 import type {
   CompressJob,

@@ -1,7 +1,7 @@
 import { randomInt } from 'node:crypto'
 import { DatabaseSync, type SQLInputValue, type StatementSync } from 'node:sqlite'
 import { ServiceError } from '../../../../base/errors.ts'
-import { countOf, DIGEST_BYTES, digestAt, joinDigests } from '../../digests.ts'
+import { countOf, DIGEST_BYTES, digestAt, joinDigests } from '../../../content/digests.ts'
 import type { ChunkColumns, CompletedManifest, IndexTotals, Locations, ManifestRow, PackRow, RefColumns } from '../chunk-index.ts'
 import { migrations } from './migrations.ts'
 

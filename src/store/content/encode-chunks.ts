@@ -1,20 +1,21 @@
-/** What the client sends in binary: docs/api-v1.md, "Binary bodies". The other side stands in serve/http/imprint/. */
+import { DIGEST_BYTES } from './digests.ts'
 
-export interface OutgoingChunk {
+/** Makes the binary bodies of docs/api-v1.md; decode-chunks.ts reads them. */
+
+export interface WireChunk {
   /** 32 bytes, SHA-256 of the chunk. */
   readonly digest: Uint8Array
   readonly codec: 'plain' | 'zstd'
   readonly bytes: Uint8Array
 }
 
-export const DIGEST_BYTES = 32
-const FRAME_HEAD_BYTES = DIGEST_BYTES + 5
-const RUN_HEAD_BYTES = 5
+export const FRAME_HEAD_BYTES = DIGEST_BYTES + 5
+export const RUN_HEAD_BYTES = 5
 /** Digests in one run of a layout: bounds the buffer that a run needs. */
 const MAX_RUN = 4096
 
 /** Frames: digest (32), codec (1: 0 plain, 1 zstd), length (u32 big-endian), bytes. */
-export function encodeChunks(chunks: readonly OutgoingChunk[]): Uint8Array<ArrayBuffer> {
+export function encodeChunks(chunks: readonly WireChunk[]): Uint8Array<ArrayBuffer> {
   const total = chunks.reduce((bytes, chunk) => bytes + FRAME_HEAD_BYTES + chunk.bytes.length, 0)
   const frames = Buffer.alloc(total)
   let at = 0

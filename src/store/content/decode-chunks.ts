@@ -1,11 +1,9 @@
-import { ServiceError } from '../../../base/errors.ts'
-import type { UploadedChunk } from '../../../store/chunks/chunk-store.ts'
+import { ServiceError } from '../../base/errors.ts'
+import { DIGEST_BYTES } from './digests.ts'
+import { FRAME_HEAD_BYTES, RUN_HEAD_BYTES, type WireChunk } from './encode-chunks.ts'
 
-/** Reads the binary bodies of docs/api-v1.md as they arrive; holds one frame or one run at a time. */
+/** Reads the binary bodies of docs/api-v1.md as they arrive; holds one frame or one run at a time. encode-chunks.ts makes them. */
 
-const DIGEST_BYTES = 32
-const FRAME_HEAD_BYTES = DIGEST_BYTES + 5
-const RUN_HEAD_BYTES = 5
 /** Digests are handed on in pieces of this many, however long their run is. */
 const PIECE_DIGESTS = 1024
 
@@ -18,7 +16,7 @@ export async function* decodeFrames(
   body: AsyncIterable<Uint8Array>,
   chunkBytes: number,
   maxBytes: number,
-): AsyncIterable<UploadedChunk> {
+): AsyncIterable<WireChunk> {
   const reader = new ByteReader(body, maxBytes)
   try {
     yield* framesOf(reader, chunkBytes)
@@ -27,7 +25,7 @@ export async function* decodeFrames(
   }
 }
 
-async function* framesOf(reader: ByteReader, chunkBytes: number): AsyncIterable<UploadedChunk> {
+async function* framesOf(reader: ByteReader, chunkBytes: number): AsyncIterable<WireChunk> {
   for (let frame = 0; ; frame += 1) {
     const head = await reader.takeOrEnd(FRAME_HEAD_BYTES, `frame ${frame}`)
     if (!head) return

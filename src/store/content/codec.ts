@@ -1,6 +1,9 @@
-import { constants, zstdCompressSync, zstdDecompressSync } from 'node:zlib'
-import { CODEC_PLAIN, CODEC_ZSTD } from '../pack-format.ts'
+import { constants, crc32, zstdCompressSync, zstdDecompressSync } from 'node:zlib'
 import { looksRandom } from './random-bytes.ts'
+
+/** How a chunk is stored: numbers of docs/store-format.md. */
+export const CODEC_PLAIN = 0
+export const CODEC_ZSTD = 1
 
 /** docs/decisions/chunk-size.md */
 const PARAMETERS = { [constants.ZSTD_c_compressionLevel]: 3, [constants.ZSTD_c_minMatch]: 4 }
@@ -35,3 +38,6 @@ export function decodeChunk(stored: Uint8Array, codec: number, maxBytes: number)
     return undefined // damaged or hostile; the caller says which chunk it was
   }
 }
+
+/** Of stored bytes. */
+export const crcOf = (bytes: Uint8Array): number => crc32(bytes)

@@ -1,10 +1,9 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { isServiceError } from '../../../base/errors.ts'
-import { encodeChunks, encodeLayout } from '../../../cli/client/chunk-wire.ts'
-import type { UploadedChunk } from '../../../store/chunks/chunk-store.ts'
-import { decodeFrames, decodeLayout } from './chunk-wire.ts'
+import { isServiceError } from '../../base/errors.ts'
+import { decodeFrames, decodeLayout } from './decode-chunks.ts'
+import { encodeChunks, encodeLayout, type WireChunk } from './encode-chunks.ts'
 
 /** `bytes` as a network would bring them. */
 async function* inPieces(bytes: Uint8Array, piece: number): AsyncIterable<Uint8Array> {
@@ -25,7 +24,7 @@ test('frames come out as they went in, however the network cuts them', () =>
   fc.assert(
     fc.asyncProperty(fc.array(chunk, { maxLength: 20 }), piece, async (chunks, size) => {
       const decoded = await Array.fromAsync(decodeFrames(inPieces(encodeChunks(chunks), size), 100, 1e6))
-      const plain = (one: UploadedChunk) => ({ ...one, digest: [...one.digest], bytes: [...one.bytes] })
+      const plain = (one: WireChunk) => ({ ...one, digest: [...one.digest], bytes: [...one.bytes] })
       assert.deepEqual(decoded.map(plain), chunks.map(plain))
     }),
   ))
