@@ -13,7 +13,7 @@ import { assertMetadata } from './metadata.ts'
 import { authorizeService } from './policy.ts'
 import type { BootImage, InstancePorts } from './ports.ts'
 import { countWithinQuota, quotaOf } from './quotas.ts'
-import type { FlavorOfInstance, FlavorRecord, InstanceRecord } from './records.ts'
+import type { DiskConfig, FlavorOfInstance, FlavorRecord, InstanceRecord } from './records.ts'
 import { forwardedPorts, instances, keypairs, userData } from './store.ts'
 import { assertTags } from './tags.ts'
 
@@ -29,6 +29,9 @@ export interface NewInstances {
   readonly tags: readonly string[]
   readonly network: 'auto' | 'none'
   readonly configDrive: boolean
+  readonly accessIPv4: string
+  readonly accessIPv6: string
+  readonly diskConfig: DiskConfig
   /** As many as the quota has room for, from `least` to `most`. */
   readonly least: number
   readonly most: number
@@ -142,6 +145,9 @@ async function draftOf(ports: InstancePorts, caller: Caller, wanted: NewInstance
     rootBytes: rootBytesOf(image, flavor),
     hardware,
     configDrive: wanted.configDrive,
+    accessIPv4: wanted.accessIPv4,
+    accessIPv6: wanted.accessIPv6,
+    diskConfig: wanted.diskConfig,
     launchedAt: null,
   } as const satisfies Partial<InstanceRecord>
   return { flavor, image, draft }

@@ -49,7 +49,7 @@ export class MemoryImages implements ImageDisks {
     this.lent.delete(leaseId)
   }
 
-  async *leases(holderKind: string): AsyncGenerator<HeldLease> {
+  async *held(holderKind: string): AsyncGenerator<HeldLease> {
     for (const lease of [...this.lent.values()]) if (lease.holder.startsWith(`${holderKind} `)) yield lease
   }
 }
@@ -77,6 +77,7 @@ export async function instanceWorld(options: WorldOptions = {}) {
       images: between.images ?? images,
       limits: { of: async (_, name) => options.quota?.[name as QuotaName] ?? -1 },
       hostPorts: { isFree: async ({ hostPort }) => !listening.has(hostPort) },
+      diskSpace: async () => ({ totalBytes: 100 * GiB, freeBytes: 60 * GiB }),
       settings: { hostName: 'host', stopGraceMs: 50, ...options.settings },
       onProblem: (error) => problems.push(error),
     })
@@ -127,6 +128,9 @@ export const plainInstance: Omit<NewInstances, 'imageId'> = {
   tags: [],
   network: 'auto',
   configDrive: false,
+  accessIPv4: '',
+  accessIPv6: '',
+  diskConfig: 'MANUAL',
   least: 1,
   most: 1,
 }

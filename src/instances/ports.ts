@@ -10,6 +10,8 @@ export interface InstancePorts {
   readonly images: ImageDisks
   readonly limits: Limits
   readonly hostPorts: HostPorts
+  /** Where the machines' files are. */
+  readonly diskSpace: DiskSpace
   readonly tasks: InstanceTasks
   readonly settings: InstanceSettings
   /** Told of what happens behind the requests and concerns an administrator. */
@@ -40,6 +42,8 @@ export interface Limits {
   of(projectId: string, name: string): Promise<number | undefined>
 }
 
+export type DiskSpace = () => Promise<{ readonly totalBytes: number; readonly freeBytes: number }>
+
 export interface HostPorts {
   /** Whether nothing on this machine listens there now. */
   isFree(place: Pick<PortForward, 'protocol' | 'hostAddress' | 'hostPort'>): Promise<boolean>
@@ -63,7 +67,7 @@ export interface ImageDisks {
   /** Ends it. Releasing twice succeeds. */
   release(leaseId: string): Promise<void>
   /** Every lease whose holder's first word is `holderKind`. */
-  leases(holderKind: string): AsyncIterable<HeldLease>
+  held(holderKind: string): AsyncIterable<HeldLease>
 }
 
 export interface BootImage {

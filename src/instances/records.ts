@@ -74,6 +74,11 @@ export interface InstanceRecord {
   /** Null: none was asked for. */
   readonly network: InstanceNetwork | null
   readonly configDrive: boolean
+  /** What its users note of addresses elsewhere; ''. */
+  readonly accessIPv4: string
+  readonly accessIPv6: string
+  /** Noted only: what resizes partitions is in the guest. */
+  readonly diskConfig: DiskConfig
   /** `r-…`: all that were made by one request. */
   readonly reservationId: string
   readonly launchIndex: number
@@ -82,6 +87,8 @@ export interface InstanceRecord {
   /** Null: it never ran. */
   readonly launchedAt: number | null
 }
+
+export type DiskConfig = 'AUTO' | 'MANUAL'
 
 export interface InstanceLock {
   /** What an administrator locked its owner cannot unlock. */

@@ -55,7 +55,7 @@ const callerFor = ({ projectId, userId }: InstanceRecord): Caller => ({ ...servi
 /** Lent to a launch that was killed before it could note that, or to an instance of which nothing is left. */
 async function releaseLostLeases({ images }: InstancePorts, known: readonly InstanceRecord[], machines: Machines): Promise<void> {
   const byHolder = new Map(known.map((instance) => [holderOf(instance.id), instance]))
-  for await (const { leaseId, holder } of images.leases(HOLDER_KIND)) {
+  for await (const { leaseId, holder } of images.held(HOLDER_KIND)) {
     const instance = byHolder.get(holder)
     const inUse = instance ? instance.leaseId === leaseId : machines.has(holder.slice(HOLDER_KIND.length + 1))
     if (!inUse) await images.release(leaseId)

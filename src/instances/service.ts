@@ -3,7 +3,7 @@ import type { Catalog } from '../store/catalog/catalog.ts'
 import { loadStandardFlavors } from './flavors/standard.ts'
 import type { Hypervisor } from './hypervisor/hypervisor.ts'
 import { hostPorts } from './launch/host-ports.ts'
-import type { HostPorts, ImageDisks, InstancePorts, InstanceSettings, Limits } from './ports.ts'
+import type { DiskSpace, HostPorts, ImageDisks, InstancePorts, InstanceSettings, Limits } from './ports.ts'
 import { watchPower } from './power/settle.ts'
 import { recoverInstances } from './recover.ts'
 import { InstanceTasks } from './tasks.ts'
@@ -17,6 +17,7 @@ export interface InstanceServiceOptions {
   /** Machines that are made at once. */
   readonly concurrentLaunches?: number
   readonly hostPorts?: HostPorts
+  readonly diskSpace: DiskSpace
   readonly onProblem: (error: unknown) => void
   readonly now?: () => number
 }
@@ -46,6 +47,7 @@ export async function openInstances(options: InstanceServiceOptions): Promise<In
     images,
     limits,
     hostPorts: options.hostPorts ?? hostPorts,
+    diskSpace: options.diskSpace,
     tasks,
     settings: { hostName: hostname(), ...defaultInstanceSettings, ...options.settings },
     onProblem,

@@ -3,19 +3,12 @@ import { changeInstanceAs } from './change-instance.ts'
 import type { InstancePorts } from './ports.ts'
 import type { InstanceRecord } from './records.ts'
 
-export interface InstanceUpdate {
-  readonly name?: string
-  readonly description?: string | null
-}
+export type InstanceUpdate = Partial<Pick<InstanceRecord, 'name' | 'description' | 'accessIPv4' | 'accessIPv6' | 'diskConfig'>>
 
 /** What people call it; the guest keeps the name that it was told. @throws ServiceError `not-found`, `denied` */
 export const updateInstance = (
   ports: Pick<InstancePorts, 'catalog' | 'now'>,
   caller: Caller,
   id: string,
-  { name, description }: InstanceUpdate,
-): Promise<InstanceRecord> =>
-  changeInstanceAs(ports, caller, id, 'update', () => ({
-    ...(name === undefined ? {} : { name }),
-    ...(description === undefined ? {} : { description }),
-  }))
+  changes: InstanceUpdate,
+): Promise<InstanceRecord> => changeInstanceAs(ports, caller, id, 'update', () => changes)

@@ -11,6 +11,8 @@ export interface Api {
   readonly name: string
   /** `/image`, without a slash at the end. */
   readonly prefix: string
+  /** Where the clients of this API know another status for a code than the table's. */
+  readonly statuses?: Partial<Readonly<Record<ErrorCode, number>>>
   register(app: FastifyInstance): void | Promise<void>
   renderError(error: ServiceError, status: number, request: FastifyRequest): RenderedError
 }
@@ -36,7 +38,7 @@ export function callerOf(request: FastifyRequest): AuthenticatedCaller {
   return request.caller
 }
 
-/** The only place where an error meets a status. */
+/** The only place where an error meets a status, but for `statuses` of an API. */
 export const statusOf = {
   'invalid-request': 400,
   'invalid-image': 400,

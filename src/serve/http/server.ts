@@ -96,7 +96,7 @@ export function createServer(options: ServerOptions): FastifyInstance {
           request.caller = await authenticator.authenticate(token, request.id)
         })
         scope.setErrorHandler((error: FastifyError, request, reply) =>
-          answerError(api, toServiceError(error, log, request), request, reply),
+          answerError(api, toServiceError(error, log, request, api), request, reply),
         )
         scope.setNotFoundHandler((request, reply) =>
           answerError(
@@ -173,8 +173,8 @@ interface Failure {
 }
 
 /** What was thrown on purpose keeps its code; what Fastify refuses gets ours; anything else is a bug: the log gets all, the client nothing. */
-function toServiceError(thrown: FastifyError, log: Logger, request: FastifyRequest): Failure {
-  if (isServiceError(thrown)) return { error: thrown, status: statusOf[thrown.code] }
+function toServiceError(thrown: FastifyError, log: Logger, request: FastifyRequest, { statuses }: Api): Failure {
+  if (isServiceError(thrown)) return { error: thrown, status: statuses?.[thrown.code] ?? statusOf[thrown.code] }
   const status = thrown.statusCode ?? 500
   if (status === 413)
     return {

@@ -1,0 +1,176 @@
+import { isIPv4, isIPv6 } from 'node:net'
+import { type Static, Type } from '@sinclair/typebox'
+import { ServiceError } from '../../../base/errors.ts'
+import type { NewInstances } from '../../../instances/create-instances.ts'
+import { bodyOf } from './json-body.ts'
+import { isYes } from './paging.ts'
+import type { Call } from './route.ts'
+import { count, description, metadata, name, strict, yesOrNo } from './schemas.ts'
+import { ZONE } from './server-json.ts'
+
+/** `POST /servers`: what Nova's schema takes. What this service cannot do is refused below, in words of its own. */
+
+const anyList = Type.Array(Type.Object({}), { maxItems: 64 })
+const text = Type.String({ maxLength: 255 })
+const tags = Type.Array(Type.String({ minLength: 1, maxLength: 60, pattern: '^[^,/]*$' }), { maxItems: 50 })
+
+const server = Type.Object(
+  {
+    name,
+    imageRef: Type.Optional(text),
+    flavorRef: Type.Union([Type.String({ minLength: 1, maxLength: 1024 }), Type.Integer({ minimum: 0 })]),
+    adminPass: Type.Optional(Type.String()),
+    metadata: Type.Optional(metadata),
+    networks: Type.Optional(Type.Union([anyList, Type.Literal('none'), Type.Literal('auto')])),
+    'OS-DCF:diskConfig': Type.Optional(Type.Union([Type.Literal('AUTO'), Type.Literal('MANUAL')])),
+    accessIPv4: Type.Optional(text),
+    accessIPv6: Type.Optional(text),
+    personality: Type.Optional(anyList),
+    availability_zone: Type.Optional(Type.Union([text, Type.Null()])),
+    block_device_mapping: Type.Optional(anyList),
+    block_device_mapping_v2: Type.Optional(anyList),
+    config_drive: Type.Optional(Type.Union([yesOrNo, Type.Null()])),
+    key_name: Type.Optional(Type.Union([Type.String({ minLength: 1, maxLength: 255 }), Type.Null()])),
+    min_count: Type.Optional(count(1, 1000)),
+    max_count: Type.Optional(count(1, 1000)),
+    return_reservation_id: Type.Optional(yesOrNo),
+    security_groups: Type.Optional(Type.Array(Type.Object({ name: Type.Optional(text) }, strict), { maxItems: 64 })),
+    user_data: Type.Optional(Type.Union([Type.String(), Type.Null()])),
+    description: Type.Optional(description),
+    tags: Type.Optional(tags),
+    trusted_image_certificates: Type.Optional(Type.Union([Type.Array(text, { maxItems: 50 }), Type.Null()])),
+    host: Type.Optional(text),
+    hypervisor_hostname: Type.Optional(text),
+  },
+  strict,
+)
+const hints = Type.Optional(Type.Object({}))
+const parse = bodyOf(Type.Object({ server, 'os:scheduler_hints': hints, 'OS-SCH-HNT:scheduler_hints': hints }, strict))
+type Wanted = Static<typeof server>
+
+/** The first version that has a field. */
+const since: Partial<Readonly<Record<keyof Wanted, number>>> = {
+  description: 19,
+  tags: 52,
+  trusted_image_certificates: 63,
+  host: 74,
+  hypervisor_hostname: 74,
+}
+/** The first version that has it no more. */
+const until: Partial<Readonly<Record<keyof Wanted, number>>> = { personality: 57 }
+const NETWORKS_REQUIRED = 37
+
+/** @throws ServiceError `invalid-request` */
+function parseFor(minor: number, body: unknown): Wanted {
+  const { server } = parse(body)
+  for (const field of Object.keys(server) as (keyof Wanted)[]) {
+    if (minor < (since[field] ?? 0) || minor >= (until[field] ?? Number.POSITIVE_INFINITY)) {
+      refuse(`Invalid input for field/attribute server. Additional properties are not allowed ('${field}' was unexpected)`)
+    }
+  }
+  if (minor >= NETWORKS_REQUIRED && server.networks === undefined) {
+    refuse("Invalid input for field/attribute server. 'networks' is a required property")
+  }
+  return server
+}
+
+export interface NewServer {
+  readonly wanted: NewInstances
+  readonly returnsReservation: boolean
+}
+
+/** @throws ServiceError `invalid-request` */
+export function newServerFrom(call: Call): NewServer {
+  const server = parseFor(call.minor, call.body)
+  refuseWhatIsNot(call, server)
+  const least = whole(server.min_count, 1)
+  return {
+    wanted: {
+      name: server.name,
+      description: server.description ?? null,
+      flavorId: lastPart(String(server.flavorRef)),
+      imageId: imageFrom(server),
+      keyName: server.key_name ?? null,
+      userData: server.user_data ?? null,
+      metadata: server.metadata ?? {},
+      tags: server.tags ?? [],
+      network: networkFrom(server.networks),
+      configDrive: isYes(String(server.config_drive ?? false)),
+      accessIPv4: addressFrom(server.accessIPv4 ?? '', 'accessIPv4'),
+      accessIPv6: addressFrom(server.accessIPv6 ?? '', 'accessIPv6'),
+      diskConfig: server['OS-DCF:diskConfig'] ?? 'MANUAL',
+      least,
+      most: whole(server.max_count, least),
+    },
+    returnsReservation: isYes(String(server.return_reservation_id ?? false)),
+  }
+}
+
+/** Each of these would change what the user gets; none is left out in silence. */
+function refuseWhatIsNot({ ports, caller }: Call, server: Wanted): void {
+  if (server.adminPass !== undefined) {
+    refuse('adminPass: no password is set here; give key_name, or user_data that sets one')
+  }
+  if ((server.personality as readonly unknown[] | undefined)?.length)
+    refuse('personality: files are not injected here; give user_data')
+  if (server.block_device_mapping?.length) refuse('block_device_mapping: there are no volumes here; give imageRef')
+  if (server.trusted_image_certificates?.length) refuse('trusted_image_certificates: signatures of images are not checked here')
+  for (const { name = 'default' } of server.security_groups ?? []) {
+    if (name !== 'default') refuse(`Security group ${name} not found: there is none but "default"`)
+  }
+  const zone = server.availability_zone ?? ZONE
+  const host = ports.settings.hostName
+  if (zone.split(':', 1)[0] !== ZONE) refuse(`The requested availability zone is not available: there is none but "${ZONE}"`)
+  const hosts = [zone.split(':')[1], server.host, server.hypervisor_hostname].filter((wanted) => wanted)
+  if (hosts.length > 0 && !caller.isAdmin) throw new ServiceError('denied', 'only administrators choose the host of an instance')
+  if (hosts.some((wanted) => wanted !== host)) refuse(`Compute host could not be found: there is none but "${host}"`)
+}
+
+interface BlockDevice {
+  readonly uuid?: unknown
+  readonly boot_index?: unknown
+  readonly source_type?: unknown
+  readonly destination_type?: unknown
+}
+
+/** An image by its id, or as the one local disk: the form in which some clients name the same. */
+function imageFrom({ imageRef = '', block_device_mapping_v2: devices = [] }: Wanted): string {
+  const [device, ...others] = devices as readonly BlockDevice[]
+  if (!device && imageRef !== '') return lastPart(imageRef)
+  const isImage = device?.source_type === 'image' && device.destination_type === 'local' && Number(device.boot_index) === 0
+  if (!device) return refuse('Invalid imageRef provided.')
+  if (
+    !isImage ||
+    others.length > 0 ||
+    typeof device.uuid !== 'string' ||
+    (imageRef !== '' && lastPart(imageRef) !== device.uuid)
+  ) {
+    return refuse('block_device_mapping_v2: there are no volumes here; an instance has one disk, from the image in imageRef')
+  }
+  return device.uuid
+}
+
+function networkFrom(networks: Wanted['networks'] | undefined): 'auto' | 'none' {
+  if (networks === 'none' || networks === 'auto') return networks
+  if (!networks || networks.length === 0) return 'auto'
+  return refuse('networks: there is no network service here; ask for "auto", a network of the instance\'s own, or "none"')
+}
+
+export function addressFrom(address: string, field: 'accessIPv4' | 'accessIPv6'): string {
+  if (address === '' || (field === 'accessIPv4' ? isIPv4(address) : isIPv6(address))) return address
+  return refuse(`Invalid input for field/attribute ${field}. Value: ${address.slice(0, 80)}. It is not an address of that kind`)
+}
+
+function whole(value: number | string | undefined, byDefault: number): number {
+  const number = Number(value ?? byDefault)
+  return number >= 1
+    ? number
+    : refuse(`Invalid input for field/attribute min_count. Value: ${number}. ${number} is less than the minimum of 1`)
+}
+
+/** References may be addresses: the id stands last. */
+const lastPart = (reference: string): string => reference.split('/').at(-1) ?? ''
+
+function refuse(problem: string): never {
+  throw new ServiceError('invalid-request', problem)
+}

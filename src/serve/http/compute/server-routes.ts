@@ -1,0 +1,90 @@
+import { type Static, Type } from '@sinclair/typebox'
+import { createInstances } from '../../../instances/create-instances.ts'
+import { deleteInstance } from '../../../instances/delete-instance.ts'
+import { showInstance } from '../../../instances/find-instance.ts'
+import { listInstances } from '../../../instances/list/list-instances.ts'
+import type { InstanceRecord } from '../../../instances/records.ts'
+import { type InstanceUpdate, updateInstance } from '../../../instances/update-instance.ts'
+import { bodyOf } from './json-body.ts'
+import { addressFrom, newServerFrom } from './new-server.ts'
+import { nextLink } from './paging.ts'
+import { type Call, noContent, ok, part, type Route } from './route.ts'
+import { description, name, strict } from './schemas.ts'
+import { serverJson, serverLinks, serverSummary } from './server-json.ts'
+import { serverQueryFrom } from './server-query.ts'
+
+const update = {
+  name: Type.Optional(name),
+  'OS-DCF:diskConfig': Type.Optional(Type.Union([Type.Literal('AUTO'), Type.Literal('MANUAL')])),
+  accessIPv4: Type.Optional(Type.String({ maxLength: 255 })),
+  accessIPv6: Type.Optional(Type.String({ maxLength: 255 })),
+}
+const update19 = { ...update, description: Type.Optional(description) }
+const updateBody = bodyOf(Type.Object({ server: Type.Object(update, strict) }, strict))
+const updateBody19 = bodyOf(Type.Object({ server: Type.Object(update19, strict) }, strict))
+type Update = Static<ReturnType<typeof Type.Object<typeof update19>>>
+
+export const serverRoutes: readonly Route[] = [
+  { method: 'GET', path: '/servers', handle: (call) => list(call, '/servers', serverSummary) },
+  { method: 'GET', path: '/servers/detail', handle: (call) => list(call, '/servers/detail', serverJson) },
+  { method: 'POST', path: '/servers', handle: create },
+  { method: 'GET', path: '/servers/:id', handle: async (call) => shown(call, await find(call)) },
+  {
+    method: 'PUT',
+    path: '/servers/:id',
+    async handle(call) {
+      const { server } = (call.minor >= 19 ? updateBody19 : updateBody)(call.body)
+      return shown(call, await updateInstance(call.ports, call.caller, part(call, 'id'), changesFrom(server)))
+    },
+  },
+  {
+    method: 'DELETE',
+    path: '/servers/:id',
+    async handle(call) {
+      await deleteInstance(call.ports, call.caller, part(call, 'id'))
+      return noContent
+    },
+  },
+]
+
+const find = (call: Call): Promise<InstanceRecord> => showInstance(call.ports, call.caller, part(call, 'id'))
+
+/** Groups of servers are shown with one server only. */
+const shown = (call: Call, instance: InstanceRecord) =>
+  ok({ server: { ...serverJson(call, instance), ...(call.minor >= 71 ? { server_groups: [] } : {}) } })
+
+async function list(call: Call, path: string, show: (call: Call, instance: InstanceRecord) => object) {
+  const { instances, isCut } = await listInstances(call.ports, call.caller, serverQueryFrom(call))
+  const last = isCut ? instances.at(-1) : undefined
+  return ok({
+    servers: instances.map((instance) => show(call, instance)),
+    ...(last ? { servers_links: [nextLink(call.base + path, call.query, last.id)] } : {}),
+  })
+}
+
+async function create(call: Call) {
+  const { wanted, returnsReservation } = newServerFrom(call)
+  const [first] = await createInstances(call.ports, call.caller, wanted)
+  if (!first) throw new Error('a request makes one instance at least')
+  if (returnsReservation) return { status: 202, body: { reservation_id: first.reservationId } }
+  return {
+    status: 202,
+    body: {
+      server: {
+        id: first.id,
+        links: serverLinks(call, first.id),
+        'OS-DCF:diskConfig': first.diskConfig,
+        security_groups: first.network ? [{ name: 'default' }] : [],
+      },
+    },
+    headers: { location: `${call.base}/servers/${first.id}` },
+  }
+}
+
+const changesFrom = ({ name, description, accessIPv4, accessIPv6, 'OS-DCF:diskConfig': diskConfig }: Update): InstanceUpdate => ({
+  ...(name === undefined ? {} : { name }),
+  ...(description === undefined ? {} : { description }),
+  ...(accessIPv4 === undefined ? {} : { accessIPv4: addressFrom(accessIPv4, 'accessIPv4') }),
+  ...(accessIPv6 === undefined ? {} : { accessIPv6: addressFrom(accessIPv6, 'accessIPv6') }),
+  ...(diskConfig === undefined ? {} : { diskConfig }),
+})
