@@ -5,6 +5,7 @@ import { ByteCache } from '../content/byte-cache.ts'
 import { ChunkCache } from '../content/chunk-cache.ts'
 import { CODEC_PLAIN, decodeChunk } from '../content/codec.ts'
 import {
+  countOf,
   DIGEST_BYTES,
   digestAt,
   digestOfManifest,
@@ -15,6 +16,7 @@ import {
   keyOf,
   sha256,
 } from '../content/digests.ts'
+import type { WireChunk } from '../content/encode-chunks.ts'
 import { chunksOf, MAX_ROOT_BYTES, PAGE_ENTRIES, parsePage, parseRoot, type Root } from '../content/manifest-format.ts'
 import type { Counters } from './counters.ts'
 import { distrustDamaged } from './distrust.ts'
@@ -81,8 +83,20 @@ export class ChunkReader {
 
   /** @throws ServiceError `not-found`, `corrupt` */
   async openManifest(name: string): Promise<OpenManifest> {
-    const bytes = await this.#readManifestChunk(digestOfManifest(name), `manifest ${name}`)
-    return { name, root: parseRoot(bytes, this.#chunkBytes) }
+    return { name, root: parseRoot(await this.rootBytes(name), this.#chunkBytes) }
+  }
+
+  /** As it is stored. @throws ServiceError `not-found`, `corrupt` */
+  rootBytes(name: string): Promise<Uint8Array> {
+    return this.#readManifestChunk(digestOfManifest(name), `manifest ${name}`)
+  }
+
+  /** As it is stored. @throws ServiceError `not-found`, also for a page of zeros; `corrupt` */
+  async pageBytes(name: string, page: number): Promise<Uint8Array> {
+    const { root } = await this.openManifest(name)
+    const isThere = page >= 0 && page < countOf(root.pages) && !isZeroAt(root.pages, page)
+    if (!isThere) throw new ServiceError('not-found', `manifest ${name} has no page ${page}`, { manifest: name, page })
+    return this.#readManifestChunk(digestAt(root.pages, page), `page ${page} of manifest ${name}`)
   }
 
   /** Digests of a page's entries; all zeros for a page of zeros. */
@@ -156,6 +170,41 @@ export class ChunkReader {
     for (const [index, coming] of this.#fetchEach(manifest, page, entries, missing, { isUrgent: !isAhead }).entries())
       chunks[missing[index]!.to / this.#chunkBytes] = coming
     return Promise.all(chunks)
+  }
+
+  /**
+   * Chunks as they lie in packs, neither unpacked nor verified; those of zeros are left out. `numbers` lie within a page.
+   * @param memory gives room for so many bytes, or has none. When it settles, nobody writes there any more
+   */
+  async readStored(
+    manifest: OpenManifest,
+    numbers: readonly number[],
+    memory: (bytes: number) => Uint8Array | undefined,
+  ): Promise<readonly WireChunk[]> {
+    const page = Math.floor(numbers[0]! / PAGE_ENTRIES)
+    const entries = await this.pageEntries(manifest, page)
+    const wanted = numbers
+      .filter((number) => !isZeroAt(entries, number % PAGE_ENTRIES))
+      .map((number): Wanted => {
+        const entry = number % PAGE_ENTRIES
+        return { entry, digest: digestAt(entries, entry), plainBytes: this.#plainBytes(manifest, number), to: 0 }
+      })
+    if (wanted.length === 0) return []
+    const fetch = (places: readonly Place[]) => this.#fetchStored(wanted, places, memory)
+    const chunks = await this.#withPlaces(manifest, page, entries, wanted, fetch)
+    this.#counters.bytesRead += wanted.reduce((sum, { plainBytes }) => sum + plainBytes, 0)
+    return chunks
+  }
+
+  /** The same, unpacked and verified. */
+  async readVerified(manifest: OpenManifest, numbers: readonly number[]): Promise<readonly WireChunk[]> {
+    const entries = await this.pageEntries(manifest, Math.floor(numbers[0]! / PAGE_ENTRIES))
+    const chunks: WireChunk[] = []
+    for (const number of numbers) {
+      const [bytes] = await this.readChunks(manifest, number, 1)
+      if (bytes) chunks.push({ digest: digestAt(entries, number % PAGE_ENTRIES), codec: 'plain', bytes })
+    }
+    return chunks
   }
 
   /** Fetches chunks together, and one by one where that fails, so that a damaged one spoils no other. */
@@ -313,6 +362,26 @@ export class ChunkReader {
     })
     await Promise.all(fetching)
     return fetched
+  }
+
+  async #fetchStored(
+    wanted: readonly Wanted[],
+    places: readonly Place[],
+    memory: (bytes: number) => Uint8Array | undefined,
+  ): Promise<readonly WireChunk[]> {
+    assertPlaces(wanted, places)
+    const chunks = new Array<WireChunk>(wanted.length)
+    const reading = planReads(places).map(async ({ pack, from, to, members }) => {
+      const run = await this.#blobs.read(packKey(pack), from, to - from, memory(to - from))
+      for (const member of members) {
+        const { offset, storedBytes, codec } = places[member]!
+        const bytes = run.subarray(offset - from, offset - from + storedBytes)
+        chunks[member] = { digest: wanted[member]!.digest, codec: codec === CODEC_PLAIN ? 'plain' : 'zstd', bytes }
+      }
+    })
+    await Promise.allSettled(reading) // where one fails, the others still write to the memory
+    await Promise.all(reading)
+    return chunks
   }
 
   /** Alone in its buffer. */

@@ -34,6 +34,18 @@ export interface ChunkStore {
   /** The same without a copy: memory of the store itself, to be given back. For HTTP bodies. */
   lend(manifest: string, offset: number, length: number, signal?: AbortSignal): AsyncIterable<Lent>
 
+  /** The manifest's root as docs/store-format.md has it; its SHA-256 is the manifest's name. @throws ServiceError `not-found` */
+  layout(manifest: string): Promise<Uint8Array>
+  /** A page of it, whose digest stands in the root. @throws ServiceError `not-found`, also for a page of zeros, which is no chunk */
+  layoutPage(manifest: string, page: number): Promise<Uint8Array>
+
+  /**
+   * Chunks of the file by their numbers, in the order of asking, as frames (docs/api-v1.md) and as they lie in packs: neither unpacked
+   * nor verified, since whoever takes them must verify them by their digests anyway. Chunks of zeros are left out.
+   * @throws ServiceError `invalid-request` for a number beyond the file; `not-found`, `corrupt`
+   */
+  lendChunks(manifest: string, numbers: readonly number[], options?: LendChunksOptions): AsyncIterable<Lent>
+
   /** md5 and sha512 of the whole file, computed on the worker threads. */
   digest(
     manifest: string,
@@ -82,13 +94,13 @@ export interface LiveManifest {
   readonly isRead?: boolean
 }
 
-/** Bytes that belong to the store: not to be changed, and not to be looked at after they were given back. */
 /** A file whose reads of up to a chunk from memory are answered at once, without a copy. */
 export interface StoredFile extends BlockSource {
   /** Brings a range into memory, after what somebody waits for. Settles when it is there, or was. @throws as `read` */
   prefetch(offset: number, length: number): Promise<void>
 }
 
+/** Bytes that belong to the store: not to be changed, and not to be looked at after they were given back. */
 export interface Lent {
   readonly bytes: Uint8Array
   /** Until then the store cannot use the memory for others. More than once is harmless. */
@@ -96,6 +108,12 @@ export interface Lent {
 }
 
 export type StreamDigest = 'md5' | 'sha256' | 'sha512'
+
+export interface LendChunksOptions {
+  readonly signal?: AbortSignal | undefined
+  /** Read and verified as for `open`: for who got bytes that did not match. Damage is found, and mended where it can be. */
+  readonly isVerified?: boolean
+}
 
 export interface ReadOptions {
   readonly signal?: AbortSignal | undefined

@@ -11,6 +11,7 @@ import type {
   Ingested,
   IngestOptions,
   JobOptions,
+  LendChunksOptions,
   Lent,
   Live,
   ManifestSizes,
@@ -27,6 +28,7 @@ import { blockBytesOf, type Engine } from './engine.ts'
 import { openFile } from './file-source.ts'
 import type { ChunkIndex } from './index/chunk-index.ts'
 import { ingest, ingestDisk } from './ingest.ts'
+import { lendChunks } from './lend-chunks.ts'
 import { DEFAULT_MEMORY_BYTES, planMemory } from './memory-plan.ts'
 import { PackWriter } from './pack-writer.ts'
 import { rebuild } from './rebuild.ts'
@@ -123,6 +125,18 @@ class OpenChunkStore implements ChunkStore {
 
   lend(manifest: string, offset: number, length: number, signal?: AbortSignal): AsyncIterable<Lent> {
     return lendFile(this.#engine, manifest, offset, length, { signal })
+  }
+
+  layout(manifest: string): Promise<Uint8Array> {
+    return this.#engine.reader.rootBytes(manifest)
+  }
+
+  layoutPage(manifest: string, page: number): Promise<Uint8Array> {
+    return this.#engine.reader.pageBytes(manifest, page)
+  }
+
+  lendChunks(manifest: string, numbers: readonly number[], options?: LendChunksOptions): AsyncIterable<Lent> {
+    return lendChunks(this.#engine, manifest, numbers, options)
   }
 
   digest(manifest: string, algorithms: readonly StreamDigest[], options?: ReadOptions): Promise<Record<StreamDigest, string>> {

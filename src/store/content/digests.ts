@@ -21,6 +21,8 @@ export const isZeroAt = (digests: Uint8Array, index: number): boolean => {
 
 export const sha256 = (bytes: Uint8Array): Uint8Array => hash('sha256', bytes, 'buffer')
 
+export const sha256Hex = (bytes: Uint8Array): string => hash('sha256', bytes)
+
 export const joinDigests = (digests: readonly Uint8Array[]): Uint8Array => {
   const joined = new Uint8Array(digests.length * DIGEST_BYTES)
   for (const [index, digest] of digests.entries()) joined.set(digest, index * DIGEST_BYTES)

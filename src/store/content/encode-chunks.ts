@@ -16,8 +16,17 @@ const MAX_RUN = 4096
 
 /** Frames: digest (32), codec (1: 0 plain, 1 zstd), length (u32 big-endian), bytes. */
 export function encodeChunks(chunks: readonly WireChunk[]): Uint8Array<ArrayBuffer> {
-  const total = chunks.reduce((bytes, chunk) => bytes + FRAME_HEAD_BYTES + chunk.bytes.length, 0)
-  const frames = Buffer.alloc(total)
+  const frames = new Uint8Array(framesBytes(chunks))
+  encodeChunksInto(frames, chunks)
+  return frames
+}
+
+export const framesBytes = (chunks: readonly WireChunk[]): number =>
+  chunks.reduce((total, { bytes }) => total + FRAME_HEAD_BYTES + bytes.length, 0)
+
+/** @param target of `framesBytes` */
+export function encodeChunksInto(target: Uint8Array, chunks: readonly WireChunk[]): void {
+  const frames = Buffer.from(target.buffer, target.byteOffset, target.length)
   let at = 0
   for (const { digest, codec, bytes } of chunks) {
     frames.set(digest, at)
@@ -26,7 +35,6 @@ export function encodeChunks(chunks: readonly WireChunk[]): Uint8Array<ArrayBuff
     frames.set(bytes, at + FRAME_HEAD_BYTES)
     at += FRAME_HEAD_BYTES + bytes.length
   }
-  return frames
 }
 
 /** Runs: kind (1: 0 zeros, 1 digests), count (u32 big-endian), and for digests count × 32 bytes. */

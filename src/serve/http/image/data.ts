@@ -9,11 +9,11 @@ import type { Incoming } from '../../../images/transfer.ts'
 import { upload } from '../../../images/upload.ts'
 import { callerOf } from '../api.ts'
 import { piecesOf } from '../request-body.ts'
+import { sendBytes } from '../send-bytes.ts'
 import { type ByteRange, rangeFrom } from './byte-range.ts'
 import type { ImageServices } from './image-services.ts'
 import { idOf } from './images.ts'
 import { refuseOtherMethods } from './metadefs.ts'
-import { sendBytes } from './send-bytes.ts'
 
 const BYTES = 'application/octet-stream'
 

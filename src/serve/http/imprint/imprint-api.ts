@@ -1,5 +1,6 @@
 import { type Static, type TSchema, Type } from '@sinclair/typebox'
 import type { Api } from '../api.ts'
+import { exportFileRoutes } from './export-file-routes.ts'
 import { exportRoutes } from './export-routes.ts'
 import { imageRoutes } from './image-routes.ts'
 import { openApiOf } from './openapi.ts'
@@ -36,6 +37,7 @@ export function imprintRoutes(services: ImprintServices): readonly Route[] {
     ...uploadRoutes(services),
     ...imageRoutes(services),
     ...exportRoutes(services),
+    ...exportFileRoutes(services),
     ...quotaRoutes(services),
     ...storeRoutes(services),
   ]

@@ -1,8 +1,9 @@
 import type { Static, TSchema } from '@sinclair/typebox'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
-import type { ErrorCode } from '../../../base/errors.ts'
+import { type ErrorCode, ServiceError } from '../../../base/errors.ts'
 import type { AuthenticatedCaller } from '../../../identity/identity.ts'
 import { callerOf } from '../api.ts'
+import { piecesOf } from '../request-body.ts'
 
 /** What a route may take and give besides JSON. */
 export type MediaType = 'application/json' | 'application/octet-stream' | 'application/x-ndjson'
@@ -76,4 +77,10 @@ export function route<Params extends TSchema, Query extends TSchema, Body extend
       })
     },
   }
+}
+
+/** A binary body: the content type parser hands the stream through. @throws ServiceError `unsupported` where it is called something else */
+export function bodyOf(request: FastifyRequest): AsyncIterable<Uint8Array> {
+  if (request.body === request.raw) return piecesOf(request.raw)
+  throw new ServiceError('unsupported', 'the body must be application/octet-stream; docs/api-v1.md has its form')
 }

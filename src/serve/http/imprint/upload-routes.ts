@@ -1,13 +1,11 @@
 import { Type } from '@sinclair/typebox'
-import type { FastifyRequest } from 'fastify'
 import { ServiceError } from '../../../base/errors.ts'
 import { KiB, MiB } from '../../../base/units.ts'
 import type { UploadView, WantedUpload } from '../../../images/add-by-chunks.ts'
 import { isAttribute } from '../../../images/attributes.ts'
 import { decodeFrames, decodeLayout, readBody } from '../../../store/content/decode-chunks.ts'
-import { piecesOf } from '../request-body.ts'
 import { imageJson } from './image-json.ts'
-import { type Route, route } from './route.ts'
+import { bodyOf, type Route, route } from './route.ts'
 import { BeginUpload, UploadBody, uploadId } from './schemas.ts'
 import type { ImprintServices } from './services.ts'
 
@@ -111,12 +109,6 @@ export const uploadRoutes = ({ uploads, images }: ImprintServices): readonly Rou
     },
   }),
 ]
-
-/** The content type parser hands the stream through. */
-function bodyOf(request: FastifyRequest): AsyncIterable<Uint8Array> {
-  if (request.body === request.raw) return piecesOf(request.raw)
-  throw new ServiceError('unsupported', `the body must be ${binary}; docs/api-v1.md has its form`)
-}
 
 /** The body in the words of the image API, which knows what an image may say of itself. */
 function wantedOf({ fileBytes, diskFormat, image, source }: BeginUpload): WantedUpload {

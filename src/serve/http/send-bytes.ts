@@ -1,8 +1,8 @@
 import type { FastifyReply } from 'fastify'
-import type { Lent } from '../../../store/chunks/chunk-store.ts'
+import type { Lent } from '../../store/chunks/chunk-store.ts'
 
 /**
- * Sends the bytes of an image straight to the socket, as fast as the client takes them. The first buffer is read before
+ * Sends bytes of the store straight to the socket, as fast as the client takes them. The first buffer is read before
  * anything is sent, so that what fails at once is answered as an error; what fails later cuts the connection, which the client
  * sees by the length that it was told. Buffers are given back when the system has taken their bytes, or will take no more.
  *
