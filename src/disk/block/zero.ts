@@ -9,7 +9,3 @@ export function isZero(bytes: Uint8Array): boolean {
   }
   return true
 }
-
-/** So many zeros, which nobody may change: a view of memory that all share, up to 4 MiB. */
-export const zeroBytes = (length: number): Uint8Array =>
-  length <= zeros.length ? new Uint8Array(zeros.buffer, zeros.byteOffset, length) : new Uint8Array(length)

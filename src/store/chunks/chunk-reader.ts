@@ -2,7 +2,6 @@ import { isServiceError, ServiceError } from '../../base/errors.ts'
 import { KiB, MiB } from '../../base/units.ts'
 import type { BlobStore } from '../blobs/blob-store.ts'
 import { ByteCache } from '../content/byte-cache.ts'
-import { ChunkCache } from '../content/chunk-cache.ts'
 import { CODEC_PLAIN, decodeChunk } from '../content/codec.ts'
 import {
   countOf,
@@ -18,19 +17,25 @@ import {
 } from '../content/digests.ts'
 import type { WireChunk } from '../content/encode-chunks.ts'
 import { chunksOf, MAX_ROOT_BYTES, PAGE_ENTRIES, parsePage, parseRoot, type Root } from '../content/manifest-format.ts'
+import type { ChunkMemory } from './chunk-memory.ts'
 import type { Counters } from './counters.ts'
 import { distrustDamaged } from './distrust.ts'
 import type { ChunkIndex, Locations } from './index/chunk-index.ts'
 import { packKey } from './pack-format.ts'
-import { DecodeQueue, type Haste } from './workers/decode-queue.ts'
 import type { StoredChunk } from './workers/jobs.ts'
+import { type Haste, LoadQueue, type StagedChunk } from './workers/load-queue.ts'
 import { PLAIN_BYTES, READ_SLOT_BYTES, type ReadSlots } from './workers/read-slots.ts'
+import type { SlotPool } from './workers/slot-pool.ts'
 import type { WorkerPool } from './workers/worker-pool.ts'
 
 /** Neighbours in a pack are fetched by one read, with what lies between them, up to so much of it … */
 const MAX_GAP_BYTES = 32 * KiB
 /** … and up to so much altogether. */
 const MAX_READ_BYTES = 2 * MiB
+/** What one read may bring for random reads: as much as that, or one chunk. */
+export const STAGING_BYTES = MAX_READ_BYTES
+/** Chunks of one job, as many as SHA-256 has lanes: a long run of them keeps all workers busy. */
+const CHUNKS_TOGETHER = 4
 /** Entries whose places are looked up together: a question costs as much as some ten entries. A divisor of a page's entries. */
 const LOOKUP_ENTRIES = 64
 const MANIFEST_CACHE_BYTES = 8 * MiB
@@ -51,34 +56,59 @@ export interface OpenManifest {
   readonly root: Root
 }
 
+/** A chunk that is being read: who wants the same waits for the same. */
+interface Coming {
+  readonly haste: Haste
+  readonly waiting: Arrival[]
+}
+interface Arrival {
+  arrived(bytes: Uint8Array): void
+  failed(error: unknown): void
+}
+
+/**
+ * Gets a chunk of a run, by its place in the run, or undefined for zeros. The bytes are good until it returns, and must not be
+ * changed: it takes a copy of what it wants.
+ */
+export type TakeChunk = (index: number, bytes: Uint8Array | undefined) => void
+
 /** Reads chunks: finds them, fetches them, has them unpacked and verified on a worker thread. */
 export class ChunkReader {
   readonly #blobs: BlobStore
   readonly #index: ChunkIndex
   readonly #workers: WorkerPool
   readonly #readSlots: ReadSlots
+  readonly #staging: SlotPool
+  readonly #memory: ChunkMemory
+  readonly #loads: LoadQueue
   readonly #counters: Counters
   readonly #chunkBytes: number
-  readonly #decoding: DecodeQueue
-  readonly #cache: ChunkCache
   readonly #manifests = new ByteCache<Uint8Array>(MANIFEST_CACHE_BYTES, (bytes) => bytes.length)
   readonly #locations = new ByteCache<Promise<Locations>>(LOCATION_CACHE_BYTES, () => LOCATION_BYTES)
-  /** Chunks that are being read now: who wants the same waits for the same. */
-  readonly #coming = new Map<string, { readonly bytes: Promise<Uint8Array>; readonly haste: Haste }>()
+  readonly #coming = new Map<string, Coming>()
 
   constructor(
-    parts: { blobs: BlobStore; index: ChunkIndex; workers: WorkerPool; readSlots: ReadSlots; counters: Counters },
+    parts: {
+      readonly blobs: BlobStore
+      readonly index: ChunkIndex
+      readonly workers: WorkerPool
+      readonly readSlots: ReadSlots
+      /** Slots of `STAGING_BYTES`. */
+      readonly staging: SlotPool
+      readonly memory: ChunkMemory
+      readonly counters: Counters
+    },
     chunkBytes: number,
-    cacheBytes: number,
   ) {
     this.#blobs = parts.blobs
     this.#index = parts.index
     this.#workers = parts.workers
     this.#readSlots = parts.readSlots
+    this.#staging = parts.staging
+    this.#memory = parts.memory
+    this.#loads = new LoadQueue(parts.workers)
     this.#counters = parts.counters
     this.#chunkBytes = chunkBytes
-    this.#decoding = new DecodeQueue(parts.workers)
-    this.#cache = new ChunkCache(cacheBytes)
   }
 
   /** @throws ServiceError `not-found`, `corrupt` */
@@ -138,38 +168,41 @@ export class ChunkReader {
     return 'read'
   }
 
-  /** A chunk that is in memory already. The caller must not change it. */
+  /** A chunk that is in memory already: to be read before the next `await`. */
   cached(key: string): Uint8Array | undefined {
-    const bytes = this.#cache.get(key)
+    const bytes = this.#memory.find(key)
     if (bytes) this.#counters.cacheHits += 1
     return bytes
   }
 
   /**
-   * Chunks by way of the cache, each undefined for zeros; the caller must not change them. `first + count` must not cross a page.
-   * Chunks that are on their way already are waited for.
+   * Chunks by way of the cache. `first + count` must not cross a page, nor the chunks be more than `STAGING_BYTES`. Chunks that are
+   * on their way already are waited for.
    * @param isAhead nobody waits for them yet: those that somebody waits for go before
    */
-  async readChunks(
-    manifest: OpenManifest,
-    first: number,
-    count: number,
-    isAhead = false,
-  ): Promise<readonly (Uint8Array | undefined)[]> {
+  async readChunks(manifest: OpenManifest, first: number, count: number, take: TakeChunk, isAhead = false): Promise<void> {
     const { page, entries, wanted } = await this.#wantedOf(manifest, first, count)
-    const chunks = new Array<Promise<Uint8Array> | Uint8Array | undefined>(count)
     const missing: Wanted[] = []
+    const arrivals: Promise<void>[] = []
+    let next = 0
     for (const one of wanted) {
+      const index = one.to / this.#chunkBytes
+      for (; next < index; next += 1) take(next, undefined)
+      next = index + 1
       const key = keyOf(one.digest)
+      const bytes = this.cached(key)
+      if (bytes) {
+        take(index, bytes)
+        continue
+      }
       const coming = this.#coming.get(key)
-      if (coming && !isAhead) coming.haste.isUrgent = true
-      const known = coming?.bytes ?? this.cached(key)
-      if (known) chunks[one.to / this.#chunkBytes] = known
-      else missing.push(one)
+      if (!coming) missing.push(one)
+      else if (!isAhead) coming.haste.isUrgent = true
+      arrivals.push(this.#arrival(key, coming ?? { haste: { isUrgent: !isAhead }, waiting: [] }, (come) => take(index, come)))
     }
-    for (const [index, coming] of this.#fetchEach(manifest, page, entries, missing, { isUrgent: !isAhead }).entries())
-      chunks[missing[index]!.to / this.#chunkBytes] = coming
-    return Promise.all(chunks)
+    for (; next < count; next += 1) take(next, undefined)
+    if (missing.length > 0) void this.#load(manifest, page, entries, missing)
+    if (arrivals.length > 0) await Promise.all(arrivals)
   }
 
   /**
@@ -201,40 +234,51 @@ export class ChunkReader {
     const entries = await this.pageEntries(manifest, Math.floor(numbers[0]! / PAGE_ENTRIES))
     const chunks: WireChunk[] = []
     for (const number of numbers) {
-      const [bytes] = await this.readChunks(manifest, number, 1)
-      if (bytes) chunks.push({ digest: digestAt(entries, number % PAGE_ENTRIES), codec: 'plain', bytes })
+      await this.readChunks(manifest, number, 1, (_, bytes) => {
+        if (bytes) chunks.push({ digest: digestAt(entries, number % PAGE_ENTRIES), codec: 'plain', bytes: bytes.slice() })
+      })
     }
     return chunks
   }
 
-  /** Fetches chunks together, and one by one where that fails, so that a damaged one spoils no other. */
-  #fetchEach(
-    manifest: OpenManifest,
-    page: number,
-    entries: Uint8Array,
-    missing: readonly Wanted[],
-    haste: Haste,
-  ): Promise<Uint8Array>[] {
-    const fetch = (wanted: readonly Wanted[]) =>
-      this.#withPlaces(manifest, page, entries, wanted, (places) => this.#fetchChunks(manifest, wanted, places, haste))
-    const together = missing.length > 0 ? fetch(missing) : undefined
-    return missing.map((one, index) => {
-      const key = keyOf(one.digest)
-      const bytes = together!
-        .then(
-          (chunks) => chunks[index]!,
-          async (error) => (missing.length === 1 ? Promise.reject(error) : (await fetch([one]))[0]!),
-        )
-        .then((chunk) => {
-          this.#cache.set(key, chunk)
-          this.#counters.cacheMisses += 1
-          this.#counters.bytesRead += chunk.length
-          return chunk
-        })
-        .finally(() => this.#coming.delete(key))
-      this.#coming.set(key, { bytes, haste })
-      return bytes
+  #arrival(key: string, coming: Coming, arrived: (bytes: Uint8Array) => void): Promise<void> {
+    this.#coming.set(key, coming)
+    return new Promise((resolve, reject) => {
+      const come = (bytes: Uint8Array) => {
+        arrived(bytes)
+        resolve()
+      }
+      coming.waiting.push({ arrived: come, failed: reject })
     })
+  }
+
+  /** Loads chunks together, and one by one where that fails, so that a damaged one spoils no other. */
+  async #load(manifest: OpenManifest, page: number, entries: Uint8Array, missing: readonly Wanted[]): Promise<void> {
+    const haste = this.#coming.get(keyOf(missing[0]!.digest))!.haste
+    try {
+      const places = await this.#withPlaces(manifest, page, entries, missing, (places) =>
+        this.#fetchToMemory(manifest, missing, places, haste),
+      )
+      for (const [index, { digest, plainBytes }] of missing.entries()) this.#arrive(keyOf(digest), places[index]!, plainBytes)
+    } catch (error) {
+      if (missing.length > 1) for (const one of missing) void this.#load(manifest, page, entries, [one])
+      else this.#fail(keyOf(missing[0]!.digest), error)
+    }
+  }
+
+  #arrive(key: string, place: number, plainBytes: number): void {
+    const { waiting } = this.#coming.get(key)!
+    this.#coming.delete(key)
+    this.#counters.cacheMisses += 1
+    this.#counters.bytesRead += plainBytes
+    const bytes = this.#memory.keep(key, place, plainBytes)
+    for (const { arrived } of waiting) arrived(bytes)
+  }
+
+  #fail(key: string, error: unknown): void {
+    const { waiting } = this.#coming.get(key)!
+    this.#coming.delete(key)
+    for (const { failed } of waiting) failed(error)
   }
 
   /** Forgets where chunks are and which manifests there were; chunks are what their digests say, for ever. */
@@ -332,36 +376,89 @@ export class ChunkReader {
     const inputOf = new Map(reads.flatMap(({ members }, input) => members.map((member) => [member, input] as const)))
     const chunks = wanted.map((one, index): StoredChunk => {
       const input = inputOf.get(index)!
-      return { ...storedIn(reads[input]!, one, places[index]!), input, to: one.to }
+      const { offset, storedBytes, codec } = places[index]!
+      return {
+        input,
+        at: offset - reads[input]!.from,
+        storedBytes,
+        plainBytes: one.plainBytes,
+        codec,
+        digest: one.digest.slice(),
+        to: one.to,
+      }
     })
-    const { outputs, damaged } = await this.#workers.run(
+    const { joined, damaged } = await this.#workers.run(
       { kind: 'decode', inputs, chunks, joinedBytes },
       inputs.map(({ buffer }) => buffer as ArrayBuffer),
     )
     if (damaged.length > 0) throw damagedChunk(manifest, wanted[damaged[0]!]!, places[damaged[0]!]!)
-    return outputs[0]!
+    return joined
   }
 
-  async #fetchChunks(
+  /** @returns for each wanted chunk the place in the chunk memory where it is now, not yet in the cache */
+  async #fetchToMemory(
     manifest: OpenManifest,
     wanted: readonly Wanted[],
     places: readonly Place[],
     haste: Haste,
-  ): Promise<readonly Uint8Array[]> {
+  ): Promise<readonly number[]> {
     assertPlaces(wanted, places)
-    const fetched = new Array<Uint8Array>(wanted.length)
+    const filled = new Array<number>(wanted.length)
     const fetching = planReads(places).map(async (read) => {
-      const input = await this.#readRun(read)
-      const chunks = read.members.map((member) => storedIn(read, wanted[member]!, places[member]!))
-      const plain = await this.#decoding.decode({ input, chunks }, haste)
-      for (const [index, member] of read.members.entries()) {
-        const bytes = plain[index]
-        if (!bytes) throw damagedChunk(manifest, wanted[member]!, places[member]!)
-        fetched[member] = bytes
+      const slot = await this.#staging.acquire()
+      try {
+        await this.#readToStaging(read, slot)
+        const taken = await this.#memory.take(read.members.length)
+        for (const [index, member] of read.members.entries()) filled[member] = taken[index]!
+        const chunks = read.members.map((member) => this.#staged(read, slot, wanted[member]!, places[member]!, filled[member]!))
+        await this.#verify(manifest, read, chunks, wanted, places, haste)
+      } finally {
+        this.#staging.release(slot)
       }
     })
-    await Promise.all(fetching)
-    return fetched
+    const ended = await Promise.allSettled(fetching) // where one fails, the others still write to their places
+    const failure = ended.find((one) => one.status === 'rejected')
+    if (!failure) return filled
+    this.#memory.giveBack(filled.filter((place) => place !== undefined))
+    throw failure.reason
+  }
+
+  async #readToStaging({ pack, from, to }: Read, slot: number): Promise<void> {
+    const into = this.#staging.bytes(slot, to - from)
+    const got = await this.#blobs.read(packKey(pack), from, to - from, into)
+    if (got !== into) into.set(got)
+  }
+
+  async #verify(
+    manifest: OpenManifest,
+    { members }: Read,
+    chunks: readonly StagedChunk[],
+    wanted: readonly Wanted[],
+    places: readonly Place[],
+    haste: Haste,
+  ): Promise<void> {
+    const jobs: Promise<void>[] = []
+    for (let from = 0; from < chunks.length; from += CHUNKS_TOGETHER) {
+      const checked = this.#loads.load(chunks.slice(from, from + CHUNKS_TOGETHER), haste).then((bad) => {
+        if (bad === undefined) return
+        const member = members[from + bad]!
+        throw damagedChunk(manifest, wanted[member]!, places[member]!)
+      })
+      jobs.push(checked)
+    }
+    const ended = await Promise.allSettled(jobs)
+    for (const one of ended) if (one.status === 'rejected') throw one.reason
+  }
+
+  #staged(
+    read: Read,
+    slot: number,
+    { digest, plainBytes }: Wanted,
+    { offset, storedBytes, codec }: Place,
+    place: number,
+  ): StagedChunk {
+    const at = slot * STAGING_BYTES + offset - read.from
+    return { at, storedBytes, plainBytes, codec, digest, to: this.#memory.offsetOf(place) }
   }
 
   async #fetchStored(
@@ -512,15 +609,6 @@ function planReads(places: readonly Place[]): Read[] {
   }
   return reads
 }
-
-/** A chunk as it lies in what a read brings. */
-const storedIn = (read: Read, { digest, plainBytes }: Wanted, { offset, storedBytes, codec }: Place) => ({
-  at: offset - read.from,
-  storedBytes,
-  plainBytes,
-  codec,
-  digest: digest.slice(),
-})
 
 /** Whether a read brings its chunks as the reader wants them: plain, side by side, in this order, with nothing between. */
 function liesAsWanted({ from, to, members }: Read, wanted: readonly Wanted[], places: readonly Place[]): boolean {

@@ -94,7 +94,7 @@ export interface LiveManifest {
   readonly isRead?: boolean
 }
 
-/** A file whose reads of up to a chunk from memory are answered at once, without a copy. */
+/** A file, and what can be asked of the store for it. */
 export interface StoredFile extends BlockSource {
   /** Brings a range into memory, after what somebody waits for. Settles when it is there, or was. @throws as `read` */
   prefetch(offset: number, length: number): Promise<void>

@@ -24,7 +24,7 @@ async function watchedStore() {
   return { store: await memoryStore(watched, CHUNK), watched }
 }
 
-test('what lies in one chunk is answered as a view of memory, read once for all who ask', async (t) => {
+test('a chunk is read once for all who ask', async (t) => {
   const { store, watched } = await watchedStore()
   t.after(() => store.close())
   const bytes = noise(64 * CHUNK, 1)
@@ -40,7 +40,6 @@ test('what lies in one chunk is answered as a view of memory, read once for all 
   ])
   reads.push(await other.read(5 * CHUNK + 7, 9))
   assert.equal(watched.reads, before + 1)
-  assert.equal(new Set(reads.map(({ buffer }) => buffer)).size, 1)
   assert.deepEqual(Buffer.from(reads[1]!), bytes.subarray(5 * CHUNK + 100, 5 * CHUNK + 300))
 })
 

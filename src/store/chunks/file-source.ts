@@ -1,14 +1,14 @@
 import { ServiceError } from '../../base/errors.ts'
+import { MiB } from '../../base/units.ts'
 import { assertRange, type Extent } from '../../disk/block/block-source.ts'
-import { zeroBytes } from '../../disk/block/zero.ts'
 import { DIGEST_BYTES, isZeroAt, keyAt } from '../content/digests.ts'
 import { PAGE_ENTRIES } from '../content/manifest-format.ts'
 import type { OpenManifest } from './chunk-reader.ts'
 import type { StoredFile } from './chunk-store.ts'
 import type { Engine } from './engine.ts'
 
-/** Chunks that are fetched together; a divisor of a page's entries. */
-const RUN_CHUNKS = 16
+/** Bytes that are fetched together: a divisor of what a page's entries stand for. */
+const RUN_BYTES = MiB
 /** Runs of one long read that are under way side by side. */
 const RUNS_AHEAD = 3
 
@@ -56,7 +56,8 @@ class FileSource implements StoredFile {
     try {
       assertRange(offset, length, this.size)
       this.#assertOpen()
-      return this.#readNow(offset, length) ?? this.#read(offset, length, into)
+      const bytes = into ?? new Uint8Array(length)
+      return this.#isReadNow(offset, bytes) ? Promise.resolve(bytes) : this.#read(offset, bytes)
     } catch (error) {
       return Promise.reject(error)
     }
@@ -66,7 +67,7 @@ class FileSource implements StoredFile {
     assertRange(offset, length, this.size)
     this.#assertOpen()
     for (const { first, count } of this.#runsOf(offset, length))
-      await this.#engine.reader.readChunks(this.#manifest, first, count, true)
+      await this.#engine.reader.readChunks(this.#manifest, first, count, () => undefined, true)
   }
 
   async *extents(offset: number, length: number): AsyncIterable<Extent> {
@@ -101,47 +102,43 @@ class FileSource implements StoredFile {
     this.#leave()
   }
 
-  /** A range within one chunk that is in memory: a view of it. */
-  #readNow(offset: number, length: number): Promise<Uint8Array> | undefined {
+  /** Where all chunks of the range are in memory. @returns false: `bytes` is not filled */
+  #isReadNow(offset: number, bytes: Uint8Array): boolean {
     const { chunkBytes, reader } = this.#engine
-    const chunk = Math.floor(offset / chunkBytes)
-    const at = offset - chunk * chunkBytes
-    const page = Math.floor(chunk / PAGE_ENTRIES)
-    if (at + length > chunkBytes || length === 0 || page !== this.#page?.number) return undefined
-    const entry = chunk % PAGE_ENTRIES
-    if (isZeroAt(this.#page.entries, entry)) return Promise.resolve(zeroBytes(length))
-    const bytes = reader.cached(keyAt(this.#page.entries, entry))
-    return bytes && Promise.resolve(bytes.subarray(at, at + length))
+    for (let done = 0; done < bytes.length; ) {
+      const chunk = Math.floor((offset + done) / chunkBytes)
+      const entry = chunk % PAGE_ENTRIES
+      if ((chunk - entry) / PAGE_ENTRIES !== this.#page?.number) return false
+      const from = offset + done - chunk * chunkBytes
+      const count = Math.min(chunkBytes - from, bytes.length - done)
+      if (isZeroAt(this.#page.entries, entry)) bytes.fill(0, done, done + count)
+      else {
+        const found = reader.cached(keyAt(this.#page.entries, entry))
+        if (!found) return false
+        bytes.set(found.subarray(from, from + count), done)
+      }
+      done += count
+    }
+    return true
   }
 
-  async #read(offset: number, length: number, into?: Uint8Array): Promise<Uint8Array> {
+  async #read(offset: number, bytes: Uint8Array): Promise<Uint8Array> {
     const { chunkBytes, reader } = this.#engine
-    const chunk = Math.floor(offset / chunkBytes)
-    const at = offset - chunk * chunkBytes
-    await this.#keepPage(chunk)
-    if (length > 0 && at + length <= chunkBytes) {
-      const [bytes] = await reader.readChunks(this.#manifest, chunk, 1)
-      return bytes?.subarray(at, at + length) ?? zeroBytes(length)
-    }
-    const all = into ?? new Uint8Array(length)
-    const runs = this.#runsOf(offset, length)
+    const runs = this.#runsOf(offset, bytes.length)
+    await this.#keepPage(Math.floor(offset / chunkBytes))
     const worker = async () => {
-      for (const run of runs) this.#place(await reader.readChunks(this.#manifest, run.first, run.count), run, all)
+      for (const { first, count, skip, take, at } of runs) {
+        await reader.readChunks(this.#manifest, first, count, (index, chunk) => {
+          const from = Math.max(0, skip - index * chunkBytes)
+          const to = Math.min(chunkBytes, skip + take - index * chunkBytes)
+          const place = at + index * chunkBytes + from - skip
+          if (chunk) bytes.set(chunk.subarray(from, to), place)
+          else bytes.fill(0, place, place + to - from)
+        })
+      }
     }
-    await Promise.all(Array.from({ length: Math.min(RUNS_AHEAD, Math.ceil(length / chunkBytes)) }, worker)) // they share the runs
-    return all
-  }
-
-  /** Puts the part of a run's chunks that is wanted where it belongs. */
-  #place(chunks: readonly (Uint8Array | undefined)[], { skip, take, at }: BlockOfChunks, all: Uint8Array): void {
-    const { chunkBytes } = this.#engine
-    for (const [index, bytes] of chunks.entries()) {
-      const from = Math.max(0, skip - index * chunkBytes)
-      const to = Math.min(chunkBytes, skip + take - index * chunkBytes)
-      const place = at + index * chunkBytes + from - skip
-      if (bytes) all.set(bytes.subarray(from, to), place)
-      else all.fill(0, place, place + to - from)
-    }
+    await Promise.all(Array.from({ length: Math.min(RUNS_AHEAD, Math.ceil(bytes.length / RUN_BYTES)) }, worker)) // they share the runs
+    return bytes
   }
 
   async #keepPage(chunk: number): Promise<void> {
@@ -152,7 +149,7 @@ class FileSource implements StoredFile {
 
   #runsOf(offset: number, length: number): Generator<BlockOfChunks> {
     const { chunkBytes } = this.#engine
-    return blocksOf(offset, length, chunkBytes, RUN_CHUNKS * chunkBytes)
+    return blocksOf(offset, length, chunkBytes, RUN_BYTES)
   }
 
   #assertOpen(): void {

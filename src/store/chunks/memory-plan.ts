@@ -1,5 +1,6 @@
 import { MiB } from '../../base/units.ts'
 import { READ_SLOT_BYTES } from './workers/read-slots.ts'
+import { SLOT_BYTES } from './workers/slot-pool.ts'
 
 /** How the memory that the store may use is shared out. Two pack buffers of 16 MiB come on top of it and never change. */
 export interface MemoryPlan {
@@ -9,6 +10,8 @@ export interface MemoryPlan {
   readonly slotsOfOne: number
   /** Chunks kept for random reads. */
   readonly cacheBytes: number
+  /** Slots through which random reads go. */
+  readonly stagingSlots: number
   /** Read slots, of all streams together. */
   readonly readSlots: number
 }
@@ -20,10 +23,12 @@ export function planMemory(memoryBytes: number, workers: number): MemoryPlan {
   const left = Math.max(memoryBytes - PACK_BUFFERS_BYTES, 24 * MiB)
   // each worker needs one to work on, one ready, and one that is being placed; more would only wait
   const slots = Math.max(workers + 2, Math.min(4 * workers + 4, Math.floor(left / 3 / MiB)))
+  const readSlots = Math.min(4 * workers + 8, Math.floor(left / 3 / READ_SLOT_BYTES))
   return {
     slots,
     slotsOfOne: Math.min(slots, 3 * workers),
-    cacheBytes: Math.floor(left / 3),
-    readSlots: Math.min(4 * workers + 8, Math.floor(left / 3 / READ_SLOT_BYTES)),
+    readSlots,
+    stagingSlots: 4 * workers, // most of what goes through one is a chunk or two, and takes no more memory than that
+    cacheBytes: Math.max(8 * MiB, left - slots * SLOT_BYTES - readSlots * READ_SLOT_BYTES),
   }
 }

@@ -3,7 +3,8 @@ import type { BlockSource } from '../../disk/block/block-source.ts'
 import type { BlobStore } from '../blobs/blob-store.ts'
 import { digestOfManifest } from '../content/digests.ts'
 import { check } from './check.ts'
-import { ChunkReader } from './chunk-reader.ts'
+import { ChunkMemory } from './chunk-memory.ts'
+import { ChunkReader, STAGING_BYTES } from './chunk-reader.ts'
 import type {
   ChunkStore,
   ChunkUpload,
@@ -66,7 +67,15 @@ export async function openChunkStore(options: ChunkStoreOptions): Promise<ChunkS
   const plan = planMemory(options.memoryBytes ?? DEFAULT_MEMORY_BYTES, threads)
   const slots = new SlotPool(plan.slots)
   const readSlots = new ReadSlots(plan.readSlots)
-  const workers = new WorkerPool(threads, { memory: slots.memory, slotBytes: SLOT_BYTES, readMemory: readSlots.memory })
+  const staging = new SlotPool(plan.stagingSlots, STAGING_BYTES)
+  const memory = new ChunkMemory(Math.floor(plan.cacheBytes / chunkBytes), chunkBytes)
+  const workers = new WorkerPool(threads, {
+    memory: slots.memory,
+    slotBytes: SLOT_BYTES,
+    readMemory: readSlots.memory,
+    stagingMemory: staging.memory,
+    chunkMemory: memory.memory,
+  })
   const counters = newCounters()
   return new OpenChunkStore({
     chunkBytes,
@@ -75,7 +84,7 @@ export async function openChunkStore(options: ChunkStoreOptions): Promise<ChunkS
     workers,
     slots,
     writer: new PackWriter(blobs, index),
-    reader: new ChunkReader({ blobs, index, workers, readSlots, counters }, chunkBytes, plan.cacheBytes),
+    reader: new ChunkReader({ blobs, index, workers, readSlots, staging, memory, counters }, chunkBytes),
     readSlots,
     plan,
     counters,

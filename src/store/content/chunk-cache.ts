@@ -8,6 +8,7 @@
  */
 export class ChunkCache {
   readonly #maxBytes: number
+  readonly #onDrop: (bytes: Uint8Array) => void
   /** In the order of coming. */
   readonly #once = new Map<string, Uint8Array>()
   /** In the order of use. */
@@ -18,8 +19,10 @@ export class ChunkCache {
   #provenBytes = 0
   #leftBytes = 0
 
-  constructor(maxBytes: number) {
+  /** @param onDrop told of each chunk that leaves, or was not taken */
+  constructor(maxBytes: number, onDrop: (bytes: Uint8Array) => void = () => undefined) {
     this.#maxBytes = maxBytes
+    this.#onDrop = onDrop
   }
 
   /** The caller must not change it. */
@@ -32,7 +35,10 @@ export class ChunkCache {
   }
 
   set(key: string, bytes: Uint8Array): void {
-    if (this.#once.has(key) || this.#proven.has(key) || bytes.length > this.#maxBytes) return
+    if (this.#once.has(key) || this.#proven.has(key) || bytes.length > this.#maxBytes) {
+      this.#onDrop(bytes)
+      return
+    }
     const leftBytes = this.#left.get(key)
     if (leftBytes === undefined) {
       this.#once.set(key, bytes)
@@ -43,27 +49,35 @@ export class ChunkCache {
       this.#proven.set(key, bytes)
       this.#provenBytes += bytes.length
     }
-    while (this.#onceBytes + this.#provenBytes > this.#maxBytes) this.#dropOne()
+    while (this.bytes > this.#maxBytes) this.drop()
   }
 
   get bytes(): number {
     return this.#onceBytes + this.#provenBytes
   }
 
-  #dropOne(): void {
+  /** Lets go of the chunk that is the least likely to be wanted. @returns whether there was one */
+  drop(): boolean {
+    if (this.bytes === 0) return false
     const isOnce = this.#onceBytes > this.#maxBytes / 4 || this.#proven.size === 0
     const [key, bytes] = (isOnce ? this.#once : this.#proven).entries().next().value!
-    if (!isOnce) {
+    if (isOnce) {
+      this.#once.delete(key)
+      this.#onceBytes -= bytes.length
+      this.#remember(key, bytes.length)
+    } else {
       this.#proven.delete(key)
       this.#provenBytes -= bytes.length
-      return
     }
-    this.#once.delete(key)
-    this.#onceBytes -= bytes.length
-    this.#left.set(key, bytes.length)
-    this.#leftBytes += bytes.length
+    this.#onDrop(bytes)
+    return true
+  }
+
+  #remember(key: string, bytes: number): void {
+    this.#left.set(key, bytes)
+    this.#leftBytes += bytes
     for (const [oldest, length] of this.#left) {
-      if (this.#leftBytes <= this.#maxBytes / 2) break
+      if (this.#leftBytes <= this.#maxBytes / 2) return
       this.#left.delete(oldest)
       this.#leftBytes -= length
     }

@@ -21,7 +21,7 @@ export interface DecodeJob {
   /** What was read from packs. */
   readonly inputs: readonly Uint8Array[]
   readonly chunks: readonly StoredChunk[]
-  /** Bytes of one answer that holds all chunks, each at its `to`, zeros between; absent: an answer for each chunk. */
+  /** Of an answer that holds all chunks, each at its `to`, zeros between; absent: only whether they match is asked. */
   readonly joinedBytes?: number
 }
 export interface StoredChunk {
@@ -49,8 +49,16 @@ export interface VerifyJob {
   /** 32 bytes a chunk. */
   readonly digests: Uint8Array
 }
+/** The same from the staging memory into places of the chunk memory. */
+export interface LoadJob {
+  readonly kind: 'load'
+  /** `at` in the staging memory, `to` in the chunk memory. */
+  readonly chunks: readonly SlotChunk[]
+  /** 32 bytes a chunk. */
+  readonly digests: Uint8Array
+}
 export interface SlotChunk {
-  /** Of its stored bytes, in the slot. */
+  /** Of its stored bytes. */
   readonly at: number
   readonly storedBytes: number
   readonly plainBytes: number
@@ -82,17 +90,19 @@ export interface DigestEndJob {
   readonly stream: number
 }
 
-export type Job = HashJob | CompressJob | DecodeJob | VerifyJob | UnpackJob | DigestJob | DigestEndJob
+export type Job = HashJob | CompressJob | DecodeJob | VerifyJob | LoadJob | UnpackJob | DigestJob | DigestEndJob
 
 export interface JobResults {
   /** 32 bytes a chunk; zeros for a chunk of zeros. */
   hash: Uint8Array
   /** Of each chunk as it is stored: bytes, codec and checksum. */
   compress: { readonly storedBytes: number[]; readonly codecs: number[]; readonly crcs: number[] }
-  /** Places of chunks that do not match their digest; their bytes are not in the answer. */
-  decode: { readonly outputs: Uint8Array[]; readonly damaged: number[] }
+  /** Places of chunks that do not match their digest: the answer must not be used then. */
+  decode: { readonly joined: Uint8Array; readonly damaged: number[] }
   /** Places of chunks that do not match their digest: the slot must not be used then. */
   verify: number[]
+  /** Places of chunks that do not match their digest. */
+  load: number[]
   /** Plain bytes of each chunk, 0 where it cannot be unpacked into at most `chunkBytes`. */
   unpack: { readonly plainBytes: number[]; readonly digests: Uint8Array }
   digest: null
@@ -108,4 +118,6 @@ export interface WorkerSettings {
   readonly memory: SharedArrayBuffer
   readonly slotBytes: number
   readonly readMemory: SharedArrayBuffer
+  readonly stagingMemory: SharedArrayBuffer
+  readonly chunkMemory: SharedArrayBuffer
 }

@@ -3,16 +3,18 @@ import { MiB } from '../../../base/units.ts'
 export const SLOT_BYTES = MiB
 
 /**
- * The memory through which bytes reach the worker threads: a fixed number of slots of 1 MiB, for all ingests together. A slot
- * is held only while its bytes are being worked on, never while a client is waited for.
+ * Memory through which bytes reach the worker threads: a fixed number of slots, for all ingests together, or for all random reads.
+ * A slot is held only while its bytes are being worked on, never while a client is waited for.
  */
 export class SlotPool {
   readonly memory: SharedArrayBuffer
+  readonly slotBytes: number
   readonly #free: number[]
   readonly #waiting: ((slot: number) => void)[] = []
 
-  constructor(count: number) {
-    this.memory = new SharedArrayBuffer(count * SLOT_BYTES)
+  constructor(count: number, slotBytes: number = SLOT_BYTES) {
+    this.memory = new SharedArrayBuffer(count * slotBytes) // costs nothing until it is used
+    this.slotBytes = slotBytes
     this.#free = Array.from({ length: count }, (_, index) => count - 1 - index)
   }
 
@@ -29,7 +31,7 @@ export class SlotPool {
     else this.#free.push(slot)
   }
 
-  bytes(slot: number, length: number = SLOT_BYTES): Uint8Array {
-    return new Uint8Array(this.memory, slot * SLOT_BYTES, length)
+  bytes(slot: number, length: number = this.slotBytes): Uint8Array {
+    return new Uint8Array(this.memory, slot * this.slotBytes, length)
   }
 }

@@ -44,7 +44,7 @@ export class WorkerPool {
   /** @param transfer buffers that `job` gives away */
   run<J extends Job>(job: J, transfer: readonly ArrayBuffer[] = []): Promise<JobResults[J['kind']]> {
     return this.#enqueue(job, transfer, (waiting) => {
-      const queue = job.kind === 'decode' || job.kind === 'verify' ? this.#urgent : this.#normal
+      const queue = isForReader(job) ? this.#urgent : this.#normal
       queue.push(waiting)
       this.#hand()
     })
@@ -134,6 +134,8 @@ export class WorkerPool {
     member.thread.postMessage({ id, job: waiting.job } satisfies Request, waiting.transfer)
   }
 }
+
+const isForReader = ({ kind }: Job): boolean => kind === 'decode' || kind === 'verify' || kind === 'load'
 
 const endedError = (cause?: unknown) =>
   new ServiceError('unavailable', 'A worker thread ended in the middle of its work: try again.', {}, { cause })

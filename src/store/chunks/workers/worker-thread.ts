@@ -3,6 +3,7 @@ import { createHash, type Hash } from 'node:crypto'
 import { parentPort, workerData } from 'node:worker_threads'
 import { KiB } from '../../../base/units.ts'
 import { CODEC_PLAIN, crcOf, decodeChunk, encodeChunk } from '../../content/codec.ts'
+import { joinDigests } from '../../content/digests.ts'
 import { digestsOf, hashChunks } from './hash-chunks.ts'
 import type {
   CompressJob,
@@ -12,6 +13,7 @@ import type {
   HashJob,
   Job,
   JobResults,
+  LoadJob,
   Piece,
   Reply,
   Request,
@@ -22,7 +24,7 @@ import type {
 } from './jobs.ts'
 import { READ_SLOT_BYTES } from './read-slots.ts'
 
-const { memory, slotBytes, readMemory } = workerData as WorkerSettings
+const { memory, slotBytes, readMemory, stagingMemory, chunkMemory } = workerData as WorkerSettings
 const streams = new Map<number, Hash>()
 const zeros = new Uint8Array(64 * KiB) // small enough to stay in the processor's cache
 const slotOf = (slot: number, bytes: number) => new Uint8Array(memory, slot * slotBytes, bytes)
@@ -48,38 +50,37 @@ function compress({ slot, chunkBytes, places, plainBytes }: CompressJob): JobRes
 }
 
 function decode({ inputs, chunks, joinedBytes }: DecodeJob): JobResults['decode'] {
-  const plain = chunks.map(({ input, at, storedBytes, plainBytes, codec }) => {
-    const bytes = decodeChunk(inputs[input]!.subarray(at, at + storedBytes), codec, plainBytes)
-    return bytes?.length === plainBytes ? bytes : undefined
+  const joined = new Uint8Array(joinedBytes ?? 0)
+  const plain = chunks.map(({ input, ...chunk }) => {
+    if (joinedBytes !== undefined) return plainInPlace(inputs[input]!, joined, chunk)
+    const bytes = decodeChunk(inputs[input]!.subarray(chunk.at, chunk.at + chunk.storedBytes), chunk.codec, chunk.plainBytes)
+    return bytes?.length === chunk.plainBytes ? bytes : undefined
   })
-  const whole = [...chunks.keys()].filter((place) => plain[place] !== undefined)
-  const digests = digestsOf(whole.map((place) => plain[place]!))
-  const good = new Set(
-    whole.filter((place, index) => Buffer.compare(digests.subarray(index * 32, index * 32 + 32), chunks[place]!.digest) === 0),
-  )
-  const damaged = [...chunks.keys()].filter((place) => !good.has(place))
-  if (joinedBytes === undefined) {
-    return { outputs: chunks.map((_, place) => (good.has(place) ? ownBytes(plain[place]!) : new Uint8Array(0))), damaged }
-  }
-  const joined = new Uint8Array(joinedBytes)
-  for (const place of good) joined.set(plain[place]!, chunks[place]!.to)
-  return { outputs: [joined], damaged }
+  return { joined, damaged: placesOfDamaged(plain, joinDigests(chunks.map(({ digest }) => digest))) }
 }
-
-/** Alone in its buffer, so that it can be given away. */
-const ownBytes = (bytes: Uint8Array): Uint8Array =>
-  bytes.byteLength === bytes.buffer.byteLength ? new Uint8Array(bytes.buffer) : new Uint8Array(bytes)
 
 function verify({ slot, bytes, chunks, digests }: VerifyJob): JobResults['verify'] {
   const all = new Uint8Array(readMemory, slot * READ_SLOT_BYTES, READ_SLOT_BYTES)
-  const plain = chunks.map((chunk) => plainInPlace(all, chunk))
+  const plain = chunks.map((chunk) => plainInPlace(all, all, chunk))
   let end = 0
   for (const { to, plainBytes } of chunks) {
     all.fill(0, end, to)
     end = to + plainBytes
   }
   all.fill(0, end, bytes)
-  const whole = [...chunks.keys()].filter((place) => plain[place] !== undefined)
+  return placesOfDamaged(plain, digests)
+}
+
+function load({ chunks, digests }: LoadJob): JobResults['load'] {
+  const [staged, memory] = [new Uint8Array(stagingMemory), new Uint8Array(chunkMemory)]
+  return placesOfDamaged(
+    chunks.map((chunk) => plainInPlace(staged, memory, chunk)),
+    digests,
+  )
+}
+
+function placesOfDamaged(plain: readonly (Uint8Array | undefined)[], digests: Uint8Array): number[] {
+  const whole = [...plain.keys()].filter((place) => plain[place] !== undefined)
   const found = digestsOf(whole.map((place) => plain[place]!))
   const good = new Set(
     whole.filter(
@@ -87,14 +88,19 @@ function verify({ slot, bytes, chunks, digests }: VerifyJob): JobResults['verify
         Buffer.compare(found.subarray(index * 32, index * 32 + 32), digests.subarray(place * 32, place * 32 + 32)) === 0,
     ),
   )
-  return [...chunks.keys()].filter((place) => !good.has(place))
+  return [...plain.keys()].filter((place) => !good.has(place))
 }
 
 /** @returns the chunk at its `to`; undefined for stored bytes that are no such chunk */
-function plainInPlace(all: Uint8Array, { at, storedBytes, plainBytes, codec, to }: SlotChunk): Uint8Array | undefined {
-  const target = all.subarray(to, to + plainBytes)
-  if (at === to && codec === CODEC_PLAIN && storedBytes === plainBytes) return target
-  const plain = decodeChunk(all.subarray(at, at + storedBytes), codec, plainBytes)
+function plainInPlace(
+  from: Uint8Array,
+  into: Uint8Array,
+  { at, storedBytes, plainBytes, codec, to }: SlotChunk,
+): Uint8Array | undefined {
+  const target = into.subarray(to, to + plainBytes)
+  const isInPlace = from === into && at === to
+  if (isInPlace && codec === CODEC_PLAIN && storedBytes === plainBytes) return target
+  const plain = decodeChunk(from.subarray(at, at + storedBytes), codec, plainBytes)
   if (plain?.length !== plainBytes) return undefined
   target.set(plain)
   return target
@@ -141,6 +147,8 @@ function run(job: Job): unknown {
       return decode(job)
     case 'verify':
       return verify(job)
+    case 'load':
+      return load(job)
     case 'unpack':
       return unpack(job)
     case 'digest':
@@ -156,7 +164,7 @@ parentPort?.on('message', ({ id, job }: Request) => {
   try {
     const result = run(job)
     reply = { id, result }
-    if (job.kind === 'decode') transfer = (result as JobResults['decode']).outputs.map(({ buffer }) => buffer as ArrayBuffer)
+    if (job.kind === 'decode') transfer = [(result as JobResults['decode']).joined.buffer as ArrayBuffer]
   } catch (error) {
     reply = { id, error: error instanceof Error ? (error.stack ?? error.message) : String(error) }
   }
