@@ -11,6 +11,7 @@ import { ChunkUploads } from './images/add-by-chunks.ts'
 import { createExaminer } from './images/examine/examiner.ts'
 import { createDialer } from './images/import/dialer.ts'
 import { sweepExports } from './images/leases/exports.ts'
+import { getLease } from './images/leases/lease.ts'
 import { LeasedDisks } from './images/leases/leased-disks.ts'
 import { loadStandardMetadefs } from './images/metadefs/standard/load.ts'
 import { noProtections, parseProtections } from './images/protections/protections.ts'
@@ -36,6 +37,7 @@ import { SqliteCatalog } from './store/catalog/sqlite/sqlite-catalog.ts'
 import type { ChunkStore } from './store/chunks/chunk-store.ts'
 import { SqliteChunkIndex } from './store/chunks/index/sqlite/sqlite-chunk-index.ts'
 import { openChunkStore } from './store/chunks/open.ts'
+import { ScratchDisks } from './store/scratch/scratch-disks.ts'
 
 const VERSION = (JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string }).version
 const HOUR_MS = 3_600_000
@@ -120,8 +122,12 @@ async function openService(
     }),
     (it) => it.close(),
   )
-  const disks = new LeasedDisks(images.ports)
-  const leases = { catalog, now: images.ports.now, disks }
+  const scratch = await ScratchDisks.at(join(data, 'scratch'))
+  const sweepScratch = async () => void (await scratch.sweep(async (id) => (await getLease(catalog, id)) !== undefined))
+  await sweepScratch()
+  opened.defer(every(HOUR_MS, sweepScratch, problem('scratch disks')))
+  const disks = new LeasedDisks(images.ports, scratch)
+  const leases = { catalog, now: images.ports.now, disks, scratchQuotaBytes: settings.quotaScratch }
   const endExpired = async () => void (await sweepExports(leases))
   const jobs = new StoreJobs(images.ports, { blobs, open: (folder) => openBackupFolder(folder, data) }, endExpired)
   const collect = async () => {

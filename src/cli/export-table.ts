@@ -11,8 +11,9 @@ export const whenOf = (iso: string): string => {
 export function printExports(out: Output, exports: readonly Export[]): void {
   out.table(exports, [
     { title: 'ID', value: ({ id }) => id },
-    { title: 'IMAGE', value: ({ image }) => image.name ?? image.id },
+    { title: 'IMAGE', value: ({ image }) => (image ? (image.name ?? image.id) : null) },
     { title: 'DISK', value: ({ diskBytes }) => formatBytes(diskBytes), align: 'right' },
+    { title: 'WRITABLE', value: ({ writable }) => (writable ? 'yes' : 'no') },
     { title: 'ENDS', value: ({ expiresAt }) => whenOf(expiresAt) },
   ])
 }

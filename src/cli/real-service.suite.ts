@@ -1,5 +1,8 @@
 /** The service itself, in this process, for tests of the command line: real adapters, a free port, an administrator. */
+import { mkdtemp, rm } from 'node:fs/promises'
 import type { AddressInfo } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import type { FastifyRequest } from 'fastify'
 import pino from 'pino'
 import { createIdentity } from '../identity/service.ts'
@@ -20,6 +23,7 @@ import { MemoryBlobStore } from '../store/blobs/memory/memory-blob-store.ts'
 import { SqliteCatalog } from '../store/catalog/sqlite/sqlite-catalog.ts'
 import { SqliteChunkIndex } from '../store/chunks/index/sqlite/sqlite-chunk-index.ts'
 import { openChunkStore } from '../store/chunks/open.ts'
+import { ScratchDisks } from '../store/scratch/scratch-disks.ts'
 
 export const ADMIN_PASSWORD = 'correct horse battery'
 
@@ -66,7 +70,8 @@ export async function startService({ now = Date.now, ...options }: RealServiceOp
     now,
   })
   const images = service.ports
-  const disks = new LeasedDisks(images)
+  const scratchFolder = await mkdtemp(join(tmpdir(), 'imprint-scratch-'))
+  const disks = new LeasedDisks(images, await ScratchDisks.at(scratchFolder))
   const baseUrlOf = (request: FastifyRequest) => `http://${request.headers.host}`
   const app = createServer({
     apis: [
@@ -79,7 +84,7 @@ export async function startService({ now = Date.now, ...options }: RealServiceOp
           blobs,
           open: async () => ({ blobs: new MemoryBlobStore(), complete: async () => {}, close: async () => {} }),
         }),
-        leases: { catalog, now, disks },
+        leases: { catalog, now, disks, scratchQuotaBytes: 2 ** 30 },
         nbd: { socketPath: '/run/imprint/nbd.sock', tcp: { host: '0.0.0.0', port: 10_809, isSecure: true } },
         identity,
         version: '0.0.0-test',
@@ -105,6 +110,7 @@ export async function startService({ now = Date.now, ...options }: RealServiceOp
       await examiner.close()
       await chunks.close()
       await catalog.close()
+      await rm(scratchFolder, { recursive: true })
     },
   }
 }

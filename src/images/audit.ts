@@ -9,7 +9,8 @@ export interface AuditRecord {
   readonly at: number
   readonly action: string
   readonly outcome: 'success' | 'failure'
-  readonly imageId: string
+  /** Null: it concerns a disk without an image. */
+  readonly imageId: string | null
   /** The project that owns the image. */
   readonly projectId: string | null
   readonly userId: string
@@ -25,7 +26,7 @@ export async function recordAudit(
   { documents }: CatalogWriter,
   caller: Caller,
   action: string,
-  image: Pick<ImageRecord, 'id' | 'owner'>,
+  image: Pick<ImageRecord, 'owner'> & { readonly id: string | null },
   at: number,
   details?: AuditRecord['details'],
   outcome: AuditRecord['outcome'] = 'success',
@@ -42,7 +43,7 @@ export async function recordAudit(
     requestId: caller.requestId,
     ...(details ? { details } : {}),
   }
-  const indexes = { image: image.id, ...(image.owner === null ? {} : { project: image.owner }) }
+  const indexes = { ...(image.id === null ? {} : { image: image.id }), ...(image.owner === null ? {} : { project: image.owner }) }
   await documents.put(AUDIT_KIND, timeKey(at), record, { indexes })
 }
 

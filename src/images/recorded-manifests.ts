@@ -10,5 +10,5 @@ import { ownerOfChunks } from './transfer.ts'
  */
 export async function* recordedManifests(catalog: Pick<Catalog, 'images' | 'documents'>): AsyncGenerator<LiveManifest> {
   for await (const { manifest, owner } of catalog.images.manifests()) yield { manifest, owner: ownerOfChunks({ owner }) }
-  for await (const { body } of allLeases(catalog)) yield { manifest: body.image.manifest, isRead: true }
+  for await (const { body } of allLeases(catalog)) if (body.image) yield { manifest: body.image.manifest, isRead: true }
 }

@@ -118,8 +118,8 @@ export class StoreJobs {
     const wanted = new Set(manifests)
     const found = new Map<string, ImageFault['images'][number]>()
     for await (const { body } of allLeases(this.#ports.catalog)) {
-      const { id, name, manifest } = body.image
-      if (wanted.has(manifest)) found.set(id, { id, name }) // it may be deleted
+      const { image } = body
+      if (image && wanted.has(image.manifest)) found.set(image.id, { id: image.id, name: image.name }) // it may be deleted
     }
     const { images } = this.#ports.catalog
     for await (const { imageId, manifest } of images.manifests()) {

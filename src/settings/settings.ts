@@ -65,6 +65,12 @@ export const settingsTable = {
     parse: count(-1, 2 ** 31),
   }),
   quotaStaged: setting({ summary: 'staged bytes of a project; -1 = no limit', default: -1, parse: bytes(-1, 2 ** 53 - 1) }),
+  quotaScratch: setting({
+    summary: 'bytes of all writable exports of a project, as large as they are made; -1 = no limit',
+    default: 100 * GiB,
+    parse: bytes(-1, 2 ** 53 - 1),
+    show: formatBytes,
+  }),
   importHosts: setting({
     summary: 'hosts that imports may fetch from although they are not public, comma-separated',
     default: [] as string[],

@@ -4,7 +4,7 @@ import { spawn } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import { existsSync } from 'node:fs'
-import { readFile, writeFile } from 'node:fs/promises'
+import { readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { after, before, type TestContext, test } from 'node:test'
@@ -52,11 +52,11 @@ interface Made {
   /** The secret in both. */
   readonly name: string
 }
-async function newExport(image: string, seconds = 600): Promise<Made> {
-  const made = await requests.json<{ id: string; uris: { unix: string; tcp: string | null } }>('POST', '/v1/exports', {
-    image,
-    seconds,
-  })
+async function newExport(image: string, seconds = 600, more: object = {}): Promise<Made> {
+  return madeExport({ image, seconds, ...more })
+}
+async function madeExport(wish: object): Promise<Made> {
+  const made = await requests.json<{ id: string; uris: { unix: string; tcp: string | null } }>('POST', '/v1/exports', wish)
   const { unix, tcp } = made.uris
   return { id: made.id, uri: unix, tcp, name: new URL(unix).pathname.slice(1) }
 }
@@ -229,6 +229,78 @@ test('QEMU goes on reading when the service was killed and comes back', { skip: 
   await answer
   qemu.stdin.end('quit\n')
   await ended
+  await endExport(id)
+  await requests.delete(image)
+  await assertStoreIsEmpty()
+})
+
+test('a writable export is a disk for all tools, and leaves the image as it was', {
+  skip: lacking('nbdcopy', 'nbdinfo', 'qemu-img', 'qemu-io'),
+}, async (t) => {
+  const path = await rawFile(t)
+  const image = await newImage(disk)
+  const { id, uri } = await newExport(image, 600, { writable: true })
+  const [shown] = JSON.parse(await run('nbdinfo', '--json', uri)).exports
+  for (const can of ['can_multi_conn', 'can_flush', 'can_fua', 'can_trim', 'can_zero', 'can_fast_zero'])
+    assert.equal(shown[can], true, can)
+  assert.equal(shown.is_read_only, false)
+  await run('qemu-img', 'compare', '-f', 'raw', '-F', 'raw', uri, path('expected.raw'))
+  const commands = ['write -P 7 100k 1M', 'write -f -P 9 5M 512', 'write -zu 2M 512k', 'discard 0 64k', 'flush']
+  const reads = ['read -P 7 100k 1M', 'read -P 9 5M 512', 'read -P 0 2M 512k', 'read -P 0 0 64k']
+  const said = await run('qemu-io', '-f', 'raw', ...[...commands, ...reads].flatMap((one) => ['-c', one]), uri)
+  assert.doesNotMatch(said, /failed|error/i)
+  const other = noise(3, disk.length)
+  await writeFile(path('other.raw'), other)
+  await run('nbdcopy', '--connections=4', '--flush', path('other.raw'), uri)
+  await run('nbdcopy', uri, path('back.raw'))
+  assert.ok((await readFile(path('back.raw'))).equals(other))
+  assert.ok((await requests.fetch(image)).equals(disk))
+  await endExport(id)
+  await requests.delete(image)
+  assert.deepEqual(await readdir(join(folder, 'data/scratch')), [])
+  await assertStoreIsEmpty()
+})
+
+test('fio reads back what it wrote to a blank disk, also after the service was killed', { skip: lacking('fio') }, async (t) => {
+  const path = await scratch(t)
+  const { id, uri } = await madeExport({ size: 32 * MiB })
+  const job = ['--name=verified', '--ioengine=nbd', `--uri=${uri}`, '--size=32m', '--bsrange=512-128k', '--blockalign=512']
+  const verify = ['--iodepth=16', '--verify=crc32c', '--verify_fatal=1', `--aux-path=${path('')}`, '--minimal']
+  await run('fio', ...job, ...verify, '--rw=randrw')
+  await run('fio', ...job, ...verify, '--rw=randwrite', '--do_verify=0', '--end_fsync=1', '--randseed=5')
+  await service.kill()
+  await start()
+  await run('fio', ...job, ...verify, '--rw=randwrite', '--verify_only', '--randseed=5')
+  await endExport(id)
+  assert.deepEqual(await readdir(join(folder, 'data/scratch')), [])
+})
+
+test('after kill -9 of the service a writable export has what was flushed', { skip: lacking('qemu-img') }, async (t) => {
+  const path = await scratch(t)
+  const image = await newImage(disk)
+  const { id, name, uri } = await newExport(image, 600, { writable: true })
+  const client = await NbdClient.open(socketPath(), name)
+  const bytes = noise(4, 300_000)
+  const ok = async (command: number, fields: Parameters<NbdClient['request']>[1]) =>
+    assert.equal((await client.request(command, fields)).errno, 0)
+  await ok(COMMAND.WRITE, { offset: 1000, data: bytes })
+  await ok(COMMAND.WRITE_ZEROES, { offset: MiB, length: 65_536 })
+  await ok(COMMAND.FLUSH, {})
+  await ok(COMMAND.WRITE, { offset: 2 * MiB, data: bytes.subarray(0, 512) }) // not flushed: it may be lost
+  await service.kill()
+  await start()
+  const expected = Buffer.from(disk)
+  bytes.copy(expected, 1000)
+  expected.fill(0, MiB, MiB + 65_536)
+  await run('qemu-img', 'convert', '-f', 'raw', '-O', 'raw', uri, path('out.raw'))
+  const found = await readFile(path('out.raw'))
+  const unflushed = found.subarray(2 * MiB, 2 * MiB + 512)
+  assert.ok(
+    [disk.subarray(2 * MiB), bytes].some((either) => either.subarray(0, 512).equals(unflushed)),
+    'the old or the new',
+  )
+  unflushed.copy(expected, 2 * MiB)
+  assert.ok(found.equals(expected))
   await endExport(id)
   await requests.delete(image)
   await assertStoreIsEmpty()

@@ -53,5 +53,22 @@ test('export gives programs both addresses, and its faults have their exit statu
   assert.equal((await run(['export', 'end', made.id, '--json'], { environment: admin })).status, 0)
   assert.equal((await run(['export', 'nothing'], { environment: admin })).status, 3)
   assert.equal((await run(['export'], { environment: admin })).status, 2)
+  assert.equal((await run(['export', 'debian', '--size', '1M'], { environment: admin })).status, 2)
+  assert.equal((await run(['export', '--size', 'x'], { environment: admin })).status, 2)
+  assert.equal((await run(['export', '--size', '20T'], { environment: admin })).status, 1)
+  assert.equal((await run(['export', '--size', '2G'], { environment: admin })).status, 6)
   assert.equal((await run(['export', 'debian', '--seconds', '0'], { environment: admin })).status, 2)
+})
+
+test('a writable export says how to write it; a blank one is made by its size', async () => {
+  const over = await run(['export', 'debian', '--writable'], { environment: admin })
+  assert.equal(over.status, 0, over.err)
+  assert.ok(over.err.includes(`nbdcopy disk.raw '${over.out.trim()}'`), over.err)
+  const blank = (await run(['export', '--size', '1M', '--json'], { environment: admin })).json
+  assert.deepEqual([blank.image, blank.diskBytes, blank.writable], [null, 2 ** 20, true])
+  const table = await run(['export', 'list'], { environment: admin })
+  assert.match(table.out, new RegExp(`${blank.id}.*1.0 MiB.*yes`))
+  const { exports } = (await run(['export', 'list', '--json'], { environment: admin })).json
+  const ids = exports.map(({ id }: { id: string }) => id)
+  assert.equal((await run(['export', 'end', ...ids], { environment: admin })).status, 0)
 })

@@ -1,7 +1,7 @@
+import { bytesOf } from '../byte-count.ts'
 import { command } from '../command.ts'
 import { UsageError } from '../exit-codes.ts'
 import { projectIdOf } from '../project-lookup.ts'
-import { safeText } from '../safe-text.ts'
 import { printQuotas } from './quota-show.ts'
 
 export const quotaSet = command({
@@ -20,9 +20,9 @@ export const quotaSet = command({
   async run({ project, images, bytes, uploads, staged }, { out, connect }) {
     const given: Record<string, number | undefined> = {
       images,
-      bytes: bytes === undefined ? undefined : bytesOf('--bytes', bytes),
+      bytes: bytes === undefined ? undefined : bytesOf('--bytes', bytes, { unlimited: true }),
       uploads,
-      staged: staged === undefined ? undefined : bytesOf('--staged', staged),
+      staged: staged === undefined ? undefined : bytesOf('--staged', staged, { unlimited: true }),
     }
     const limits = Object.fromEntries(Object.entries(given).filter((pair): pair is [string, number] => pair[1] !== undefined))
     if (Object.keys(limits).length === 0) throw new UsageError('nothing to set; see: imprint quota set --help')
@@ -33,15 +33,3 @@ export const quotaSet = command({
     return 0
   },
 })
-
-/** `200G` → bytes; -1 stays. @throws UsageError */
-function bytesOf(option: string, text: string): number {
-  const match = /^(-1|\d+(?:\.\d+)?)([KMGTP]?)(?:i?B)?$/i.exec(text)
-  const bytes = match
-    ? Math.floor(Number(match[1]) * 1024 ** ['', 'K', 'M', 'G', 'T', 'P'].indexOf(match[2]!.toUpperCase()))
-    : Number.NaN
-  if (!Number.isSafeInteger(bytes) || (bytes < 0 && text !== '-1')) {
-    throw new UsageError(`${option} takes bytes, as 512M or 20G, or -1; not "${safeText(text)}"`)
-  }
-  return bytes
-}

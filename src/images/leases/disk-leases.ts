@@ -14,7 +14,8 @@ import {
   getLease,
   hasExpired,
   type Lease,
-  leaseOn,
+  type LeaseTerms,
+  lendable,
   newName,
   putLease,
   type StoredLease,
@@ -23,6 +24,8 @@ import type { LeasedDisks } from './leased-disks.ts'
 
 /** What leases stand on. */
 export interface LeasePorts extends Pick<ImagePorts, 'catalog' | 'now'> {
+  /** Most bytes of all scratch disks of a project together, as large as they are made; −1: without limit. */
+  readonly scratchQuotaBytes: number
   /** Told when a name is good no more. */
   readonly disks: LeasedDisks
 }
@@ -78,7 +81,13 @@ export class DiskLeases {
     const leaseId = randomUUID()
     const { name, nameHash } = newName()
     const image = await this.#ports.catalog.write((tx) =>
-      makeLease(this.#ports, tx, caller, leaseId, imageId, { projectId: null, holder, nameHash, seconds: null }),
+      makeLease(this.#ports, tx, caller, leaseId, imageId, {
+        isWritable: false,
+        projectId: null,
+        holder,
+        nameHash,
+        seconds: null,
+      }),
     )
     failpoint('lease:made')
     return { leaseId, image: bootImageOf(image), address: this.#addressOf(name) }
@@ -119,7 +128,6 @@ export class DiskLeases {
 /**
  * In one transaction with the look at the image: a deletion comes before, and there is nothing to lend, or after, and the lease
  * keeps the bytes.
- * @param seconds until it ends by itself; null: when it is released
  * @throws ServiceError `not-found`, `denied`, `conflict`, `unsupported`
  */
 export async function makeLease(
@@ -128,15 +136,43 @@ export async function makeLease(
   caller: Caller,
   leaseId: string,
   imageId: string,
-  { seconds, ...of }: Pick<Lease, 'projectId' | 'holder' | 'nameHash'> & { readonly seconds: number | null },
+  terms: NewLeaseTerms,
 ): Promise<ImageRecord> {
   const { image } = await findImage(tx, caller, imageId, 'download')
-  const createdAt = now()
-  const expiresAt = seconds === null ? null : createdAt + seconds * 1000
-  await putLease(tx, leaseId, leaseOn(image, servableFormats, { ...of, createdAt, expiresAt }))
-  await recordAudit(tx, caller, 'lend', image, createdAt, { lease: leaseId, holder: of.holder })
+  await enterLease(tx, caller, leaseId, { ...lendable(image, servableFormats), ...termsFrom(terms, now()) })
   return image
 }
+
+/** A lease of a disk of zeros, which is writable. */
+export async function makeBlankLease(
+  { now }: LeasePorts,
+  tx: CatalogWriter,
+  caller: Caller,
+  leaseId: string,
+  diskBytes: number,
+  terms: Omit<NewLeaseTerms, 'isWritable'>,
+): Promise<void> {
+  await enterLease(tx, caller, leaseId, { image: null, diskBytes, ...termsFrom({ ...terms, isWritable: true }, now()) })
+}
+
+/** `seconds`: until it ends by itself; null: when it is released. */
+export type NewLeaseTerms = Omit<LeaseTerms, 'createdAt' | 'expiresAt'> & { readonly seconds: number | null }
+
+function termsFrom({ seconds, ...terms }: NewLeaseTerms, createdAt: number): LeaseTerms {
+  return { ...terms, createdAt, expiresAt: seconds === null ? null : createdAt + seconds * 1000 }
+}
+
+async function enterLease(tx: CatalogWriter, caller: Caller, leaseId: string, lease: Lease): Promise<void> {
+  await putLease(tx, leaseId, lease)
+  await recordAudit(tx, caller, 'lend', auditedAs(lease), lease.createdAt, factsOf(leaseId, lease))
+}
+
+const auditedAs = ({ image, projectId }: Lease) => image ?? { id: null, owner: projectId }
+const factsOf = (leaseId: string, { holder, isWritable }: Lease) => ({
+  lease: leaseId,
+  holder,
+  ...(isWritable ? { writable: true } : {}),
+})
 
 /**
  * From its commit on, the name opens nothing; then those who have it open are cut off.
@@ -152,14 +188,14 @@ export async function endLease(
   const ended = await catalog.write(async (tx) => {
     const found = await getLease(tx, leaseId)
     if (!found || !mayEnd(found)) return undefined
-    const { image, holder } = found.body
     await deleteLease(tx, leaseId)
-    await recordAudit(tx, caller, 'release', image, now(), { lease: leaseId, holder })
+    await recordAudit(tx, caller, 'release', auditedAs(found.body), now(), factsOf(leaseId, found.body))
     return found.body
   })
   if (!ended) return false
   failpoint('lease:ended')
   await disks.changed(ended.nameHash)
+  if (ended.isWritable) await disks.discard(leaseId)
   return true
 }
 

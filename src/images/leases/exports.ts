@@ -3,20 +3,29 @@ import type { Caller } from '../../base/caller.ts'
 import { ServiceError } from '../../base/errors.ts'
 import { failpoint } from '../../base/failpoint.ts'
 import type { CatalogReader } from '../../store/catalog/catalog.ts'
-import { rankOf } from '../policy.ts'
-import { endExpiredLeases, endLease, type LeasePorts, makeLease } from './disk-leases.ts'
-import { getLease, hasExpired, type Lease, leasesOfProject, newName, putLease, type StoredLease } from './lease.ts'
+import { MAX_SCRATCH_BYTES } from '../../store/scratch/scratch-disks.ts'
+import { findImage } from '../find-image.ts'
+import { authorizeService, rankOf } from '../policy.ts'
+import { endExpiredLeases, endLease, type LeasePorts, makeBlankLease, makeLease, servableFormats } from './disk-leases.ts'
+import { getLease, hasExpired, type Lease, leasesOfProject, lendable, newName, putLease, type StoredLease } from './lease.ts'
 
-/** The disk of an image, lent to a user for a while, over NBD. */
+/** A disk that is lent to a user for a while, over NBD. */
 export interface DiskExport {
   readonly id: string
-  readonly image: { readonly id: string; readonly name: string | null }
+  /** Null: a blank disk. */
+  readonly image: { readonly id: string; readonly name: string | null } | null
   readonly diskBytes: number
+  readonly isWritable: boolean
   readonly projectId: string | null
   /** Milliseconds since 1970. */
   readonly createdAt: number
   readonly expiresAt: number
 }
+/** What a user may ask for: the disk of an image, perhaps with what is written to it beside it; or a blank one to write to. */
+export type ExportWish = { readonly seconds?: number | undefined } & (
+  | { readonly imageId: string; readonly isWritable: boolean }
+  | { readonly blankBytes: number }
+)
 /** Told once: whoever knows the name may read the disk. */
 export interface NewDiskExport extends DiskExport {
   readonly name: string
@@ -27,31 +36,54 @@ export const EXPORT_SECONDS = { default: 3600, most: 30 * 24 * 3600 } as const
 const MAX_EXPORTS = 256
 const HOLDER = 'export'
 
+export { MAX_SCRATCH_BYTES }
+
 /**
  * `POST /v1/exports`. The export is a grant of its own: nothing that happens to the image afterwards takes it back before its end.
- * @throws ServiceError `not-found`, `denied`, `conflict`, `unsupported`; `over-quota` where the project has too many
+ * @throws ServiceError `not-found`, `denied`, `conflict`, `unsupported`; `too-large`, `over-quota`
  */
-export async function createExport(
-  ports: LeasePorts,
-  caller: Caller,
-  imageId: string,
-  seconds: number = EXPORT_SECONDS.default,
-): Promise<NewDiskExport> {
+export async function createExport(ports: LeasePorts, caller: Caller, wish: ExportWish): Promise<NewDiskExport> {
   const { projectId } = caller
+  if ('blankBytes' in wish) authorizeService(caller, 'create')
   if (projectId === null) throw new ServiceError('denied', 'an export belongs to a project: ask with a token of one')
   const id = randomUUID()
   const { name, nameHash } = newName()
-  const lease = await ports.catalog.write(async (tx) => {
-    await makeLease(ports, tx, caller, id, imageId, { projectId, holder: HOLDER, nameHash, seconds })
-    const held = await leasesOfProject(tx, projectId, { limit: MAX_EXPORTS + 1 })
-    if (held.length > MAX_EXPORTS) {
-      const message = `the project has ${MAX_EXPORTS} exports already; end some (imprint export end), or wait until they expire`
-      throw new ServiceError('over-quota', message, { limit: MAX_EXPORTS })
-    }
-    return held.find(({ key }) => key === id)!.body
-  })
+  const terms = { projectId, holder: HOLDER, nameHash, seconds: wish.seconds ?? EXPORT_SECONDS.default }
+  const make = () =>
+    ports.catalog.write(async (tx) => {
+      if ('blankBytes' in wish) await makeBlankLease(ports, tx, caller, id, wish.blankBytes, terms)
+      else await makeLease(ports, tx, caller, id, wish.imageId, { ...terms, isWritable: wish.isWritable })
+      const held = await leasesOfProject(tx, projectId, { limit: MAX_EXPORTS + 1 })
+      const made = held.find(({ key }) => key === id)!.body
+      assertWithinLimits(ports, held, made)
+      return made
+    })
+  const scratchBytes = await scratchBytesOf(ports, caller, wish)
+  const lease = await (scratchBytes === null ? make() : ports.disks.prepare(id, scratchBytes, make))
   failpoint('lease:made')
   return { ...exportOf(id, lease), name }
+}
+
+/** How large a scratch disk it takes; null: nothing is written. What is asked of the image here is asked again with the lease. */
+async function scratchBytesOf({ catalog }: LeasePorts, caller: Caller, wish: ExportWish): Promise<number | null> {
+  if ('blankBytes' in wish) return wish.blankBytes
+  if (!wish.isWritable) return null
+  const { image } = await findImage(catalog, caller, wish.imageId, 'download')
+  return lendable(image, servableFormats).diskBytes
+}
+
+/** Asked of the exports of a project with the new one among them. @throws ServiceError `over-quota` */
+function assertWithinLimits({ scratchQuotaBytes: quota }: LeasePorts, held: readonly StoredLease[], made: Lease): void {
+  if (held.length > MAX_EXPORTS) {
+    const message = `the project has ${MAX_EXPORTS} exports already; end some (imprint export end), or wait until they expire`
+    throw new ServiceError('over-quota', message, { limit: MAX_EXPORTS })
+  }
+  if (!made.isWritable) return
+  const bytes = held.reduce((sum, { body }) => sum + (body.isWritable ? body.diskBytes : 0), 0)
+  if (quota >= 0 && bytes > quota) {
+    const message = `the project may have ${quota} bytes of writable exports and would have ${bytes}; end some (imprint export end), or ask an administrator`
+    throw new ServiceError('over-quota', message, { limit: quota, used: bytes - made.diskBytes, wanted: made.diskBytes })
+  }
 }
 
 /** Those of the caller's project, in no order that means anything. */
@@ -94,7 +126,7 @@ export async function endExport(ports: LeasePorts, caller: Caller, id: string): 
 /** @returns how many had expired */
 export const sweepExports = (ports: LeasePorts): Promise<number> => endExpiredLeases(ports, HOLDER)
 
-async function findExport(catalog: CatalogReader, caller: Caller, id: string, now: number): Promise<StoredLease> {
+export async function findExport(catalog: CatalogReader, caller: Caller, id: string, now: number): Promise<StoredLease> {
   const found = await getLease(catalog, id)
   if (!found || !isVisible(caller, found) || hasExpired(found.body, now)) throw noSuchExport(id)
   return found
@@ -112,7 +144,8 @@ function membersOnly(caller: Caller): void {
 const noSuchExport = (id: string): ServiceError =>
   new ServiceError('not-found', `there is no export ${JSON.stringify(id.slice(0, 80))}, or it has ended`)
 
-function exportOf(id: string, { image, diskBytes, projectId, createdAt, expiresAt }: Lease): DiskExport {
+function exportOf(id: string, { image, diskBytes, isWritable, projectId, createdAt, expiresAt }: Lease): DiskExport {
   if (expiresAt === null) throw new Error(`export ${id} has no end`)
-  return { id, image: { id: image.id, name: image.name }, diskBytes, projectId, createdAt, expiresAt }
+  const shown = image && { id: image.id, name: image.name }
+  return { id, image: shown, diskBytes, isWritable, projectId, createdAt, expiresAt }
 }

@@ -7,9 +7,12 @@ import type { CatalogReader, CatalogWriter, ImageRecord, StoredDocument } from '
  * meanwhile. The record names the manifest, and the collector spares what it names (recorded-manifests.ts).
  */
 export interface Lease {
-  readonly image: LeasedImage
+  /** Null: a blank disk, which is writable. */
+  readonly image: LeasedImage | null
   /** Of the disk, not of the file that holds it. */
   readonly diskBytes: number
+  /** Writes go to a scratch disk that has the lease's id and goes with it. */
+  readonly isWritable: boolean
   /** Of whoever borrowed it; null: a part of the service did. */
   readonly projectId: string | null
   /** What needs it: `instance <id>`, `export`. Its first word finds all leases of a kind. */
@@ -21,6 +24,9 @@ export interface Lease {
   /** Null: until it is released. */
   readonly expiresAt: number | null
 }
+
+/** What a lease is for, and for how long. */
+export type LeaseTerms = Pick<Lease, 'isWritable' | 'projectId' | 'holder' | 'nameHash' | 'createdAt' | 'expiresAt'>
 
 /** What an image was when it was lent: its record may be gone. */
 export interface LeasedImage {
@@ -86,12 +92,8 @@ export async function* allLeases({ documents }: CatalogReader, holderKind?: stri
   }
 }
 
-/** A lease of the image as it is now, from the transaction in which the image was found. @throws ServiceError `conflict`, `unsupported` */
-export function leaseOn(
-  image: ImageRecord,
-  servable: readonly string[],
-  of: Pick<Lease, 'projectId' | 'holder' | 'nameHash' | 'createdAt' | 'expiresAt'>,
-): Lease {
+/** What can be lent of the image as it is now. @throws ServiceError `conflict`, `unsupported` */
+export function lendable(image: ImageRecord, servable: readonly string[]): Pick<Lease, 'image' | 'diskBytes'> {
   const { id, name, owner, manifest, diskFormat, containerFormat } = image
   assertActive(image)
   if (diskFormat === null || containerFormat !== 'bare' || !servable.includes(diskFormat)) {
@@ -103,7 +105,7 @@ export function leaseOn(
   }
   const diskBytes = image.virtualSize
   if (manifest === null || diskBytes === null) throw new Error(`image ${id} is active without bytes`)
-  return { image: { id, name, owner, manifest, diskFormat }, diskBytes, ...of }
+  return { image: { id, name, owner, manifest, diskFormat }, diskBytes }
 }
 
 /** @throws ServiceError `conflict` */

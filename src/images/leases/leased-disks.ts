@@ -1,14 +1,20 @@
 import { setMaxListeners } from 'node:events'
+import { ServiceError } from '../../base/errors.ts'
 import { type BlockSource, stack } from '../../disk/block/block-source.ts'
+import type { BlockWriter, WritableSource } from '../../disk/block/block-writer.ts'
+import { memorySource } from '../../disk/block/memory-source.ts'
+import { COW_BLOCK_BYTES } from '../../disk/filters/cow.ts'
 import { readAhead } from '../../disk/filters/read-ahead.ts'
 import { openImage } from '../../disk/formats/index.ts'
+import type { ScratchDisks } from '../../store/scratch/scratch-disks.ts'
 import type { ImagePorts } from '../ports.ts'
-import { hasExpired, hashOfName, type Lease, leaseOfName } from './lease.ts'
+import { hasExpired, hashOfName, type LeasedImage, leaseOfName, type StoredLease } from './lease.ts'
 import { SharedDisks } from './shared-disks.ts'
 
 /** A leased disk as one connection has it open: what the NBD server takes for an export. */
 export interface LeasedDisk {
   readonly disk: BlockSource
+  readonly writer?: BlockWriter
   /** For people; nothing that an image's author chose. */
   readonly description: string
   readonly blockSizes: { readonly minimumBytes: number; readonly preferredBytes: number }
@@ -25,6 +31,8 @@ interface OpenName {
   timer: NodeJS.Timeout | undefined
 }
 
+type ScratchPlace = Pick<ScratchDisks, 'create' | 'open' | 'remove'>
+
 const LONGEST_TIMER_MS = 2 ** 31 - 1 // Node fires longer ones at once
 
 /**
@@ -33,11 +41,17 @@ const LONGEST_TIMER_MS = 2 ** 31 - 1 // Node fires longer ones at once
  */
 export class LeasedDisks {
   readonly #ports: Pick<ImagePorts, 'catalog' | 'chunks' | 'now'>
-  readonly #disks = new SharedDisks()
+  readonly #scratch: ScratchPlace | null
+  /** By manifest and format. */
+  readonly #disks = new SharedDisks<BlockSource>()
+  /** By lease. */
+  readonly #writable = new SharedDisks<WritableSource>()
   readonly #names = new Map<string, OpenName>()
 
-  constructor(ports: Pick<ImagePorts, 'catalog' | 'chunks' | 'now'>) {
+  /** @param scratch where what is written goes; null: leases of writable disks cannot be opened */
+  constructor(ports: Pick<ImagePorts, 'catalog' | 'chunks' | 'now'>, scratch: ScratchPlace | null) {
     this.#ports = ports
+    this.#scratch = scratch
   }
 
   /** @returns undefined for every name that is not good, after the same work. @throws ServiceError where the bytes cannot be read */
@@ -73,30 +87,61 @@ export class LeasedDisks {
     else this.#end(nameHash, open)
   }
 
+  /** Makes the place for what is written, then the lease that names it; where that fails, the place is gone again. */
+  prepare<T>(leaseId: string, diskBytes: number, makeLease: () => Promise<T>): Promise<T> {
+    return this.#scratchPlace().create(leaseId, diskBytes, makeLease)
+  }
+
+  /** The lease has ended: what was written goes, when nobody has it open any more. */
+  async discard(leaseId: string): Promise<void> {
+    await this.#scratch?.remove(leaseId).catch(() => undefined) // a sweep finds what stayed
+  }
+
   /** Disks that are open now. */
   get openDisks(): number {
-    return this.#disks.size
+    return this.#disks.size + this.#writable.size
   }
 
-  async #goodLease(nameHash: string): Promise<Lease | undefined> {
+  async #goodLease(nameHash: string): Promise<StoredLease | undefined> {
     const found = await leaseOfName(this.#ports.catalog, nameHash)
-    return found && !hasExpired(found.body, this.#ports.now()) ? found.body : undefined
+    return found && !hasExpired(found.body, this.#ports.now()) ? found : undefined
   }
 
-  async #show(nameHash: string, open: OpenName, { image }: Lease): Promise<LeasedDisk> {
-    const { chunks } = this.#ports
-    const shared = await this.#disks.take(`${image.manifest} ${image.diskFormat}`, () => openDisk(chunks, image))
+  async #show(nameHash: string, open: OpenName, lease: StoredLease): Promise<LeasedDisk> {
+    const { giveBack, ...shown } = lease.body.isWritable ? await this.#takeWritable(lease) : await this.#takeReadOnly(lease)
     return {
-      disk: shared.disk,
-      description: `image ${image.id}`,
-      blockSizes: { minimumBytes: 1, preferredBytes: chunks.chunkBytes },
-      multiConnection: true,
+      ...shown,
+      multiConnection: true, // all have one disk open
       revoked: open.over.signal,
       release: async () => {
         this.#leave(nameHash, open)
-        await shared.giveBack()
+        await giveBack()
       },
     }
+  }
+
+  async #takeReadOnly({ key, body: { image } }: StoredLease) {
+    const { chunks } = this.#ports
+    if (!image) throw new Error(`lease ${key} is of nothing`)
+    const { disk, giveBack } = await this.#disks.take(`${image.manifest} ${image.diskFormat}`, () => openDisk(chunks, image))
+    const blockSizes = { minimumBytes: 1, preferredBytes: chunks.chunkBytes }
+    return { disk, giveBack, blockSizes, description: `image ${image.id}` }
+  }
+
+  async #takeWritable({ key, body: { image, diskBytes } }: StoredLease) {
+    const { chunks } = this.#ports
+    const scratch = this.#scratchPlace()
+    const { disk, giveBack } = await this.#writable.take(key, async () =>
+      scratch.open(key, image ? await openDisk(chunks, image) : memorySource(diskBytes, [])),
+    )
+    const blockSizes = { minimumBytes: 1, preferredBytes: COW_BLOCK_BYTES }
+    const description = image ? `scratch disk over image ${image.id}` : 'scratch disk'
+    return { disk, writer: disk, giveBack, blockSizes, description }
+  }
+
+  #scratchPlace(): ScratchPlace {
+    if (this.#scratch) return this.#scratch
+    throw new ServiceError('unsupported', 'this service has no place for writable disks')
   }
 
   #enter(nameHash: string): OpenName {
@@ -119,7 +164,7 @@ export class LeasedDisks {
     open.over.abort()
   }
 
-  #watchExpiry(nameHash: string, open: OpenName, { expiresAt }: Lease): void {
+  #watchExpiry(nameHash: string, open: OpenName, { body: { expiresAt } }: StoredLease): void {
     clearTimeout(open.timer)
     if (expiresAt === null || open.users === 0) return
     const leftMs = Math.min(Math.max(0, expiresAt - this.#ports.now()), LONGEST_TIMER_MS)
@@ -135,7 +180,7 @@ function newOpenName(): OpenName {
   return { over, users: 0, timer: undefined }
 }
 
-async function openDisk(chunks: ImagePorts['chunks'], { manifest, diskFormat }: Lease['image']): Promise<BlockSource> {
+async function openDisk(chunks: ImagePorts['chunks'], { manifest, diskFormat }: LeasedImage): Promise<BlockSource> {
   const file = await chunks.open(manifest)
   try {
     const ahead = readAhead({ prefetch: (offset, length) => file.prefetch(offset, length), unitBytes: chunks.chunkBytes })

@@ -31,8 +31,8 @@ before(async () => {
 beforeEach(() => {
   later = 0
   const now = () => Date.now() + later
-  disks = new LeasedDisks({ catalog: world.ports.catalog, chunks: world.chunks, now })
-  ports = { catalog: world.ports.catalog, now, disks }
+  disks = new LeasedDisks({ catalog: world.ports.catalog, chunks: world.chunks, now }, null)
+  ports = { catalog: world.ports.catalog, now, disks, scratchQuotaBytes: 0 }
   leases = new DiskLeases(ports, SOCKET)
 })
 after(() => world.close())
@@ -46,6 +46,8 @@ async function newImage(owner: Caller, bytes: Buffer, members: Record<string, un
   await upload(world.ports, owner, id, sent(bytes))
   return id
 }
+const newExport = (caller: Caller, imageId: string, seconds?: number) =>
+  createExport(ports, caller, { imageId, isWritable: false, seconds })
 async function opened(name: string): Promise<LeasedDisk> {
   const disk = await disks.open(name)
   assert.ok(disk, 'the name is good')
@@ -154,7 +156,7 @@ test('lending and releasing stand in the audit record', async () => {
   const id = await newImage(alice, randomBytes(1000))
   const { leaseId } = await leases.lend(alice, id, 'instance 1')
   await leases.release(leaseId)
-  const mine = await createExport(ports, alice, id)
+  const mine = await newExport(alice, id)
   await endExport(ports, alice, mine.id)
   const { records, actions } = await auditOf(id)
   assert.deepEqual(actions.slice(-4), ['lend', 'release', 'lend', 'release'])
@@ -205,7 +207,7 @@ test('of a qcow2 its disk is lent', async () => {
 test('all connections to a manifest share one open disk, which the last of them closes', async () => {
   const bytes = randomBytes(100_000)
   const ids = [await newImage(alice, bytes), await newImage(bob, bytes)]
-  const names = [await createExport(ports, alice, ids[0]!), await createExport(ports, bob, ids[1]!)]
+  const names = [await newExport(alice, ids[0]!), await newExport(bob, ids[1]!)]
   const open = await Promise.all([...names, ...names].map(({ name }) => opened(name)))
   assert.equal(disks.openDisks, 1)
   assert.equal(new Set(open.map(({ disk }) => disk)).size, 1)
@@ -221,8 +223,8 @@ test('all connections to a manifest share one open disk, which the last of them 
 
 test('an export is good until it expires, which cuts off who reads it; a renewal comes before', async () => {
   const id = await newImage(alice, randomBytes(1000))
-  const short = await createExport(ports, alice, id, 1)
-  const long = await createExport(ports, alice, id, 1)
+  const short = await newExport(alice, id, 1)
+  const long = await newExport(alice, id, 1)
   await renewExport(ports, alice, long.id, 1000)
   const [first, second] = [await opened(short.name), await opened(long.name)]
   await ended(first)
@@ -261,20 +263,20 @@ test('leases of the service do not expire, are no exports, and cannot be ended a
 
 test('exports belong to the project that asked: its readers see them, its members end them, others know of none', async () => {
   const id = await newImage(alice, randomBytes(1000), { visibility: 'shared' })
-  const mine = await createExport(ports, alice, id)
+  const mine = await newExport(alice, id)
   const reader = someone('alice', 'reader')
   assert.deepEqual((await listExports(ports, reader))[0]?.id, mine.id)
   assert.equal('name' in (await showExport(ports, reader, mine.id)), false)
   await assert.rejects(endExport(ports, reader, mine.id), { code: 'denied' })
   await assert.rejects(renewExport(ports, reader, mine.id), { code: 'denied' })
-  await assert.rejects(createExport(ports, reader, id), { code: 'denied' })
+  await assert.rejects(newExport(reader, id), { code: 'denied' })
   for (const stranger of [bob, someone('alice', 'none')]) {
     assert.deepEqual(await listExports(ports, stranger), [])
     await assert.rejects(showExport(ports, stranger, mine.id), { code: 'not-found' })
     await assert.rejects(endExport(ports, stranger, mine.id), { code: 'not-found' })
-    await assert.rejects(createExport(ports, stranger, id), { code: 'not-found' })
+    await assert.rejects(newExport(stranger, id), { code: 'not-found' })
   }
-  await assert.rejects(createExport(ports, someone(null), id), { code: 'denied' })
+  await assert.rejects(newExport(someone(null), id), { code: 'denied' })
   await endExport(ports, admin, mine.id)
   await assert.rejects(endExport(ports, alice, mine.id), { code: 'not-found' })
   await deleteImage(world.ports, alice, id)
@@ -285,14 +287,14 @@ test('a project has a limit of exports at once', async () => {
   const id = await newImage(alice, randomBytes(1000))
   const made = []
   const refused = await (async () => {
-    for (;;) made.push(await createExport(ports, alice, id))
+    for (;;) made.push(await newExport(alice, id))
   })().catch((error: unknown) => error)
   assert.ok(isServiceError(refused, 'over-quota'), String(refused))
   assert.equal((await Array.fromAsync(allLeases(ports.catalog))).length, made.length)
   later = 2 * 3600 * 1000
   assert.equal(await sweepExports(ports), made.length)
   later = 0
-  await createExport(ports, alice, id)
+  await newExport(alice, id)
   later = 2 * 3600 * 1000
   await sweepExports(ports)
   await deleteImage(world.ports, alice, id)

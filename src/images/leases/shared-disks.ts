@@ -1,22 +1,22 @@
 import type { BlockSource } from '../../disk/block/block-source.ts'
 
-interface Entry {
-  readonly disk: Promise<BlockSource>
+interface Entry<Disk> {
+  readonly disk: Promise<Disk>
   users: number
 }
 
-export interface SharedDisk {
-  readonly disk: BlockSource
+export interface SharedDisk<Disk> {
+  readonly disk: Disk
   /** More than once is harmless. */
   giveBack(): Promise<void>
 }
 
 /** Disks that are open, each once however many read it: what one of them fetched, the others find. Closed by the last. */
-export class SharedDisks {
-  readonly #entries = new Map<string, Entry>()
+export class SharedDisks<Disk extends BlockSource> {
+  readonly #entries = new Map<string, Entry<Disk>>()
 
   /** @param open is called where nobody has the disk of this key open */
-  async take(key: string, open: () => Promise<BlockSource>): Promise<SharedDisk> {
+  async take(key: string, open: () => Promise<Disk>): Promise<SharedDisk<Disk>> {
     const entry = this.#entries.get(key) ?? { disk: open(), users: 0 }
     this.#entries.set(key, entry)
     entry.users += 1

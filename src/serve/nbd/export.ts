@@ -1,21 +1,7 @@
 import type { BlockSource } from '../../disk/block/block-source.ts'
+import type { BlockWriter } from '../../disk/block/block-writer.ts'
 
-/**
- * Changes to a disk whose reads are an Export's `disk`. Ranges lie inside the disk; calls may overlap in time, as a client's
- * requests do. What a settled call changed is what later reads show, on every connection.
- */
-export interface BlockWriter {
-  /** The bytes are the caller's again when the promise settles: they may not be kept. */
-  write(offset: number, bytes: Uint8Array): Promise<void>
-  /** @param mayPunch whether the range may become a hole; else it must stay allocated */
-  writeZeroes(offset: number, length: number, mayPunch: boolean): Promise<void>
-  /** A hint: what the range reads as afterwards is the writer's choice. */
-  trim(offset: number, length: number): Promise<void>
-  /** Settles when all calls that settled before it are durable. */
-  flush(): Promise<void>
-  /** Whether `writeZeroes` that may punch costs less than writing the zeros. */
-  readonly zeroesAreFast: boolean
-}
+export type { BlockWriter } from '../../disk/block/block-writer.ts'
 
 /** Bytes, powers of two: what requests must be multiples of, and what they best are multiples of. */
 export interface BlockSizes {

@@ -87,9 +87,32 @@ test('an export without a word about its end has an hour', async () => {
   assert.equal((await ask('DELETE', `/v1/exports/${json.id}`)).status, 204)
 })
 
+test('a writable export says so, and a blank one has no image', async () => {
+  const image = await newImage(randomBytes(2048))
+  const over = await ask('POST', '/v1/exports', { image, writable: true })
+  assert.deepEqual([over.status, over.json.writable, over.json.image.id], [201, true, image])
+  const blank = await ask('POST', '/v1/exports', { size: 2 ** 20 })
+  assert.deepEqual([blank.status, blank.json.writable, blank.json.image, blank.json.diskBytes], [201, true, null, 2 ** 20])
+  const { json: audit } = await ask('GET', `/v1/projects/${blank.json.projectId}/audit?limit=2`)
+  assert.deepEqual(
+    audit.entries.map(({ action, imageId }: { action: string; imageId: string }) => [action, imageId]),
+    [
+      ['lend', null],
+      ['lend', image],
+    ],
+  )
+  const { json: listed } = await ask('GET', '/v1/exports')
+  assert.equal(listed.exports.length, 2)
+  for (const { id: one } of listed.exports) assert.equal((await ask('DELETE', `/v1/exports/${one}`)).status, 204)
+})
+
 const id = '00000000-0000-4000-8000-000000000000'
 const refused: readonly [string, unknown, number, string][] = [
   ['no image', {}, 400, 'invalid-request'],
+  ['an image and a size', { image: id, size: 512 }, 400, 'invalid-request'],
+  ['a part of a sector', { size: 513 }, 400, 'invalid-request'],
+  ['more than a scratch disk may have', { size: 2 ** 40 + 512 }, 400, 'invalid-request'],
+  ['more than the project may have', { size: 2 ** 31 }, 413, 'over-quota'],
   ['an image that is none', { image: '../etc' }, 400, 'invalid-request'],
   ['an image that is not there', { image: id }, 404, 'not-found'],
   ['no time', { image: id, seconds: 0 }, 400, 'invalid-request'],

@@ -1,0 +1,150 @@
+import { mkdir, readdir, rm } from 'node:fs/promises'
+import { join } from 'node:path'
+import { ServiceError } from '../../base/errors.ts'
+import type { BlockSource } from '../../disk/block/block-source.ts'
+import type { WritableSource } from '../../disk/block/block-writer.ts'
+import { copyOnWrite } from '../../disk/filters/cow.ts'
+import { createScratchFile, openScratchFile } from './scratch-file.ts'
+
+/** The map of the largest one takes 4 MiB of memory when all of it was touched. */
+export const MAX_SCRATCH_BYTES = 2 ** 40
+/** So their maps take at most 256 MiB. */
+const MAX_OPEN = 64
+const ID = /^[0-9a-f-]{36}$/
+
+interface OpenScratch {
+  /** Settles when its files are closed. */
+  readonly closed: Promise<void>
+  isUnwanted: boolean
+}
+
+/** Disks that may be written for a while, a folder each. Whoever makes one says when it goes; what a crash left is swept. */
+export class ScratchDisks {
+  readonly #folder: string
+  readonly #open = new Map<string, OpenScratch>()
+  /** Made, and not yet named by whoever wants them. */
+  readonly #fresh = new Set<string>()
+
+  private constructor(folder: string) {
+    this.#folder = folder
+  }
+
+  static async at(folder: string): Promise<ScratchDisks> {
+    await mkdir(folder, { recursive: true, mode: 0o700 })
+    return new ScratchDisks(folder)
+  }
+
+  /**
+   * Makes a disk that nobody has written yet. Where `name` fails it is gone again.
+   * @param id a UUID
+   * @param name says to whoever sweeps that the disk is wanted
+   * @throws ServiceError `too-large`; errors of the system pass through
+   */
+  async create<T>(id: string, diskBytes: number, name: () => Promise<T>): Promise<T> {
+    if (diskBytes > MAX_SCRATCH_BYTES) {
+      const message = `a writable disk has at most ${MAX_SCRATCH_BYTES} bytes here`
+      throw new ServiceError('too-large', message, { most: MAX_SCRATCH_BYTES })
+    }
+    const path = this.#pathOf(id)
+    this.#fresh.add(id)
+    try {
+      await mkdir(path, { mode: 0o700 })
+      return await this.#undone(id, async () => {
+        await createScratchFile(path, diskBytes)
+        return name()
+      })
+    } finally {
+      this.#fresh.delete(id)
+    }
+  }
+
+  /**
+   * The disk with this id as it was left. Open once at a time: while it is being closed, this waits.
+   * @param base read where nothing was written; closed with the disk, also where this fails
+   * @throws ServiceError `unavailable` where too many are open, `corrupt`; errors of the system pass through
+   */
+  async open(id: string, base: BlockSource): Promise<WritableSource> {
+    try {
+      for (let before = this.#open.get(id); before; before = this.#open.get(id)) await before.closed
+      return await this.#openAlone(id, base)
+    } catch (error) {
+      await base.close()
+      throw error
+    }
+  }
+
+  /** Now, or, where it is open, when it is closed. Removing what is not there succeeds. */
+  async remove(id: string): Promise<void> {
+    const open = this.#open.get(id)
+    if (open) open.isUnwanted = true
+    else await rm(this.#pathOf(id), { recursive: true, force: true })
+  }
+
+  /** Removes every disk that is not open and that nobody wants any more. @returns how many */
+  async sweep(isWanted: (id: string) => Promise<boolean>): Promise<number> {
+    let removed = 0
+    for (const id of await readdir(this.#folder)) {
+      if (!ID.test(id) || this.#fresh.has(id) || (await isWanted(id)) || this.#fresh.has(id)) continue
+      await this.remove(id)
+      removed += 1
+    }
+    return removed
+  }
+
+  /** Removes the disk where `work` fails. */
+  async #undone<T>(id: string, work: () => Promise<T>): Promise<T> {
+    try {
+      return await work()
+    } catch (error) {
+      await this.remove(id)
+      throw error
+    }
+  }
+
+  async #openAlone(id: string, base: BlockSource): Promise<WritableSource> {
+    if (this.#open.size >= MAX_OPEN) {
+      throw new ServiceError('unavailable', `${MAX_OPEN} scratch disks are open, which is the most: close one`, {
+        open: MAX_OPEN,
+      })
+    }
+    const path = this.#pathOf(id)
+    const { promise: closed, resolve } = Promise.withResolvers<void>()
+    const entry: OpenScratch = { closed, isUnwanted: false }
+    this.#open.set(id, entry)
+    const leave = async () => {
+      try {
+        if (entry.isUnwanted) await rm(path, { recursive: true, force: true })
+      } finally {
+        this.#open.delete(id)
+        resolve()
+      }
+    }
+    try {
+      const disk = copyOnWrite(base, await openScratchFile(path, base.size))
+      return closing(disk, async () => {
+        await disk.close().finally(leave)
+      })
+    } catch (error) {
+      await leave()
+      throw error
+    }
+  }
+
+  #pathOf(id: string): string {
+    if (!ID.test(id)) throw new Error(`no id of a scratch disk: ${id}`)
+    return join(this.#folder, id)
+  }
+}
+
+/** The same disk, closed in another way. */
+const closing = (disk: WritableSource, close: () => Promise<void>): WritableSource => ({
+  size: disk.size,
+  zeroesAreFast: disk.zeroesAreFast,
+  read: (offset, length, into) => disk.read(offset, length, into),
+  extents: (offset, length) => disk.extents(offset, length),
+  write: (offset, bytes) => disk.write(offset, bytes),
+  writeZeroes: (offset, length, mayPunch) => disk.writeZeroes(offset, length, mayPunch),
+  trim: (offset, length) => disk.trim(offset, length),
+  flush: () => disk.flush(),
+  close,
+})
