@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
 import type { Duplex } from 'node:stream'
 import { type TestContext, test } from 'node:test'
+import { setTimeout as pause } from 'node:timers/promises'
 import type { FoundMachine, Hypervisor, MachineSpec, PowerState } from './hypervisor.ts'
 
 /** One host, with what a test must be able to do to the machines on it. */
@@ -22,6 +23,7 @@ export interface TestHost {
 const GRACE_MS = 120_000 // a guest under emulation on a busy host
 const text = (bytes: Uint8Array) => Buffer.from(bytes).toString('latin1')
 const portTaken = 40_000
+const LOOK_AGAIN_MS = 20
 
 /** Settles when `holds` does of the machine: looks at each change of power, not at a clock. */
 export async function until(hypervisor: Hypervisor, id: string, power: PowerState): Promise<FoundMachine> {
@@ -37,19 +39,14 @@ export async function until(hypervisor: Hypervisor, id: string, power: PowerStat
   }
 }
 
-/** Settles when the console has `words` `times`, in its log or since. */
+/** Settles when the console has `words` `times`, over all starts of the machine. */
 export async function untilPrinted(hypervisor: Hypervisor, id: string, words: string, times = 1): Promise<void> {
-  const serial = await hypervisor.serial(id)
-  try {
-    let known = text(await hypervisor.consoleLog(id, 1024 * 1024))
+  for (;;) {
+    const { power, reason } = await hypervisor.show(id)
+    const known = text(await hypervisor.consoleLog(id, 1024 * 1024))
     if (known.split(words).length > times) return
-    for await (const bytes of serial) {
-      known = text(await hypervisor.consoleLog(id, 1024 * 1024))
-      if (bytes.length > 0 && known.split(words).length > times) return
-    }
-    throw new Error(`the console ended without "${words}":\n${known.slice(-2000)}`)
-  } finally {
-    serial.destroy()
+    assert.equal(power, 'running', `it went off (${reason}) without "${words}" ${times} times:\n${known.slice(-2000)}`)
+    await pause(LOOK_AGAIN_MS)
   }
 }
 
@@ -66,9 +63,11 @@ export function hypervisorSuite(
   const must = (title: string, check: (on: TestHost, hypervisor: Hypervisor, context: TestContext) => Promise<void>) =>
     test(`${adapter} must ${title}`, { skip: options.skip ?? false }, async (context) => {
       const on = await host()
-      context.after(() => on.close())
       const hypervisor = await on.open()
-      context.after(() => hypervisor.close())
+      context.after(async () => {
+        await hypervisor.close() // a machine's process may be watched by one only
+        await on.close()
+      })
       await check(on, hypervisor, context)
     })
   const powers = async (hypervisor: Hypervisor) =>

@@ -46,7 +46,7 @@ export function assertSpec(spec: MachineSpec, abilities: HypervisorAbilities): v
 }
 
 /** The machine as it is to be started now. @throws ServiceError `invalid-request` for a disk that it has not */
-export function changed(spec: MachineSpec, { bases = {} }: MachineChanges): MachineSpec {
+export function changed<Spec extends Pick<MachineSpec, 'disks'>>(spec: Spec, { bases = {} }: MachineChanges): Spec {
   for (const name of Object.keys(bases)) {
     must(
       spec.disks.some((disk) => disk.name === name && disk.base),

@@ -1,0 +1,32 @@
+import type { ServiceError } from '../../../base/errors.ts'
+import type { Hypervisor } from '../hypervisor.ts'
+
+/**
+ * Stands in where this host can run no machines, so that the rest of the service runs: whatever is asked of it fails with the
+ * reason, its abilities too, and nothing is recorded as lost.
+ * @param reason `unavailable`, saying what is missing
+ */
+export function absentHypervisor(reason: ServiceError): Hypervisor {
+  const refuse = async (): Promise<never> => {
+    throw reason
+  }
+  return {
+    type: 'none',
+    get abilities(): never {
+      throw reason
+    },
+    launch: refuse,
+    start: refuse,
+    list: refuse,
+    show: refuse,
+    stop: refuse,
+    reboot: refuse,
+    pause: refuse,
+    resume: refuse,
+    consoleLog: refuse,
+    serial: refuse,
+    remove: refuse,
+    watch: () => () => {},
+    close: async () => {},
+  }
+}

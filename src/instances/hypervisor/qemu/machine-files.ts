@@ -1,0 +1,10 @@
+/** Names in a machine's running folder, which is QEMU's working folder: on its command line they stand without a path. */
+export const files = {
+  monitor: 'qmp.sock',
+  serial: 'serial.sock',
+  agent: 'agent.sock',
+  console: 'console.log',
+  seed: 'seed.iso',
+  variables: 'uefi-variables.fd',
+  disk: (name: string) => `disk-${name}.qcow2`,
+} as const

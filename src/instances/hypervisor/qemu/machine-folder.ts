@@ -1,0 +1,229 @@
+import { chmod, chown, type FileHandle, lstat, mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises'
+import { basename, join } from 'node:path'
+import { ServiceError } from '../../../base/errors.ts'
+import { MiB } from '../../../base/units.ts'
+import { memorySource } from '../../../disk/block/memory-source.ts'
+import { wrapDisk } from '../../../disk/formats/index.ts'
+import { type SeedFiles, seedDisc } from '../../seed/seed-disc.ts'
+import type { MachineSpec } from '../hypervisor.ts'
+import { isMachineId } from '../machine-spec.ts'
+import type { Chosen } from './command-line.ts'
+import { isObject, objectOf } from './json-lines.ts'
+import { files } from './machine-files.ts'
+import type { ProcessUser } from './process.ts'
+
+/**
+ * The folder of one machine:
+ *
+ *   machine.json   what it is and how it stands; written whole, or not at all
+ *   process        who runs it (process.ts)
+ *   words.log      what QEMU said since the last start
+ *   run/           QEMU's working folder, and QEMU's own where it runs as another user: disks, seed, sockets, console
+ *
+ * What QEMU may write is not trusted: a guest may have broken out of it. So the service keeps what it relies on one folder above,
+ * and follows no symbolic link in `run/`.
+ */
+export interface MachineRecord {
+  readonly format: 1
+  /** False until the launch is answered: a folder that stays so is swept away. */
+  readonly isLaunched: boolean
+  readonly spec: KeptSpec
+  readonly chosen: Chosen
+  readonly power: 'on' | 'shutdown' | 'crashed'
+  readonly reason: string | null
+}
+
+/** The seed, which may hold secrets and is large, is on its disc and nowhere else. */
+export type KeptSpec = Omit<MachineSpec, 'seed'> & { readonly hasSeed: boolean }
+
+const RECORD = 'machine.json'
+const RUN = 'run'
+const MAX_RECORD_BYTES = MiB
+const PRIVATE_FOLDER = 0o700
+const PRIVATE_FILE = 0o600
+/** Where QEMU runs as another user, its working folder must be reachable from itself; names in here give away nothing. */
+const PASSABLE_FOLDER = 0o711
+
+export class MachineFolder {
+  readonly path: string
+  readonly #user: ProcessUser | undefined
+
+  constructor(root: string, id: string, user?: ProcessUser) {
+    if (!isMachineId(id)) throw new Error(`${id} names no machine`)
+    this.path = join(root, id)
+    this.#user = user
+  }
+
+  get run(): string {
+    return join(this.path, RUN)
+  }
+  get identity(): { readonly path: string; readonly name: string } {
+    return { path: join(this.path, 'process'), name: '../process' }
+  }
+  get words(): string {
+    return join(this.path, 'words.log')
+  }
+  inRun(name: string): string {
+    return join(this.run, name)
+  }
+
+  /**
+   * Durable when it settles.
+   * @param variables UEFI's template, where the machine starts by UEFI
+   * @throws ServiceError `conflict` where the folder is there; `no-space`, `unavailable`
+   */
+  async create(record: MachineRecord, seed: SeedFiles | undefined, variables: string | undefined): Promise<void> {
+    const mode = this.#user ? PASSABLE_FOLDER : PRIVATE_FOLDER
+    const { spec } = record
+    try {
+      await mkdir(this.path, { mode })
+      await chmod(this.path, mode) // whatever the umask is
+      await this.#save(record)
+      await mkdir(this.run, { mode: PRIVATE_FOLDER })
+      for (const disk of spec.disks) await this.#make(files.disk(disk.name), (file) => writeEmptyDisk(file, disk.bytes))
+      if (seed) await this.#make(files.seed, (file) => file.writeFile(seedDisc(seed)))
+      if (variables) {
+        const template = await readFile(variables)
+        await this.#make(files.variables, (file) => file.writeFile(template))
+      }
+      await this.#make(files.console, async () => {})
+      if (this.#user) await chown(this.run, this.#user.uid, this.#user.gid)
+      for (const folder of [this.run, this.path, join(this.path, '..')]) await syncFolder(folder)
+    } catch (error) {
+      throw fileProblem(error, spec.id)
+    }
+  }
+
+  /** @throws ServiceError `no-space`, `unavailable` */
+  async write(record: MachineRecord): Promise<void> {
+    await this.#save(record).catch((error) => {
+      throw fileProblem(error, record.spec.id)
+    })
+  }
+
+  /** Null where there is none: the folder was being made, or being removed. @throws ServiceError `corrupt` */
+  async read(): Promise<MachineRecord | null> {
+    const path = join(this.path, RECORD)
+    const text = await readFile(path, 'utf8').catch((error: NodeJS.ErrnoException) => {
+      if (error.code === 'ENOENT') return null
+      throw error
+    })
+    if (text === null) return null
+    const record = text.length <= MAX_RECORD_BYTES ? objectOf(text) : undefined
+    if (record?.format !== 1 || !isObject(record.spec)) {
+      throw new ServiceError('corrupt', `The record of a machine cannot be read: ${path}. Restore it, or delete its folder.`)
+    }
+    return record as unknown as MachineRecord
+  }
+
+  /** Space that its files take, holes not counted. */
+  async diskBytes(): Promise<number> {
+    let bytes = 0
+    for (const folder of [this.path, this.run]) {
+      for (const name of await namesIn(folder)) {
+        const stat = await lstat(join(folder, name)).catch(() => null)
+        if (stat?.isFile()) bytes += stat.blocks * 512 // the unit of st_blocks
+      }
+    }
+    return bytes
+  }
+
+  /** What is left of a process that has ended, and would keep the next one from starting. */
+  async sweepSockets(): Promise<void> {
+    for (const name of [files.monitor, files.serial, files.agent]) await rm(this.inRun(name), { force: true })
+  }
+
+  /** Emptied, for a new start; the caller closes it. */
+  async openWords(): Promise<FileHandle> {
+    const file = await open(this.words, 'a', PRIVATE_FILE)
+    await file.truncate(0)
+    return file
+  }
+
+  /**
+   * The record first: what is left when this is cut short counts as nothing. The process must have ended, so that nothing plays
+   * tricks with links meanwhile.
+   */
+  async remove(): Promise<void> {
+    try {
+      await rm(join(this.path, RECORD), { force: true })
+      await rm(this.path, { recursive: true, force: true })
+      await syncFolder(join(this.path, '..'))
+    } catch (error) {
+      throw fileProblem(error, basename(this.path))
+    }
+  }
+
+  async #save(record: MachineRecord): Promise<void> {
+    const unfinished = join(this.path, `${RECORD}.new`)
+    const file = await open(unfinished, 'w', PRIVATE_FILE)
+    try {
+      await file.writeFile(`${JSON.stringify(record)}\n`)
+      await file.sync()
+    } finally {
+      await file.close()
+    }
+    await rename(unfinished, join(this.path, RECORD))
+    await syncFolder(this.path)
+  }
+
+  async #make(name: string, fill: (file: FileHandle) => Promise<void>): Promise<void> {
+    const file = await open(this.inRun(name), 'wx', PRIVATE_FILE)
+    try {
+      await fill(file)
+      await file.sync()
+    } finally {
+      await file.close()
+    }
+    await this.#own(name)
+  }
+
+  async #own(name: string): Promise<void> {
+    await chmod(this.inRun(name), PRIVATE_FILE)
+    if (this.#user) await chown(this.inRun(name), this.#user.uid, this.#user.gid)
+  }
+}
+
+/** A qcow2 file in which nothing is allocated: 320 KiB for a disk of 10 GiB. It names no file under it. */
+async function writeEmptyDisk(file: FileHandle, bytes: number): Promise<void> {
+  const empty = await wrapDisk('qcow2', memorySource(bytes, []))
+  try {
+    for (let at = 0; at < empty.size; at += MiB) {
+      const part = await empty.read(at, Math.min(MiB, empty.size - at))
+      await file.write(part, 0, part.length, at)
+    }
+  } finally {
+    await empty.close()
+  }
+}
+
+const namesIn = (folder: string): Promise<readonly string[]> =>
+  readdir(folder).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') return []
+    throw error
+  })
+
+async function syncFolder(path: string): Promise<void> {
+  const folder = await open(path, 'r')
+  try {
+    await folder.sync()
+  } finally {
+    await folder.close()
+  }
+}
+
+/** What a system call said, in our words. */
+export function fileProblem(error: unknown, id: string): unknown {
+  const { code, syscall } = error as NodeJS.ErrnoException
+  if (typeof code !== 'string' || error instanceof ServiceError) return error
+  const details = { id, code, ...(syscall ? { syscall } : {}) }
+  if (code === 'EEXIST') {
+    return new ServiceError('conflict', `The machine ${id} has files here already; remove it first.`, details, { cause: error })
+  }
+  if (code === 'ENOSPC' || code === 'EDQUOT') {
+    const message = `There is no room for the files of the machine ${id}; free some space and try again.`
+    return new ServiceError('no-space', message, details, { cause: error })
+  }
+  const message = `The files of the machine ${id} cannot be written (${code}); see to the folder of the machines.`
+  return new ServiceError('unavailable', message, details, { cause: error })
+}

@@ -1,0 +1,380 @@
+import { lstat } from 'node:fs/promises'
+import { connect, type Socket } from 'node:net'
+import { setTimeout as pause } from 'node:timers/promises'
+import { ServiceError } from '../../../base/errors.ts'
+import type { FoundMachine, MachineChanges, MachineSpec, PowerState } from '../hypervisor.ts'
+import { changed } from '../machine-spec.ts'
+import { type Chosen, firmwareOf, planMachine } from './command-line.ts'
+import { ConsoleLog } from './console-log.ts'
+import type { Firmware } from './firmware.ts'
+import { files } from './machine-files.ts'
+import { fileProblem, MachineFolder, type MachineRecord } from './machine-folder.ts'
+import type { ProcessUser } from './process.ts'
+import type { QmpEvent } from './qmp.ts'
+import { cancelled, endWhatRuns, Run, STATUS, whyEnded } from './run.ts'
+import { boundWords } from './words.ts'
+
+/** What the machines of a host share. */
+export interface QemuHost {
+  readonly root: string
+  readonly program: string
+  readonly accelerator: 'kvm' | 'tcg'
+  readonly firmwares: readonly Firmware[]
+  readonly user: ProcessUser | undefined
+  /** Aborted when the hypervisor is closed. */
+  readonly closing: AbortSignal
+  /** Tells those who watch. */
+  readonly tell: (machine: FoundMachine) => void
+  /** Of what goes wrong when nobody waits for it. */
+  readonly onProblem: (error: unknown) => void
+}
+
+/** A guest that is still starting does not hear the button yet. */
+const PRESS_AGAIN_MS = 10_000
+const RESET_WITHIN_MS = 30_000
+
+/**
+ * One machine: its record, its process where it has one, and what is asked of both.
+ *
+ * The record says `on` from when the processors run until the process is gone, and then why. A machine whose record says so and
+ * which has no process has crashed.
+ */
+export class Machine {
+  readonly #host: QemuHost
+  readonly #folder: MachineFolder
+  readonly #console: ConsoleLog
+  #record: MachineRecord
+  #run: Run | null = null
+  /** Settles when the end of the run is recorded. */
+  #over: Promise<void> = Promise.resolve()
+  #isPaused = false
+  #isRemoved = false
+  /** A launch or start under way. */
+  #starting: { readonly cut: AbortController; readonly settled: Promise<void> } | null = null
+  /** Takes the guest's own poweroff while somebody waits for it, to turn the machine on again. */
+  #onGuestOff: (() => void) | null = null
+  #serial: Socket | null = null
+  #writing: Promise<unknown> = Promise.resolve()
+  #telling: Promise<void> = Promise.resolve()
+
+  private constructor(host: QemuHost, record: MachineRecord) {
+    this.#host = host
+    this.#record = record
+    this.#folder = new MachineFolder(host.root, record.spec.id, host.user)
+    this.#console = new ConsoleLog(this.#folder.inRun(files.console), `${this.#folder.path}/console.older`)
+  }
+
+  /** Not on disk yet. */
+  static planned(host: QemuHost, { seed, ...spec }: MachineSpec, chosen: Chosen): Machine {
+    const kept = { ...spec, hasSeed: seed !== undefined }
+    return new Machine(host, { format: 1, isLaunched: false, spec: kept, chosen, power: 'shutdown', reason: null })
+  }
+
+  /**
+   * As an earlier service left it, and what befell it since. Null where it was not launched to the end: then it is swept away.
+   * @throws ServiceError `corrupt`
+   */
+  static async found(host: QemuHost, id: string): Promise<Machine | null> {
+    const folder = new MachineFolder(host.root, id, host.user)
+    const record = await folder.read()
+    if (!record?.isLaunched) {
+      await endWhatRuns(folder)
+      await folder.remove()
+      return null
+    }
+    const machine = new Machine(host, record)
+    await machine.#find()
+    return machine
+  }
+
+  get id(): string {
+    return this.#record.spec.id
+  }
+  get isLaunched(): boolean {
+    return this.#record.isLaunched
+  }
+  get #power(): PowerState {
+    if (this.#run) return this.#isPaused ? 'paused' : 'running'
+    return this.#record.power === 'crashed' ? 'crashed' : 'shutdown'
+  }
+
+  async describe(): Promise<FoundMachine> {
+    const { id } = this
+    return { id, power: this.#power, reason: this.#record.reason, diskBytes: await this.#folder.diskBytes() }
+  }
+
+  /** Failed, nothing of it is left. */
+  async launch(seed: MachineSpec['seed'], signal?: AbortSignal): Promise<void> {
+    await this.#start(signal, async (ended) => {
+      const { spec, chosen } = this.#record
+      let isMine = false
+      try {
+        const variables = firmwareOf(spec, chosen, this.#host.firmwares)?.variablesPath
+        if (ended.aborted) throw cancelled(spec.id)
+        isMine = true
+        await this.#folder.create(this.#record, seed, variables).catch((error) => {
+          isMine = error.code !== 'conflict'
+          throw error
+        })
+        await this.#powerOn({ ...this.#record, isLaunched: true }, ended)
+      } catch (error) {
+        if (isMine) await this.#folder.remove()
+        throw error
+      }
+    })
+  }
+
+  /** Failed, it is as it was. */
+  async start(changes: MachineChanges, signal?: AbortSignal): Promise<void> {
+    if (this.#run || this.#starting) throw wrongPower(this.id, 'is on already; stop it first')
+    if (this.#isRemoved) throw wrongPower(this.id, 'is being removed')
+    const spec = changed(this.#record.spec, changes)
+    await this.#start(signal, (ended) => this.#powerOn({ ...this.#record, spec }, ended))
+  }
+
+  async stop(graceMs: number): Promise<void> {
+    await this.#starting?.settled
+    const run = this.#run
+    if (!run) return this.#forgetCrash()
+    if (!this.#isPaused && graceMs > 0) await this.#press(run, graceMs, run.ended)
+    await run.quit()
+    await this.#over
+  }
+
+  async reboot(graceMs: number): Promise<void> {
+    await this.#starting?.settled
+    const run = this.#on()
+    if (!this.#isPaused && graceMs > 0) {
+      const guestOff = Promise.withResolvers<void>()
+      this.#onGuestOff = guestOff.resolve
+      try {
+        await this.#press(run, graceMs, Promise.race([guestOff.promise, run.ended]))
+        if (this.#run === run) await this.#reset(run)
+      } finally {
+        this.#onGuestOff = null
+      }
+    } else await this.#reset(run)
+    if (this.#run !== run) throw wrongPower(this.id, 'went off meanwhile; start it')
+  }
+
+  async pause(): Promise<void> {
+    const run = this.#on()
+    if (this.#isPaused) throw wrongPower(this.id, 'is paused already')
+    await run.execute('stop')
+    await this.#see({ isPaused: true })
+  }
+
+  async resume(): Promise<void> {
+    const run = this.#on()
+    if (!this.#isPaused) throw wrongPower(this.id, 'is not paused')
+    await run.execute('cont')
+    await this.#see({ isPaused: false })
+  }
+
+  consoleLog(bytes: number): Promise<Uint8Array> {
+    return this.#console.tail(bytes)
+  }
+
+  /** Keeps what a guest makes QEMU write within bounds. */
+  async trim(): Promise<void> {
+    if (!this.#run) return
+    await this.#console.cut()
+    await boundWords(this.#folder.words)
+  }
+
+  async serial(): Promise<Socket> {
+    this.#on()
+    const path = this.#folder.inRun(files.serial)
+    // QEMU's folder: what broke out of a guest might lead us to the port of another machine
+    const stat = await lstat(path).catch(() => null)
+    if (!stat?.isSocket()) throw new ServiceError('unavailable', `The machine ${this.id} has lost its serial port; reboot it.`)
+    this.#serial?.destroy()
+    const serial = connect({ path })
+    serial.on('error', () => serial.destroy()) // `close` follows, and that is what those who use it wait for
+    this.#serial = serial
+    return serial
+  }
+
+  async remove(): Promise<void> {
+    this.#isRemoved = true
+    this.#starting?.cut.abort()
+    await this.#starting?.settled
+    await this.#run?.kill()
+    await this.#over
+    await endWhatRuns(this.#folder)
+    await this.#folder.remove()
+  }
+
+  /** What is under way ends by the host's `closing`. */
+  async letGo(): Promise<void> {
+    await this.#starting?.settled
+    this.#run?.letGo()
+    this.#serial?.destroy()
+    await this.#writing
+  }
+
+  async #start(signal: AbortSignal | undefined, work: (ended: AbortSignal) => Promise<void>): Promise<void> {
+    const cut = new AbortController()
+    const settled = Promise.withResolvers<void>()
+    this.#starting = { cut, settled: settled.promise }
+    try {
+      await work(AbortSignal.any([cut.signal, this.#host.closing, ...(signal ? [signal] : [])]))
+    } finally {
+      this.#starting = null
+      settled.resolve()
+    }
+  }
+
+  async #powerOn(record: MachineRecord, signal: AbortSignal): Promise<void> {
+    const { spec, chosen } = record
+    const { accelerator, firmwares, program, user } = this.#host
+    const plan = planMachine(spec, chosen, { accelerator, firmware: firmwareOf(spec, chosen, firmwares) })
+    const before = this.#record
+    const run = await Run.start(program, plan, this.#folder, spec, { user, signal }).catch((error) => {
+      throw fileProblem(error, spec.id)
+    })
+    try {
+      await run.execute('cont')
+      await this.#save({ ...record, power: 'on', reason: null })
+      if (signal.aborted) throw cancelled(spec.id)
+    } catch (error) {
+      await run.kill()
+      if (before.isLaunched) await this.#save(before)
+      throw error
+    }
+    this.#follow(run, false)
+    await this.#tell()
+  }
+
+  async #find(): Promise<void> {
+    const { spec, power } = this.#record
+    const found = await Run.find(this.#folder, spec)
+    if (!found) {
+      if (power === 'on') await this.#save({ ...this.#record, power: 'crashed', reason: await whyEnded(this.#folder, spec) })
+      return
+    }
+    if (power !== 'on') await this.#save({ ...this.#record, power: 'on', reason: null })
+    this.#follow(found.run, false)
+    if (found.status) await this.#stands(found.run, found.status)
+  }
+
+  async #stands(run: Run, status: string): Promise<void> {
+    if (status === 'shutdown' && !this.#onGuestOff) await this.#guestIsOff(run)
+    else await this.#see({ isPaused: status !== 'running' })
+  }
+
+  #follow(run: Run, isPaused: boolean): void {
+    this.#run = run
+    this.#isPaused = isPaused
+    run.onEvent((event) => void this.#heard(run, event).catch(this.#host.onProblem))
+    this.#over = run.ended.then(() => this.#hasEnded(run)).catch(this.#host.onProblem)
+  }
+
+  async #heard(run: Run, { name, data }: QmpEvent): Promise<void> {
+    if (run !== this.#run) return
+    if (name === STATUS) await this.#stands(run, String(data.status))
+    else if (name === 'SHUTDOWN' && data.reason === 'guest-shutdown') {
+      if (this.#onGuestOff) this.#onGuestOff()
+      else await this.#guestIsOff(run)
+    } else if (name === 'SHUTDOWN') run.isGoing = true
+    else if (name === 'STOP' && !run.isGoing && !this.#onGuestOff) await this.#see({ isPaused: true })
+    else if (name === 'RESUME') await this.#see({ isPaused: false })
+  }
+
+  /** The process waits to be ended, since a reset might have been wanted instead. */
+  async #guestIsOff(run: Run): Promise<void> {
+    run.isGoing = true
+    await run.quit()
+    await this.#over
+  }
+
+  async #hasEnded(run: Run): Promise<void> {
+    const reason = run.isToEnd ? null : await run.why()
+    this.#run = null
+    this.#isPaused = false
+    this.#serial?.destroy()
+    await this.#save({ ...this.#record, power: run.isToEnd ? 'shutdown' : 'crashed', reason }).catch((error) => {
+      // it will be found to have crashed, when it is found; for now it is known
+      this.#record = { ...this.#record, power: run.isToEnd ? 'shutdown' : 'crashed', reason }
+      this.#host.onProblem(error)
+    })
+    await this.#tell()
+  }
+
+  async #forgetCrash(): Promise<void> {
+    if (this.#record.power !== 'crashed') return
+    await this.#save({ ...this.#record, power: 'shutdown', reason: null })
+    await this.#tell()
+  }
+
+  /** Presses the power button until `off` settles, or `graceMs` are over. */
+  async #press(run: Run, graceMs: number, off: Promise<void>): Promise<void> {
+    const over = new AbortController()
+    const signal = AbortSignal.any([over.signal, this.#host.closing])
+    const deadline = performance.now() + graceMs
+    let isOff = false
+    const whenOff = off.then(() => {
+      isOff = true
+    })
+    try {
+      for (let left = graceMs; left > 0 && !isOff && !signal.aborted; left = deadline - performance.now()) {
+        await run.execute('system_powerdown').catch(() => {}) // it may be going off just now
+        await Promise.race([whenOff, pause(Math.min(left, PRESS_AGAIN_MS), undefined, { signal }).catch(() => {})])
+      }
+    } finally {
+      over.abort()
+    }
+    if (this.#host.closing.aborted) throw cancelled(this.id)
+  }
+
+  async #reset(run: Run): Promise<void> {
+    const done = Promise.withResolvers<void>()
+    const stop = run.onEvent(({ name }) => {
+      if (name === 'RESET') done.resolve()
+    })
+    const late = new AbortController()
+    try {
+      await run.execute('system_reset')
+      const inTime = await Promise.race([
+        done.promise.then(() => true),
+        run.ended.then(() => true),
+        pause(RESET_WITHIN_MS, false, { signal: late.signal }),
+      ])
+      if (!inTime) throw new ServiceError('unavailable', `QEMU does not reset the machine ${this.id}; stop it.`, { id: this.id })
+      if (this.#run === run) await run.execute('cont') // it stood still if it was off or paused; else this does nothing
+    } finally {
+      stop()
+      late.abort()
+    }
+    await this.#see({ isPaused: false })
+  }
+
+  async #see({ isPaused }: { readonly isPaused: boolean }): Promise<void> {
+    if (!this.#run || this.#isPaused === isPaused) return
+    this.#isPaused = isPaused
+    await this.#tell()
+  }
+
+  /** In the order in which things happened. */
+  async #tell(): Promise<void> {
+    const found = { id: this.id, power: this.#power, reason: this.#record.reason }
+    const tell = async () => this.#host.tell({ ...found, diskBytes: await this.#folder.diskBytes() })
+    this.#telling = this.#telling.then(tell).catch(this.#host.onProblem)
+    await this.#telling
+  }
+
+  #on(): Run {
+    if (this.#run) return this.#run
+    throw wrongPower(this.id, 'is not on; start it')
+  }
+
+  async #save(record: MachineRecord): Promise<void> {
+    const before = this.#writing.catch(() => {})
+    const write = before.then(() => this.#folder.write(record))
+    this.#writing = write.catch(() => {})
+    await write
+    this.#record = record
+  }
+}
+
+const wrongPower = (id: string, how: string): ServiceError => new ServiceError('conflict', `The machine ${id} ${how}.`, { id })

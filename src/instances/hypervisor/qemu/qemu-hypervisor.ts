@@ -1,0 +1,248 @@
+import { chmod, mkdir, readdir, stat } from 'node:fs/promises'
+import { availableParallelism, totalmem } from 'node:os'
+import { join } from 'node:path'
+import type { Duplex } from 'node:stream'
+import { ServiceError } from '../../../base/errors.ts'
+import type { FoundMachine, Hypervisor, HypervisorAbilities, MachineChanges, MachineSpec } from '../hypervisor.ts'
+import { assertSpec, isMachineId } from '../machine-spec.ts'
+import { choose } from './command-line.ts'
+import { type Firmware, findFirmwares } from './firmware.ts'
+import { Machine, type QemuHost } from './machine.ts'
+import { files } from './machine-files.ts'
+import type { ProcessUser } from './process.ts'
+import { canRun } from './processor-trial.ts'
+import { findProgram, type QemuProgram } from './program.ts'
+
+export interface QemuOptions {
+  /** Of the machines; made where it is absent, with the folders above it there. */
+  readonly folder: string
+  /** Absent: what is found by trying. */
+  readonly accelerator?: 'kvm' | 'tcg'
+  /** Whom QEMU runs as; only root can choose. Sockets of base disks must be within this user's reach. Absent: whoever we are. */
+  readonly user?: ProcessUser
+  /** Name or path. */
+  readonly program?: string
+  /** With descriptions of UEFI firmware; absent: where distributions put them. */
+  readonly firmwareFolders?: readonly string[]
+  readonly onProblem: (error: unknown) => void
+}
+
+const MAX_SOCKET_PATH_BYTES = 107 // `sun_path` of unix(7), less its zero
+const TRIM_MS = 10_000 // a guest writes a few MiB to its console in that time
+/** One program runs both. */
+const ARCHITECTURES = ['x86_64', 'i686']
+
+/** Machines as processes of QEMU. docs/decisions/qemu.md says how and why. */
+export class QemuHypervisor implements Hypervisor {
+  readonly type = 'QEMU'
+  readonly abilities: HypervisorAbilities
+  readonly #host: QemuHost
+  readonly #program: QemuProgram
+  readonly #machines = new Map<string, Machine>()
+  readonly #watchers = new Set<(machine: FoundMachine) => void>()
+  readonly #closing: AbortController
+  readonly #trimming: NodeJS.Timeout
+  /** Calls under way, which end before `close` does. */
+  readonly #calls = new Set<Promise<unknown>>()
+
+  private constructor(host: Omit<QemuHost, 'closing' | 'tell'>, program: QemuProgram, abilities: HypervisorAbilities) {
+    this.#closing = new AbortController()
+    this.#host = { ...host, closing: this.#closing.signal, tell: (machine) => this.#tell(machine) }
+    this.#program = program
+    this.abilities = abilities
+    this.#trimming = setInterval(() => void this.#trim(), TRIM_MS).unref()
+  }
+
+  /**
+   * Tries what the host can do, finds the machines of its folder, and sweeps away what was not launched to the end.
+   * @throws ServiceError `unavailable` where there is no QEMU, or it cannot run machines; `invalid-request` for the folder
+   */
+  static async open(options: QemuOptions): Promise<QemuHypervisor> {
+    const { folder, onProblem } = options
+    await makeRoot(folder, options.user)
+    const program = await findProgram(options.program ?? 'qemu-system-x86_64')
+    const user = await withKvm(options.user)
+    const [accelerators, firmwares] = await Promise.all([
+      options.accelerator ? [options.accelerator] : tried(program, user),
+      findFirmwares(options.firmwareFolders),
+    ])
+    const [accelerator] = accelerators
+    if (!accelerator) {
+      throw new ServiceError('unavailable', `${program.path} runs no machine, with kvm or without; try one by hand.`)
+    }
+    const host = { root: folder, program: program.path, accelerator, firmwares, user, onProblem }
+    const hypervisor = new QemuHypervisor(host, program, abilitiesOf(program, accelerators, firmwares))
+    await hypervisor.#find()
+    return hypervisor
+  }
+
+  async launch(spec: MachineSpec, signal?: AbortSignal): Promise<void> {
+    return this.#call(async () => {
+      assertSpec(spec, this.abilities)
+      const chosen = choose({ ...spec, hasSeed: spec.seed !== undefined }, this.#program, this.#host.firmwares)
+      if (this.#machines.has(spec.id)) {
+        throw new ServiceError('conflict', `The machine ${spec.id} is there already; remove it first.`, { id: spec.id })
+      }
+      const { seed, ...rest } = structuredClone(spec)
+      const machine = Machine.planned(this.#host, { ...rest, ...(seed ? { seed } : {}) }, chosen)
+      this.#machines.set(spec.id, machine)
+      try {
+        await machine.launch(seed, signal)
+      } catch (error) {
+        if (this.#machines.get(spec.id) === machine) this.#machines.delete(spec.id)
+        throw error
+      }
+    })
+  }
+
+  async start(id: string, changes: MachineChanges = {}, signal?: AbortSignal): Promise<void> {
+    return this.#call(() => this.#machine(id).start(structuredClone(changes), signal))
+  }
+
+  async list(): Promise<readonly FoundMachine[]> {
+    return this.#call(() =>
+      Promise.all([...this.#machines.values()].filter((each) => each.isLaunched).map((each) => each.describe())),
+    )
+  }
+
+  async show(id: string): Promise<FoundMachine> {
+    return this.#call(() => this.#machine(id).describe())
+  }
+
+  async stop(id: string, graceMs: number): Promise<void> {
+    return this.#call(() => this.#machine(id).stop(graceMs))
+  }
+
+  async reboot(id: string, graceMs: number): Promise<void> {
+    return this.#call(() => this.#machine(id).reboot(graceMs))
+  }
+
+  async pause(id: string): Promise<void> {
+    return this.#call(() => this.#machine(id).pause())
+  }
+
+  async resume(id: string): Promise<void> {
+    return this.#call(() => this.#machine(id).resume())
+  }
+
+  async consoleLog(id: string, bytes: number): Promise<Uint8Array> {
+    return this.#call(() => this.#machine(id).consoleLog(bytes))
+  }
+
+  async serial(id: string): Promise<Duplex> {
+    return this.#call(() => this.#machine(id).serial())
+  }
+
+  async remove(id: string): Promise<void> {
+    return this.#call(async () => {
+      const machine = this.#machines.get(id)
+      await machine?.remove()
+      if (machine && this.#machines.get(id) === machine) this.#machines.delete(id)
+    })
+  }
+
+  watch(listener: (machine: FoundMachine) => void): () => void {
+    this.#assertOpen()
+    const own = (machine: FoundMachine) => listener(machine) // the same listener may watch twice
+    this.#watchers.add(own)
+    return () => this.#watchers.delete(own)
+  }
+
+  async close(): Promise<void> {
+    this.#closing.abort()
+    clearInterval(this.#trimming)
+    this.#watchers.clear()
+    await Promise.allSettled(this.#calls)
+    await Promise.all([...this.#machines.values()].map((machine) => machine.letGo()))
+  }
+
+  async #find(): Promise<void> {
+    const ids = (await readdir(this.#host.root)).filter(isMachineId)
+    await Promise.all(
+      ids.map(async (id) => {
+        try {
+          const machine = await Machine.found(this.#host, id)
+          if (machine) this.#machines.set(id, machine)
+        } catch (error) {
+          this.#host.onProblem(error) // one that cannot be read must not keep the others from being found
+        }
+      }),
+    )
+  }
+
+  async #trim(): Promise<void> {
+    for (const machine of this.#machines.values()) await machine.trim().catch(this.#host.onProblem)
+  }
+
+  #tell(machine: FoundMachine): void {
+    for (const watcher of [...this.#watchers]) watcher(machine)
+  }
+
+  async #call<T>(work: () => Promise<T>): Promise<T> {
+    this.#assertOpen()
+    const call = work()
+    this.#calls.add(call)
+    try {
+      return await call
+    } finally {
+      this.#calls.delete(call)
+    }
+  }
+
+  /** One that is being launched is not there yet. */
+  #machine(id: string): Machine {
+    const machine = this.#machines.get(id)
+    if (machine?.isLaunched) return machine
+    throw new ServiceError('not-found', `There is no machine ${id} on this host.`, { id })
+  }
+
+  #assertOpen(): void {
+    if (this.#closing.signal.aborted)
+      throw new ServiceError('unavailable', 'The hypervisor is closed; ask again when it is open.')
+  }
+}
+
+async function makeRoot(folder: string, user: ProcessUser | undefined): Promise<void> {
+  const longest = join(folder, '00000000-0000-0000-0000-000000000000', 'run', files.serial)
+  if (Buffer.byteLength(longest) > MAX_SOCKET_PATH_BYTES) {
+    const most = MAX_SOCKET_PATH_BYTES - (Buffer.byteLength(longest) - Buffer.byteLength(folder))
+    throw new ServiceError(
+      'invalid-request',
+      `The folder of machines has a name too long for sockets in it: ${most} bytes at most.`,
+    )
+  }
+  await mkdir(folder, { recursive: true, mode: 0o700 })
+  await chmod(folder, user ? 0o711 : 0o700)
+}
+
+/** Where /dev/kvm belongs to a group, QEMU runs in that group. */
+async function withKvm(user: ProcessUser | undefined): Promise<ProcessUser | undefined> {
+  if (!user) return undefined
+  const device = await stat('/dev/kvm').catch(() => null)
+  const isForGroup = device !== null && (device.mode & 0o060) === 0o060
+  return isForGroup ? { uid: user.uid, gid: device.gid } : user
+}
+
+async function tried({ path }: QemuProgram, user: ProcessUser | undefined): Promise<readonly ('kvm' | 'tcg')[]> {
+  const accelerators = ['kvm', 'tcg'] as const
+  const runs = await Promise.all(accelerators.map((accelerator) => canRun(path, accelerator, user)))
+  return accelerators.filter((_, index) => runs[index])
+}
+
+const abilitiesOf = (
+  { version, machineTypes }: QemuProgram,
+  accelerators: readonly ('kvm' | 'tcg')[],
+  firmwares: readonly Firmware[],
+): HypervisorAbilities => {
+  const usable = firmwares.filter((firmware) => firmware.architecture === 'x86_64')
+  return {
+    version,
+    architectures: ARCHITECTURES,
+    accelerators,
+    firmwares: usable.some((firmware) => !firmware.needsSmm) ? ['bios', 'uefi'] : ['bios'],
+    secureBoot: usable.some((firmware) => firmware.secureBoot),
+    cpus: availableParallelism(),
+    memoryBytes: totalmem(),
+    maxCpus: machineTypes.get('pc')?.maxCpus ?? 1,
+  }
+}

@@ -1,0 +1,186 @@
+import { connect, type Socket } from 'node:net'
+import { ServiceError } from '../../../base/errors.ts'
+import { MiB } from '../../../base/units.ts'
+import { isObject, readObjects } from './json-lines.ts'
+
+/**
+ * QEMU Machine Protocol over a unix socket: the commands that we use, and events. Source: QEMU docs/interop/qmp-spec.txt and
+ * qapi/*.json of 7.2. One connection; who needs another one after it ends connects again.
+ */
+
+/** The longest answer that is asked for, `query-cpu-definitions`, takes a few hundred KiB. */
+const MAX_LINE_BYTES = 4 * MiB
+const ANSWER_WITHIN_MS = 30_000
+
+/** Command → what it takes, what it answers. */
+export interface QmpCommands {
+  readonly 'query-version': [
+    undefined,
+    { readonly qemu: { readonly major: number; readonly minor: number; readonly micro: number } },
+  ]
+  readonly 'query-uuid': [undefined, { readonly UUID: string }]
+  readonly 'query-status': [undefined, { readonly status: string }]
+  readonly 'query-cpu-definitions': [undefined, readonly { readonly name: string }[]]
+  readonly 'query-machines': [
+    undefined,
+    readonly { readonly name: string; readonly alias?: string; readonly 'cpu-max': number }[],
+  ]
+  /** Allowed before `x-exit-preconfig` (since 6.0), so that no node need stand on the command line. */
+  readonly 'blockdev-add': [object, object]
+  /** Makes the devices of the command line, and goes on as if it had been started with `-S` alone. */
+  readonly 'x-exit-preconfig': [undefined, object]
+  readonly cont: [undefined, object]
+  readonly stop: [undefined, object]
+  readonly quit: [undefined, object]
+  readonly system_powerdown: [undefined, object]
+  readonly system_reset: [undefined, object]
+}
+
+export interface QmpEvent {
+  readonly name: string
+  readonly data: Readonly<Record<string, unknown>>
+}
+
+interface Waiting {
+  readonly command: string
+  readonly answered: (value: unknown) => void
+  readonly failed: (error: Error) => void
+  readonly deadline: NodeJS.Timeout
+}
+
+export class QmpClient {
+  readonly #socket: Socket
+  readonly #waiting = new Map<number, Waiting>()
+  readonly #listeners = new Set<(event: QmpEvent) => void>()
+  readonly #greeted = Promise.withResolvers<void>()
+  readonly #closed = Promise.withResolvers<void>()
+  #lastId = 0
+  #whyClosed = 'the connection ended'
+
+  private constructor(socket: Socket) {
+    this.#socket = socket
+    this.#greeted.promise.catch(() => {}) // told to `connect` only
+    readObjects(
+      socket,
+      MAX_LINE_BYTES,
+      (object) => this.#take(object),
+      (why) => {
+        this.#whyClosed = `it sent ${why}`
+      },
+    )
+    socket.on('error', (error) => {
+      this.#whyClosed = error.message
+    })
+    socket.on('close', () => this.#end())
+  }
+
+  /**
+   * Ready for commands. Events from before are lost.
+   * @throws ServiceError `unavailable` where nobody listens, or what listens does not speak QMP; `cancelled`
+   */
+  static async connect(path: string, signal?: AbortSignal): Promise<QmpClient> {
+    const socket = connect({ path })
+    const client = new QmpClient(socket)
+    const give = () => socket.destroy()
+    const tooLate = setTimeout(give, ANSWER_WITHIN_MS)
+    signal?.addEventListener('abort', give, { once: true })
+    try {
+      if (signal?.aborted) give()
+      await Promise.race([client.#greeted.promise, client.closed.then(() => Promise.reject(client.#gone('qmp_capabilities')))])
+      await client.#send('qmp_capabilities', undefined, ANSWER_WITHIN_MS)
+      return client
+    } catch (error) {
+      client.close()
+      if (signal?.aborted) throw new ServiceError('cancelled', 'The connection to QEMU was given up.', {}, { cause: error })
+      throw error
+    } finally {
+      clearTimeout(tooLate)
+      signal?.removeEventListener('abort', give)
+    }
+  }
+
+  get isOpen(): boolean {
+    return !this.#socket.destroyed
+  }
+
+  /** Settles when the connection has ended. */
+  get closed(): Promise<void> {
+    return this.#closed.promise
+  }
+
+  /** @throws ServiceError `unavailable` where QEMU refuses, the connection ends, or no answer comes in time */
+  async execute<Name extends keyof QmpCommands>(
+    command: Name,
+    args?: QmpCommands[Name][0],
+    withinMs = ANSWER_WITHIN_MS,
+  ): Promise<QmpCommands[Name][1]> {
+    return (await this.#send(command, args, withinMs)) as QmpCommands[Name][1]
+  }
+
+  /** @returns ends it */
+  onEvent(listener: (event: QmpEvent) => void): () => void {
+    this.#listeners.add(listener)
+    return () => this.#listeners.delete(listener)
+  }
+
+  close(): void {
+    this.#whyClosed = 'it was closed here'
+    this.#socket.destroy()
+  }
+
+  #send(command: string, args: object | undefined, withinMs: number): Promise<unknown> {
+    return new Promise((answered, failed) => {
+      if (this.#socket.destroyed) {
+        failed(this.#gone(command))
+        return
+      }
+      this.#lastId += 1
+      const id = this.#lastId
+      const deadline = setTimeout(() => {
+        this.#waiting.delete(id)
+        failed(new ServiceError('unavailable', `QEMU did not answer "${command}" within ${withinMs} ms; try again.`, { command }))
+      }, withinMs)
+      this.#waiting.set(id, { command, answered, failed, deadline })
+      this.#socket.write(`${JSON.stringify({ execute: command, ...(args ? { arguments: args } : {}), id })}\n`)
+    })
+  }
+
+  #take(object: Readonly<Record<string, unknown>>): void {
+    if ('QMP' in object) this.#greeted.resolve()
+    else if (typeof object.event === 'string') this.#tell(object.event, object.data)
+    else if (typeof object.id === 'number') this.#answer(object.id, object)
+  }
+
+  #tell(name: string, data: unknown): void {
+    for (const listener of [...this.#listeners]) listener({ name, data: isObject(data) ? data : {} })
+  }
+
+  #answer(id: number, object: Readonly<Record<string, unknown>>): void {
+    const waiting = this.#waiting.get(id)
+    if (!waiting) return // it came too late
+    this.#waiting.delete(id)
+    clearTimeout(waiting.deadline)
+    if ('return' in object) {
+      waiting.answered(object.return)
+      return
+    }
+    const why = isObject(object.error) && typeof object.error.desc === 'string' ? object.error.desc : 'no reason given'
+    const { command } = waiting
+    waiting.failed(new ServiceError('unavailable', `QEMU refused "${command}": ${why.slice(0, 500)}`, { command }))
+  }
+
+  #end(): void {
+    this.#closed.resolve()
+    this.#greeted.reject(this.#gone('qmp_capabilities'))
+    for (const { command, failed, deadline } of this.#waiting.values()) {
+      clearTimeout(deadline)
+      failed(this.#gone(command))
+    }
+    this.#waiting.clear()
+    this.#listeners.clear()
+  }
+
+  #gone(command: string): ServiceError {
+    return new ServiceError('unavailable', `QEMU cannot be asked for "${command}": ${this.#whyClosed}.`, { command })
+  }
+}
