@@ -40,6 +40,8 @@ export const failpoints = [
   'session:committed',
   'lease:made',
   'lease:ended',
+  'scratch:made',
+  'scratch:bytes-synced',
   'instance:recorded',
   'instance:lent',
   'instance:leased',

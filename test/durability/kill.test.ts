@@ -9,8 +9,10 @@ import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { setTimeout as pause } from 'node:timers/promises'
 import { type Failpoint, failpoints } from '../../src/base/failpoint.ts'
+import { COMMAND } from '../../src/serve/nbd/protocol.ts'
+import { NbdClient } from '../fixtures/nbd/nbd-client.ts'
 import { absent, ImageLedger, queued } from './image-ledger.ts'
-import { type ChunkUpload, ImageRequests, noise, smallDisk } from './image-requests.ts'
+import { CHUNK_BYTES, type ChunkUpload, ImageRequests, noise, smallDisk } from './image-requests.ts'
 import { adminToken, type Death, folderInMemory, type MortalService, removeFolder, startMortal } from './mortal-service.ts'
 
 let folder = ''
@@ -98,13 +100,41 @@ const lend: Action = async (arm) => {
   await arm()
   await images.json('POST', '/v1/exports', { image: id })
 }
-/** What is lent keeps the chunks of a deleted image until its end. */
+const lendWritable: Action = async (arm) => {
+  const id = await newImage(smallDisk(++seed))
+  await arm()
+  await images.json('POST', '/v1/exports', { image: id, writable: true })
+}
+/** What is lent keeps the chunks of a deleted image until its end, and so is kept what was written beside it. */
 const endExport: Action = async (arm) => {
   const id = await newImage(smallDisk(++seed))
-  const lent = await images.json<{ readonly id: string }>('POST', '/v1/exports', { image: id })
+  const lent = await images.json<{ readonly id: string }>('POST', '/v1/exports', { image: id, writable: true })
   await ledger.make(id, absent, () => images.delete(id))
   await arm()
   await images.ask('DELETE', `/v1/exports/${lent.id}`)
+}
+const WRITTEN = 5
+/** The name of a blank disk whose first block was written, and whose flush was cut. */
+let cutDisk: string | undefined
+const flushDisk: Action = async (arm) => {
+  const { uris } = await images.json<{ readonly uris: { readonly unix: string } }>('POST', '/v1/exports', { size: 1024 * 1024 })
+  cutDisk = new URL(uris.unix).pathname.slice(1)
+  const client = await NbdClient.open(join(folder, 'data/nbd.sock'), cutDisk)
+  await client.request(COMMAND.WRITE, { data: Buffer.alloc(CHUNK_BYTES, WRITTEN) })
+  await arm()
+  await client.request(COMMAND.FLUSH)
+}
+async function assertCutDisk(name: string): Promise<void> {
+  cutDisk = undefined
+  const client = await NbdClient.open(join(folder, 'data/nbd.sock'), name)
+  const { data } = await client.request(COMMAND.READ, { length: 2 * CHUNK_BYTES })
+  client.socket.destroy()
+  const [block, next] = [data?.subarray(0, CHUNK_BYTES), data?.subarray(CHUNK_BYTES)]
+  assert.ok(
+    [0, WRITTEN].some((byte) => block?.equals(Buffer.alloc(CHUNK_BYTES, byte))),
+    'as it was, or as it was written',
+  )
+  assert.ok(next?.equals(Buffer.alloc(CHUNK_BYTES)))
 }
 /** Of two packs one is all garbage then and one is mostly garbage. */
 const collect: Action = async (arm) => {
@@ -178,6 +208,8 @@ const cases: Readonly<Record<Tried, Case>> = {
   'session:committed': { action: uploadChunks },
   'lease:made': { action: lend },
   'lease:ended': { action: endExport },
+  'scratch:made': { action: lendWritable },
+  'scratch:bytes-synced': { action: flushDisk },
 }
 
 // ---------------------------------------------------------------- the tests
@@ -196,9 +228,22 @@ for (const [name, { action, passing = 1 }] of Object.entries(cases)) {
     readyAfterMs.push(running().readyAfterMs)
     await ledger.assertKept(images)
     if (cut) await finishUpload(cut)
+    if (cutDisk) await assertCutDisk(cutDisk)
+    await assertScratchIsWanted()
     await ledger.assertNothingLeaks(images)
   })
 }
+
+/** Each writable export has its disk, and no other disk is there. */
+async function assertScratchIsWanted(): Promise<void> {
+  const wanted = (await exportsNow()).filter(({ writable }) => writable).map(({ id }) => id)
+  assert.deepEqual(readdirSync(join(folder, 'data/scratch')).sort(), wanted.sort())
+}
+interface ShownExport {
+  readonly id: string
+  readonly writable: boolean
+}
+const exportsNow = async () => (await images.json<{ readonly exports: readonly ShownExport[] }>('GET', '/v1/exports')).exports
 
 /** What a request failed with, where the service did not die of it. */
 async function late(error: unknown): Promise<never> {
@@ -249,10 +294,11 @@ test('every failpoint is tried, and the code passes no other', () => {
 
 test('when every image is deleted, one collection leaves no pack', async () => {
   await ledger.deleteAll(images)
-  const { exports } = await images.json<{ readonly exports: readonly { readonly id: string }[] }>('GET', '/v1/exports')
-  assert.equal(exports.length, 1, 'one was made by a service that died before it said so')
+  const exports = await exportsNow()
+  assert.equal(exports.length, 2, 'one was made by a service that died before it said so, one when a disk was flushed')
   for (const { id } of exports) await images.ask('DELETE', `/v1/exports/${id}`)
   await ledger.assertNothingLeaks(images)
+  await assertScratchIsWanted()
   const store = join(folder, 'data/store')
   const left = readdirSync(store, { recursive: true, withFileTypes: true })
     .filter((entry) => entry.isFile())

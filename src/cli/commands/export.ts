@@ -58,6 +58,7 @@ function printExport(out: Output, made: NewExport, url: string): void {
   if (uri === made.uris.unix && !isHere(url)) {
     out.note('The service does not listen on TCP for NBD: the address is for its own machine.')
   }
+  if (uri === made.uris.unix && made.uris.tcp !== null) out.note(`Over TCP it is ${safeText(made.uris.tcp)}`)
   if (uri.startsWith('nbds:')) out.note('It is in TLS: docs/nbd.md says how these programs are told of certificates and keys.')
   out.note(`End it with: imprint export end ${safeText(made.id)}`)
 }

@@ -1,6 +1,7 @@
 import { mkdir, readdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { ServiceError } from '../../base/errors.ts'
+import { failpoint } from '../../base/failpoint.ts'
 import type { BlockSource } from '../../disk/block/block-source.ts'
 import type { WritableSource } from '../../disk/block/block-writer.ts'
 import { copyOnWrite } from '../../disk/filters/cow.ts'
@@ -51,6 +52,7 @@ export class ScratchDisks {
       await mkdir(path, { mode: 0o700 })
       return await this.#undone(id, async () => {
         await createScratchFile(path, diskBytes)
+        failpoint('scratch:made')
         return name()
       })
     } finally {

@@ -1,6 +1,7 @@
 import { type FileHandle, open, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { ServiceError } from '../../base/errors.ts'
+import { failpoint } from '../../base/failpoint.ts'
 import { bytes, struct, u32be, u64be } from '../../base/struct.ts'
 import { BlockMap, isBlockMap, MAP_PAGE_BYTES, mapBytes } from '../../disk/filters/block-map.ts'
 import { blocksOfDisk, COW_BLOCK_BYTES, type Overlay } from '../../disk/filters/cow.ts'
@@ -93,6 +94,7 @@ class ScratchFile implements Overlay {
     const pages = this.map.takeChanged()
     try {
       await this.#disk.datasync()
+      failpoint('scratch:bytes-synced')
       for (const { page, bytes: states } of pages) await writeAll(this.#mapFile, states, (page + 1) * MAP_PAGE_BYTES)
       if (pages.length > 0) await this.#mapFile.datasync()
     } catch (error) {
