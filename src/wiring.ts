@@ -1,15 +1,17 @@
 /** Settings → adapters → services → server. The only file that names an adapter. */
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { statfs } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import type { FastifyInstance } from 'fastify'
 import type { Logger } from 'pino'
-import { ServiceError } from './base/errors.ts'
+import { isServiceError, ServiceError } from './base/errors.ts'
 import { lockFolder } from './base/folder-lock.ts'
 import type { ServeOnce } from './cli/command.ts'
-import { createIdentity } from './identity/service.ts'
+import { createIdentity, type Identity } from './identity/service.ts'
 import { ChunkUploads } from './images/add-by-chunks.ts'
 import { createExaminer } from './images/examine/examiner.ts'
 import { createDialer } from './images/import/dialer.ts'
+import { DiskLeases } from './images/leases/disk-leases.ts'
 import { sweepExports } from './images/leases/exports.ts'
 import { getLease } from './images/leases/lease.ts'
 import { LeasedDisks } from './images/leases/leased-disks.ts'
@@ -18,6 +20,12 @@ import { noProtections, parseProtections } from './images/protections/protection
 import { recordedManifests } from './images/recorded-manifests.ts'
 import { openImages } from './images/service.ts'
 import { StoreJobs } from './images/store-jobs.ts'
+import { absentHypervisor } from './instances/hypervisor/absent/absent-hypervisor.ts'
+import type { Hypervisor } from './instances/hypervisor/hypervisor.ts'
+import { QemuHypervisor } from './instances/hypervisor/qemu/qemu-hypervisor.ts'
+import type { ImageDisks } from './instances/ports.ts'
+import { type InstanceService, openInstances } from './instances/service.ts'
+import { computeApi } from './serve/http/compute/compute-api.ts'
 import { identityApi } from './serve/http/identity/identity-api.ts'
 import { imageApi, imageVersions } from './serve/http/image/image-api.ts'
 import { imprintApi } from './serve/http/imprint/imprint-api.ts'
@@ -95,10 +103,13 @@ async function openService(
     ...(settings.adminPassword ? { password: settings.adminPassword } : {}),
     reset: once.resetAdminPassword ?? false,
     defaultLimits: {
-      image_count_total: settings.quotaImages,
-      image_size_total: inMiB(settings.quotaBytes),
-      image_count_uploading: settings.quotaUploads,
-      image_stage_total: inMiB(settings.quotaStaged),
+      image: {
+        image_count_total: settings.quotaImages,
+        image_size_total: inMiB(settings.quotaBytes),
+        image_count_uploading: settings.quotaUploads,
+        image_stage_total: inMiB(settings.quotaStaged),
+      },
+      compute: computeLimits(settings),
     },
   })
   await loadStandardMetadefs({ catalog })
@@ -142,8 +153,14 @@ async function openService(
   opened.defer(every(HOUR_MS, sweep, problem('uploads by chunks')))
   const nbd = opened.adopt(await openNbd(settings, disks, log.child({ event: 'nbd' })), (it) => it.close())
   opened.defer(every(MINUTE_MS, endExpired, problem('exports')))
+  const lent = new DiskLeases(leases, nbd.addresses.socketPath)
+  const instances = opened.adopt(
+    await openCompute(settings, data, catalog, lent, identity.limitsOf('compute'), problem('instances')),
+    (it) => it.close(),
+  )
   const app = createServer({
     apis: [
+      computeApi({ ports: instances.ports, baseUrlOf }),
       identityApi({ identity, baseUrlOf }),
       imageApi({ ports: images.ports, baseUrlOf }),
       imprintApi({
@@ -172,6 +189,55 @@ async function openService(
     baseUrlOf,
   })
   return { app, firstPassword }
+}
+
+const computeLimits = ({ quotaInstances, quotaCores, quotaRam }: Settings) => ({
+  instances: quotaInstances,
+  cores: quotaCores,
+  ram: inMiB(quotaRam),
+})
+
+/** Where there is no QEMU the service runs without it: the compute API says what is missing when a machine is to be started. */
+async function openCompute(
+  settings: Settings,
+  data: string,
+  catalog: Catalog,
+  images: ImageDisks,
+  limits: ReturnType<Identity['limitsOf']>,
+  onProblem: (error: unknown) => void,
+): Promise<InstanceService> {
+  const [first = 0, last = 0] = settings.instancePorts.split('-').map(Number)
+  return openInstances({
+    catalog,
+    hypervisor: await openHypervisor(settings, join(data, 'machines'), onProblem),
+    images,
+    limits,
+    diskSpace: async () => {
+      const { bsize, blocks, bavail } = await statfs(data)
+      return { totalBytes: bsize * blocks, freeBytes: bsize * bavail }
+    },
+    settings: {
+      defaultLimits: computeLimits(settings),
+      forwardAddress: settings.instanceAddress,
+      forwardPorts: { first, last },
+    },
+    onProblem,
+  })
+}
+
+async function openHypervisor(settings: Settings, folder: string, onProblem: (error: unknown) => void): Promise<Hypervisor> {
+  const { qemu: program, instanceAccelerator: accelerator } = settings
+  try {
+    return await QemuHypervisor.open({
+      folder,
+      onProblem,
+      ...(program ? { program } : {}),
+      ...(accelerator === 'kvm' || accelerator === 'tcg' ? { accelerator } : {}),
+    })
+  } catch (error) {
+    if (!isServiceError(error, 'unavailable')) throw error
+    return absentHypervisor(error)
+  }
 }
 
 /** @returns the port that was bound */

@@ -4,13 +4,15 @@ import type { Ports } from './ports.ts'
 import { newId, type ProjectRecord, type Scope, type UserRecord } from './records.ts'
 import { assignments, builtInRoles, limitSubject, projects, registeredLimits, roles, tokens, users } from './store.ts'
 
+export type DefaultLimits = Readonly<Record<string, Readonly<Record<string, number>>>>
+
 export interface BootstrapOptions {
   /** For the administrator, on the first start; one is made up where absent. */
   readonly password?: string
   /** Gives the administrator a new password, enables the account and restores its roles: for a lock that lost its key. */
   readonly reset?: boolean
-  /** Limits that stand for every project, by resource name; those that exist already are left as they are. */
-  readonly defaultLimits?: Readonly<Record<string, number>>
+  /** Limits that stand for every project, by type of service, then resource; those that exist already are left as they are. */
+  readonly defaultLimits?: DefaultLimits
 }
 export interface BootstrapResult {
   /** Whether an administrator was made or reset now. */
@@ -97,13 +99,13 @@ async function namesOf(docs: DocumentReader, marker: Marker | undefined): Promis
 async function registerLimits(
   docs: DocumentReader & DocumentWriter,
   { services, region }: Ports,
-  defaults: Readonly<Record<string, number>>,
+  defaults: DefaultLimits,
 ): Promise<void> {
-  const image = services.find(({ type }) => type === 'image')
-  if (!image) return
-  for (const [resourceName, defaultLimit] of Object.entries(defaults)) {
-    const subject = { serviceId: image.id, regionId: region, resourceName }
-    if (await registeredLimits.bySubject(docs, limitSubject(subject))) continue
-    await registeredLimits.put(docs, { id: newId(), ...subject, defaultLimit, description: null })
+  for (const { id: serviceId, type } of services) {
+    for (const [resourceName, defaultLimit] of Object.entries(defaults[type] ?? {})) {
+      const subject = { serviceId, regionId: region, resourceName }
+      if (await registeredLimits.bySubject(docs, limitSubject(subject))) continue
+      await registeredLimits.put(docs, { id: newId(), ...subject, defaultLimit, description: null })
+    }
   }
 }

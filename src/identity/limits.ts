@@ -23,9 +23,10 @@ export interface ProjectLimits {
   of(projectId: string, resourceName: string): Promise<number | undefined>
 }
 
-export const projectLimits = ({ catalog, services, region }: Ports): ProjectLimits => ({
+/** @param serviceType of the service whose resources they are: `image`, `compute` */
+export const projectLimits = ({ catalog, services, region }: Ports, serviceType: string): ProjectLimits => ({
   async of(projectId, resourceName) {
-    const service = services.find(({ type }) => type === 'image')
+    const service = services.find(({ type }) => type === serviceType)
     if (!service) return undefined
     for (const regionId of [region, null]) {
       const subject = limitSubject({ serviceId: service.id, regionId, resourceName })

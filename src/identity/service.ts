@@ -22,7 +22,7 @@ export interface IdentitySettings {
   /** Tokens issued to one user; each is a row until it expires. */
   readonly logins?: AllowanceSettings
   readonly region?: string
-  /** What the service catalog lists. Default: the image and the identity API. */
+  /** What the service catalog lists. Default: all that this process serves. */
   readonly services?: readonly Omit<ServiceEntry, 'id'>[]
   readonly now?: () => number
 }
@@ -33,11 +33,15 @@ const defaultLogins: AllowanceSettings = { burst: 500, perSecond: 5 }
 const defaultServices: readonly Omit<ServiceEntry, 'id'>[] = [
   { type: 'identity', name: 'keystone', path: '/identity/v3' },
   { type: 'image', name: 'glance', path: '/image' },
+  { type: 'compute', name: 'nova', path: '/compute/v2.1' },
 ]
 
 export interface Identity {
   readonly authenticator: Authenticator
+  /** Of images. */
   readonly limits: ProjectLimits
+  /** @param serviceType of the service whose resources they are: `image`, `compute` */
+  limitsOf(serviceType: string): ProjectLimits
   /** For the identity API: what its use cases stand on. */
   readonly ports: Ports
   bootstrap(options?: BootstrapOptions): Promise<BootstrapResult>
@@ -62,7 +66,8 @@ export function createIdentity(catalog: Catalog, settings: IdentitySettings = {}
   }
   return {
     authenticator: createAuthenticator(ports),
-    limits: projectLimits(ports),
+    limits: projectLimits(ports, 'image'),
+    limitsOf: (serviceType) => projectLimits(ports, serviceType),
     ports,
     bootstrap: (options) => bootstrap(ports, options),
     startSweeping(everyMs = HOUR_MS) {

@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs'
+import { isIPv4 } from 'node:net'
 import { ServiceError } from '../base/errors.ts'
 import { formatBytes, GiB, MiB, TiB } from '../base/units.ts'
 
@@ -70,6 +71,38 @@ export const settingsTable = {
     default: 100 * GiB,
     parse: bytes(-1, 2 ** 53 - 1),
     show: formatBytes,
+  }),
+  quotaInstances: setting({ summary: 'instances of a project; -1 = no limit', default: 10, parse: count(-1, 2 ** 31) }),
+  quotaCores: setting({
+    summary: 'processors of all instances of a project; -1 = no limit',
+    default: 20,
+    parse: count(-1, 2 ** 31),
+  }),
+  quotaRam: setting({
+    summary: 'memory of all instances of a project; -1 = no limit',
+    default: 50 * GiB,
+    parse: bytes(-1, 2 ** 53 - 1),
+    show: formatBytes,
+  }),
+  instanceAddress: setting({
+    summary: 'address of this machine on which forwarded ports of instances are reached; loopback unless told otherwise',
+    default: '127.0.0.1',
+    parse: ipv4,
+  }),
+  instancePorts: setting({
+    summary: 'ports of this machine that may be forwarded to instances',
+    default: '1024-32767', // above what needs privileges, below what Linux gives to clients
+    parse: portRange,
+  }),
+  instanceAccelerator: setting({
+    summary: 'what runs the processors of instances: kvm, tcg (by software), or auto, which tries',
+    default: 'auto',
+    parse: oneOf('auto', 'kvm', 'tcg'),
+  }),
+  qemu: setting({
+    summary: 'program that runs instances, name or path; qemu-system-x86_64 unless told otherwise',
+    default: '',
+    parse: text,
   }),
   importHosts: setting({
     summary: 'hosts that imports may fetch from although they are not public, comma-separated',
@@ -191,6 +224,17 @@ function hostAndPort(value: string): string {
   if (!match || Number(match[2]) > 65_535) throw new Error('takes host:port, as 127.0.0.1:9797 or [::1]:9797')
   return value
 }
+function ipv4(value: string): string {
+  if (!isIPv4(value)) throw new Error('takes an IPv4 address, as 127.0.0.1, or 0.0.0.0 for all of this machine')
+  return value
+}
+
+function portRange(value: string): string {
+  const [, first = 0, last = 0] = (/^(\d{1,5})-(\d{1,5})$/.exec(value) ?? []).map(Number)
+  if (!(first >= 1 && first <= last && last <= 65_535)) throw new Error('takes first-last, as 20000-29999')
+  return value
+}
+
 function oneOf(...words: readonly string[]): (value: string) => string {
   return (value) => {
     if (!words.includes(value)) throw new Error(`takes one of ${words.join(', ')}`)
