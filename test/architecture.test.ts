@@ -47,7 +47,8 @@ const mayImport: Record<string, readonly string[]> = {
   'serve/nbd': ['base', 'disk/block'],
   'serve/process': ['base', 'settings', 'serve/nbd'],
   'cli/client': ['base', 'store/content'],
-  cli: ['base', 'settings', 'disk/block', 'disk/filters', 'disk/formats', 'cli/client', 'store/content'],
+  host: ['base', 'disk/block', 'disk/filters', 'disk/formats', 'store/content', 'store/chunks/workers', 'cli/client'],
+  cli: ['base', 'settings', 'disk/block', 'disk/filters', 'disk/formats', 'cli/client', 'store/content', 'host', 'serve/nbd'],
 }
 /** Folders whose subfolders implement one interface and must not know each other. */
 const families = ['disk/formats', 'store/blobs', 'store/catalog', 'store/chunks/index', 'serve/http', 'instances/hypervisor']
