@@ -230,6 +230,25 @@ test('a flush that fails is told to those who asked, and closing lets go of both
   assert.deepEqual([overlay.isClosed, isBaseClosed], [true, true])
 })
 
+test('clearing gigabytes leaves others their turn', async () => {
+  const size = 2 ** 33
+  const overlay = new MemoryOverlay(0)
+  overlay.map = new BlockMap(blocksOfDisk(size))
+  const disk = copyOnWrite(memorySource(size, []), overlay)
+  for (const clear of [() => disk.trim(0, 2 ** 32), () => disk.writeZeroes(0, 2 ** 32, true)]) {
+    let turns = 0
+    let isOver = false
+    const count = () => {
+      turns += 1
+      if (!isOver) setImmediate(count)
+    }
+    setImmediate(count)
+    await clear()
+    isOver = true
+    assert.ok(turns >= 32, `${turns} turns`)
+  }
+})
+
 test('a write that fails leaves the block as it was', async () => {
   const overlay = new MemoryOverlay(SIZE)
   const disk = copyOnWrite(newBase(), overlay)

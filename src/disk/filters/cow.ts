@@ -24,7 +24,7 @@ export interface Overlay {
 /** Copies that may be under way at once: each holds a block of memory that no client was charged for. */
 const MAX_COPIES = 32
 const ZEROS = new Uint8Array(MiB)
-/** Blocks that zeros take in one turn. */
+/** Blocks that are cleared in one go, 64 MiB: between two, everybody else has a turn. */
 const BLOCKS_A_TURN = 1024
 
 /**
@@ -170,6 +170,7 @@ class CopyOnWrite implements WritableSource {
       const done = await this.#turns.take(first, end)
       this.#overlay.map.set(first, end, BLOCK.zero)
       done()
+      if (end < to) await new Promise(setImmediate)
     }
   }
 
