@@ -35,7 +35,7 @@ const SECTOR_BYTES = 512
 const DISK_BYTES = 1024 * 1024 // SeaBIOS reads no disk that is smaller than a cylinder
 const PASSED = (0x2a << 1) | 1 // QEMU's isa-debug-exit
 
-/** On hardware it takes a third of a second. Where it fails, the service starts this much later. */
+/** On hardware it takes a third of a second. Where it fails, the service starts this much later, once (kept-trial.ts). */
 const DEADLINE_MS = 10_000
 
 /** Whether machines of the PC kind really run with this accelerator, as the user that they will run as. */

@@ -7,10 +7,10 @@ import type { FoundMachine, Hypervisor, HypervisorAbilities, MachineChanges, Mac
 import { assertSpec, isMachineId } from '../machine-spec.ts'
 import { choose } from './command-line.ts'
 import { type Firmware, findFirmwares } from './firmware.ts'
+import { triedAccelerators } from './kept-trial.ts'
 import { Machine, type QemuHost } from './machine.ts'
 import { files } from './machine-files.ts'
 import type { ProcessUser } from './process.ts'
-import { canRun } from './processor-trial.ts'
 import { findProgram, type QemuProgram } from './program.ts'
 
 export interface QemuOptions {
@@ -63,7 +63,7 @@ export class QemuHypervisor implements Hypervisor {
     const program = await findProgram(options.program ?? 'qemu-system-x86_64')
     const user = await withKvm(options.user)
     const [accelerators, firmwares] = await Promise.all([
-      options.accelerator ? [options.accelerator] : tried(program, user),
+      options.accelerator ? [options.accelerator] : triedAccelerators(folder, program.path, user),
       findFirmwares(options.firmwareFolders),
     ])
     const [accelerator] = accelerators
@@ -221,12 +221,6 @@ async function withKvm(user: ProcessUser | undefined): Promise<ProcessUser | und
   const device = await stat('/dev/kvm').catch(() => null)
   const isForGroup = device !== null && (device.mode & 0o060) === 0o060
   return isForGroup ? { uid: user.uid, gid: device.gid } : user
-}
-
-async function tried({ path }: QemuProgram, user: ProcessUser | undefined): Promise<readonly ('kvm' | 'tcg')[]> {
-  const accelerators = ['kvm', 'tcg'] as const
-  const runs = await Promise.all(accelerators.map((accelerator) => canRun(path, accelerator, user)))
-  return accelerators.filter((_, index) => runs[index])
 }
 
 const abilitiesOf = (
