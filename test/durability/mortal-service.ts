@@ -58,7 +58,7 @@ export async function startMortal(
   flags: readonly string[] = [],
   under: readonly string[] = [],
 ): Promise<MortalService> {
-  const listen = `127.0.0.1:${await freePort()}`
+  const listen = env.IMPRINT_LISTEN ?? `127.0.0.1:${await freePort()}`
   const address = `http://${listen}`
   const orders = join(folder, 'failpoint')
   const startedAt = performance.now()
@@ -73,6 +73,7 @@ export async function startMortal(
       IMPRINT_LOG_LEVEL: 'warn',
       IMPRINT_COLLECT_HOURS: '0',
       IMPRINT_DRAIN_SECONDS: '5',
+      IMPRINT_INSTANCE_ACCELERATOR: 'tcg', // without a trial, which would write files of its own
       IMPRINT_FAILPOINT: `@${orders}`,
       NODE_TEST_CONTEXT: undefined, // it is no test file
       ...env,
