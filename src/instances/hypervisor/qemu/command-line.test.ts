@@ -151,12 +151,16 @@ for (const [what, one, firmwares, says] of refused) {
 }
 
 test('secure boot brings what guards its variables', () => {
-  const { args, blockNodes } = plan(spec({}, { firmware: 'uefi', secureBoot: true }))
+  const { args } = plan(spec({}, { firmware: 'uefi', secureBoot: true }))
   assert.match(valuesOf(args, '-machine')[0]!, /smm=on/)
   assert.ok(valuesOf(args, '-global').includes('driver=cfi.pflash01,property=secure,value=on'))
+  const nodes = valuesOf(args, '-blockdev').map((text) => JSON.parse(text) as { 'node-name': string; 'read-only'?: boolean })
   assert.deepEqual(
-    blockNodes.slice(0, 2).map((node) => node['node-name']),
-    ['firmware', 'variables'],
+    nodes.map((node) => [node['node-name'], node['read-only']]),
+    [
+      ['firmware', true],
+      ['variables', undefined],
+    ],
   )
 })
 

@@ -82,6 +82,7 @@ export function planMachine(
     ['-name', `guest=${escaped(printable(spec.name))}`],
     ['-uuid', id],
     ['-machine', machineArgument(chosen, firmware)],
+    ...firmwareNodes(firmware).map((node) => ['-blockdev', json(node)]), // the machine has them before `preconfig`; no secrets
     ['-accel', accelerator],
     ['-cpu', cpuOf(hardware.cpuModel, accelerator)],
     ['-smp', `cpus=${cpus},sockets=1,cores=${cpus},threads=1`],
@@ -103,7 +104,7 @@ export function planMachine(
     ...networks.map((network, index) => ['-netdev', json(userNetwork(network, index))]),
     ...devices.map((device) => ['-device', json(device)]),
   ]
-  return { args: args.flat(), blockNodes: [...firmwareNodes(firmware), ...diskNodes(spec)] }
+  return { args: args.flat(), blockNodes: diskNodes(spec) }
 }
 
 /** `host` is more than emulation can be; `max` is all that it can. */

@@ -189,8 +189,7 @@ async function writeEmptyDisk(file: FileHandle, bytes: number): Promise<void> {
   const empty = await wrapDisk('qcow2', memorySource(bytes, []))
   try {
     for (let at = 0; at < empty.size; at += MiB) {
-      const part = await empty.read(at, Math.min(MiB, empty.size - at))
-      await file.write(part, 0, part.length, at)
+      await file.writeFile(await empty.read(at, Math.min(MiB, empty.size - at))) // goes on where the last one ended
     }
   } finally {
     await empty.close()

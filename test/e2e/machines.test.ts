@@ -1,0 +1,356 @@
+/** Machines of QEMU with a real guest: what the conformance suite of hypervisors cannot ask of every adapter. */
+import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
+import { createHash, randomUUID } from 'node:crypto'
+import { once } from 'node:events'
+import { existsSync, watch } from 'node:fs'
+import { mkdir, open, readdir, readFile, readlink, stat, writeFile } from 'node:fs/promises'
+import { createServer } from 'node:net'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import { type TestContext, test } from 'node:test'
+import { setTimeout as pause } from 'node:timers/promises'
+import { GiB, MiB } from '../../src/base/units.ts'
+import { until, untilPrinted } from '../../src/instances/hypervisor/hypervisor.suite.ts'
+import type { Hardware, Hypervisor, MachineSpec } from '../../src/instances/hypervisor/hypervisor.ts'
+import { QemuHypervisor, type QemuOptions } from '../../src/instances/hypervisor/qemu/qemu-hypervisor.ts'
+import { ask, type MachineHost, machineHost } from '../fixtures/guest/machine-host.ts'
+import { noTinyGuest, tinyGuest } from '../fixtures/guest/tiny-guest.ts'
+import { command, missingTool, must } from '../peers/command.ts'
+import { freePort } from '../peers/daemon.ts'
+
+const skip = noTinyGuest()
+const noMount = process.getuid?.() === 0 ? missingTool('mount') : 'mounting a small file system takes root'
+const GRACE_MS = 120_000
+
+async function opened(context: TestContext, options: Partial<QemuOptions> = {}): Promise<[MachineHost, Hypervisor]> {
+  const host = await machineHost(options)
+  const hypervisor = await host.open().catch(async (error) => {
+    await host.close()
+    throw error
+  })
+  context.after(async () => {
+    await hypervisor.close()
+    await host.close()
+  })
+  return [host, hypervisor]
+}
+const consoleOf = async (hypervisor: Hypervisor, id: string) =>
+  Buffer.from(await hypervisor.consoleLog(id, MiB))
+    .toString('utf8')
+    .replaceAll('\r', '')
+const forwarding = (hostPort: number) => ({
+  mac: '52:54:00:12:34:56',
+  forwards: [{ protocol: 'tcp', hostAddress: '127.0.0.1', hostPort, guestPort: 80 }] as const,
+})
+const seed = (userData: string) => ({
+  metaData: JSON.stringify({ 'instance-id': 'i-1' }),
+  userData: Buffer.from(userData),
+  networkConfig: null,
+  vendorData: null,
+})
+
+test('a guest starts from NBD, keeps what it writes, and finds its name, its seed and its port', { skip }, async (context) => {
+  const [host, hypervisor] = await opened(context)
+  const port = await freePort()
+  const name = `web, "1" 🐧\n${'x'.repeat(80)}`
+  const spec = host.spec({
+    name,
+    cpus: 2,
+    disks: [{ name: 'root', bytes: 10 * GiB, serial: 'a-serial', base: host.base }],
+    networks: [forwarding(port)],
+    seed: seed('#!/bin/sh\necho user data ran\n'),
+  })
+  await hypervisor.launch(spec)
+  assert.ok((await hypervisor.show(spec.id)).diskBytes <= 1_000_000, 'a machine costs no more before it writes')
+  const commandLine = await readFile(`/proc/${await host.pid(spec.id)}/cmdline`, 'utf8')
+  assert.ok(!commandLine.includes(host.base.exportName.slice(5)), 'the export is a secret')
+
+  await untilPrinted(hypervisor, spec.id, 'ready')
+  const shown = [...name.replaceAll('\n', ' ')].slice(0, 64).join('')
+  const said = await consoleOf(hypervisor, spec.id)
+  assert.ok(said.includes(`guest boots=1 instance=i-1 uuid=${spec.id} cpus=2 name=${shown}\n`), said)
+  assert.match(said, /^user data ran$/m)
+  assert.equal(await (await fetch(`http://127.0.0.1:${port}/`)).text(), 'hello from the guest\n')
+  assert.equal(
+    await ask(hypervisor, spec.id, 'cat /sys/block/vda/serial; echo; cat /sys/block/vda/size'),
+    `a-serial\n${(10 * GiB) / 512}`,
+  )
+  await ask(hypervisor, spec.id, 'echo kept > /disk/kept; sync')
+
+  await hypervisor.reboot(spec.id, GRACE_MS)
+  await untilPrinted(hypervisor, spec.id, 'boots=2')
+  await untilPrinted(hypervisor, spec.id, 'ready', 2)
+  await hypervisor.stop(spec.id, GRACE_MS)
+  await must(['qemu-img', 'check', '-f', 'qcow2', join(host.folder, spec.id, 'run', 'disk-root.qcow2')])
+
+  const moved = await host.moveDisk()
+  await assert.rejects(hypervisor.start(spec.id), { code: 'unavailable' })
+  assert.equal((await hypervisor.show(spec.id)).power, 'shutdown')
+  await hypervisor.start(spec.id, { bases: { root: moved } })
+  await untilPrinted(hypervisor, spec.id, 'ready', 3)
+  assert.equal(await ask(hypervisor, spec.id, 'cat /disk/kept'), 'kept')
+})
+
+test('a guest goes on when the service that serves its disk was away', { skip }, async (context) => {
+  const [host, hypervisor] = await opened(context)
+  const spec = host.spec()
+  await hypervisor.launch(spec)
+  await untilPrinted(hypervisor, spec.id, 'ready')
+  await host.stopServing()
+  const read = ask(
+    hypervisor,
+    spec.id,
+    'echo 3 >/proc/sys/vm/drop_caches; dd if=/dev/vda bs=1M skip=24 count=8 2>/dev/null | sha256sum',
+  )
+  await host.serveDisk()
+  const file = await open(await tinyGuest())
+  const { buffer } = await file.read(Buffer.alloc(8 * MiB), 0, 8 * MiB, 24 * MiB)
+  await file.close()
+  assert.equal((await read).split(' ')[0], createHash('sha256').update(buffer).digest('hex'))
+})
+
+const controllers: readonly (readonly [Hardware['diskBus'], Hardware['networkModel'], RegExp])[] = [
+  ['scsi', 'e1000', /boots=1 instance=i-1/],
+  ['ide', 'rtl8139', /boots=1 instance=i-1/],
+  ['sata', 'e1000e', /boots=none/], // its BIOS started it from there; Debian's cloud kernel has no driver for the rest
+]
+for (const [diskBus, networkModel, says] of controllers) {
+  test(`a guest starts from ${diskBus}, with a card of type ${networkModel}`, { skip }, async (context) => {
+    const [host, hypervisor] = await opened(context)
+    const hardware = { ...host.spec().hardware, diskBus, networkModel, qemuGuestAgent: true }
+    const spec = host.spec({ hardware, networks: [forwarding(await freePort())], seed: seed('') })
+    await hypervisor.launch(spec)
+    await untilPrinted(hypervisor, spec.id, 'ready')
+    assert.match(await consoleOf(hypervisor, spec.id), says)
+  })
+}
+
+const noFirmware = skip || (existsSync('/usr/share/qemu/firmware') ? false : 'ovmf is not installed')
+test('a machine starts by UEFI, with variables of its own', { skip: noFirmware }, async (context) => {
+  const [host, hypervisor] = await opened(context)
+  assert.ok(hypervisor.abilities.firmwares.includes('uefi') && hypervisor.abilities.secureBoot)
+  for (const secureBoot of [false, true]) {
+    const spec = host.spec({ hardware: { ...host.spec().hardware, firmware: 'uefi', secureBoot } })
+    await hypervisor.launch(spec)
+    assert.ok((await hypervisor.show(spec.id)).diskBytes <= 1_000_000)
+    await untilPrinted(hypervisor, spec.id, 'BdsDxe') // the firmware looks for what to start
+    await hypervisor.remove(spec.id)
+  }
+})
+
+test('without firmware for UEFI there is none among the abilities', { skip }, async (context) => {
+  const [host, hypervisor] = await opened(context, { firmwareFolders: [] })
+  assert.deepEqual(hypervisor.abilities.firmwares, ['bios'])
+  assert.equal(hypervisor.abilities.secureBoot, false)
+  const spec = host.spec({ hardware: { ...host.spec().hardware, firmware: 'uefi' } })
+  await assert.rejects(hypervisor.launch(spec), {
+    code: 'invalid-request',
+    message: /needs uefi firmware, and this host has bios/,
+  })
+})
+
+test('what does not start says why, in words without secrets, and leaves nothing', { skip }, async (context) => {
+  const [host, hypervisor] = await opened(context)
+  const withBase = (base: typeof host.base) => host.spec({ disks: [{ name: 'root', bytes: GiB, serial: '', base }] })
+  const exportName = `gone-${randomUUID()}`
+  await assert.rejects(hypervisor.launch(withBase({ ...host.base, exportName })), (error: Error & { code: string }) => {
+    assert.equal(error.code, 'unavailable')
+    assert.match(error.message, /export/)
+    assert.ok(!error.message.includes(exportName))
+    return true
+  })
+  await assert.rejects(hypervisor.launch(withBase({ ...host.base, socketPath: `${host.base.socketPath}.not` })), {
+    code: 'unavailable',
+    message: /Failed to connect to '\(socket of root\)'/,
+  })
+  const taken = createServer().listen(0, '127.0.0.1')
+  await once(taken, 'listening')
+  context.after(() => taken.close())
+  const { port } = taken.address() as { port: number }
+  await assert.rejects(hypervisor.launch(host.spec({ networks: [forwarding(port)] })), {
+    code: 'conflict',
+    message: new RegExp(`tcp:127.0.0.1:${port} of the host is taken`),
+  })
+  await assert.rejects(hypervisor.launch(host.spec({ memoryBytes: 2 ** 50 })), { code: 'unavailable', message: /memory/i })
+  assert.deepEqual(await hypervisor.list(), [])
+  assert.deepEqual(await readdir(host.folder), [])
+  assert.deepEqual(await processesIn(host.folder), [])
+})
+
+test('firmware that is none says why', { skip }, async (context) => {
+  const host = await machineHost()
+  context.after(() => host.close())
+  const folder = join(host.folder, 'firmware')
+  await mkdir(folder, { recursive: true })
+  await writeFile(join(folder, 'garbage'), 'x')
+  const file = { filename: join(folder, 'garbage'), format: 'raw' }
+  const mapping = { device: 'flash', executable: file, 'nvram-template': file }
+  const targets = [{ architecture: 'x86_64', machines: ['pc-q35-*'] }]
+  await writeFile(join(folder, '1.json'), JSON.stringify({ mapping, targets, features: [] }))
+  const options: QemuOptions = { folder: host.folder, accelerator: 'tcg', firmwareFolders: [folder], onProblem: () => {} }
+  const hypervisor = await QemuHypervisor.open(options)
+  context.after(() => hypervisor.close())
+  const spec = host.spec({ hardware: { ...host.spec().hardware, firmware: 'uefi' } })
+  await assert.rejects(hypervisor.launch(spec), { code: 'unavailable', message: /does not start.*(size|bytes|pflash)/ })
+  await assert.rejects(QemuHypervisor.open({ ...options, program: 'qemu-system-none' }), {
+    code: 'unavailable',
+    message: /install QEMU/,
+  })
+  await assert.rejects(QemuHypervisor.open({ ...options, folder: `/tmp/${'x'.repeat(100)}` }), { code: 'invalid-request' })
+})
+
+test('where there is no room a launch says so, and leaves nothing', { skip: skip || noMount }, async (context) => {
+  const host = await machineHost()
+  context.after(() => host.close())
+  await mkdir(host.folder, { mode: 0o700 })
+  const mounted = await command(['mount', '-t', 'tmpfs', '-o', 'size=200k', 'imprint-test', host.folder])
+  if (mounted.code !== 0) return context.skip(`no file system can be mounted here: ${mounted.stderr.trim()}`)
+  const hypervisor = await host.open()
+  try {
+    await assert.rejects(hypervisor.launch(host.spec()), { code: 'no-space' })
+    assert.deepEqual(await hypervisor.list(), [])
+    assert.deepEqual(await readdir(host.folder), [])
+  } finally {
+    await hypervisor.close()
+    await must(['umount', host.folder])
+  }
+})
+
+test('ten start at once', { skip }, async (context) => {
+  const [host, hypervisor] = await opened(context)
+  const specs = Array.from({ length: 10 }, (_, index) => host.spec({ name: `tiny-${index}` }))
+  await Promise.all(specs.map((spec) => hypervisor.launch(spec)))
+  const found = await hypervisor.list()
+  assert.equal(found.length, 10)
+  for (const { diskBytes } of found) assert.ok(diskBytes <= 1_000_000)
+  await Promise.all(specs.map((spec) => untilPrinted(hypervisor, spec.id, 'ready')))
+  await Promise.all(specs.map((spec) => hypervisor.stop(spec.id, GRACE_MS)))
+})
+
+test('a guest that floods its console costs bounded space', { skip }, async (context) => {
+  const [host, hypervisor] = await opened(context)
+  const spec = host.spec()
+  await hypervisor.launch(spec)
+  await untilPrinted(hypervisor, spec.id, 'ready')
+  const log = join(host.folder, spec.id, 'run', 'console.log')
+  const cut = (async () => {
+    let before = 0
+    for (;;) {
+      const { size } = await stat(log)
+      if (size < before) return
+      before = size
+      await pause(20)
+    }
+  })()
+  const serial = await hypervisor.serial(spec.id)
+  serial.resume()
+  serial.write('yes 0123456789012345678901234567890123456789012345678901234567890123456789\n')
+  await cut
+  assert.equal((await hypervisor.consoleLog(spec.id, MiB)).length, MiB)
+})
+
+const isRoot = process.getuid?.() === 0
+test('QEMU runs as another user where the service is root', { skip: skip || (!isRoot && 'only root can') }, async (context) => {
+  const nobody = { uid: 65534, gid: 65534 }
+  const [host, hypervisor] = await opened(context, { user: nobody })
+  const spec = host.spec({ seed: seed('') })
+  await hypervisor.launch(spec)
+  const status = await readFile(`/proc/${await host.pid(spec.id)}/status`, 'utf8')
+  assert.match(status, /^Uid:\t65534\t65534\t65534\t65534$/m)
+  assert.match(status, /^Groups:\t?\s*$/m)
+  assert.match(status, /^CapPrm:\t0+$/m)
+  assert.match(status, /^Seccomp:\t2$/m)
+  await hypervisor.stop(spec.id, 0)
+  await hypervisor.start(spec.id)
+  assert.equal((await hypervisor.show(spec.id)).power, 'running')
+})
+
+/** What shows in the folder of machines when a launch has come that far. */
+const moments: readonly (readonly [string, (id: string) => string])[] = [
+  ['makes its folder', (id) => id],
+  ['writes its record', (id) => join(id, 'machine.json')],
+  ['starts its process', (id) => join(id, 'process')],
+  ['waits for the monitor', (id) => join(id, 'run', 'qmp.sock')],
+]
+for (const [moment, shows] of moments) {
+  test(`a service that is killed when a launch ${moment} leaves a machine that is found, or nothing`, {
+    skip,
+  }, async (context) => {
+    const host = await machineHost()
+    context.after(() => host.close())
+    await mkdir(host.folder, { mode: 0o700 })
+    for (let round = 0; round < 3; round += 1) {
+      const spec = host.spec()
+      await killedWhen(host.folder, spec, shows(spec.id))
+      await assertFoundOrGone(host, spec.id)
+    }
+  })
+}
+
+test('a launch that was answered is found after the service was killed', { skip }, async (context) => {
+  const host = await machineHost()
+  context.after(() => host.close())
+  const spec = host.spec()
+  await killedWhen(host.folder, spec, 'launched')
+  const hypervisor = await host.open()
+  context.after(() => hypervisor.close())
+  assert.equal((await hypervisor.show(spec.id)).power, 'running')
+  const told = until(hypervisor, spec.id, 'crashed')
+  await host.kill(spec.id)
+  assert.equal((await told).reason, 'QEMU ended without a word')
+})
+
+/** Runs a service that launches the machine, and kills it when `sign` is there: a file below the folder, or the word `launched`. */
+async function killedWhen(folder: string, spec: MachineSpec, sign: string): Promise<void> {
+  const script = new URL('../fixtures/guest/launch.ts', import.meta.url).pathname
+  const child = spawn(process.execPath, [script, folder, JSON.stringify(spec)], { stdio: ['ignore', 'pipe', 'inherit'] })
+  const ended = once(child, 'exit')
+  const kill = () => child.kill('SIGKILL')
+  for await (const line of createInterface({ input: child.stdout })) {
+    if (line === 'open' && sign !== 'launched') whenThere(folder, sign, kill)
+    if (line === 'launched') kill()
+  }
+  await ended
+}
+
+/** Looks at once, and at each change: the moment is a matter of microseconds. */
+function whenThere(folder: string, name: string, then: () => void): void {
+  const watchers = [watch(folder, look)]
+  function look() {
+    const parent = join(folder, name.split('/')[0]!)
+    if (watchers.length < 2 && name.includes('/') && existsSync(parent)) watchers.push(watch(parent, look))
+    const run = join(parent, 'run')
+    if (watchers.length < 3 && name.includes('/run/') && existsSync(run)) watchers.push(watch(run, look))
+    if (!existsSync(join(folder, name))) return
+    for (const watcher of watchers) watcher.close()
+    then()
+  }
+  look()
+}
+
+async function assertFoundOrGone(host: MachineHost, id: string): Promise<void> {
+  const hypervisor = await host.open()
+  try {
+    const found = await hypervisor.list()
+    const running = found.filter((machine) => machine.id === id)
+    if (running.length > 0) assert.equal(running[0]!.power, 'running')
+    else assert.ok(!existsSync(join(host.folder, id)))
+    assert.equal((await processesIn(join(host.folder, id))).length, running.length)
+    await hypervisor.remove(id)
+    assert.deepEqual(await processesIn(join(host.folder, id)), [])
+  } finally {
+    await hypervisor.close()
+  }
+}
+
+/** Ids of processes that work in a folder, deleted or not. */
+async function processesIn(folder: string): Promise<readonly string[]> {
+  const ids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name))
+  const inside: string[] = []
+  for (const id of ids) {
+    const cwd = await readlink(`/proc/${id}/cwd`).catch(() => '')
+    if (cwd.startsWith(`${folder}/`)) inside.push(id)
+  }
+  return inside
+}
