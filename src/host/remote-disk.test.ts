@@ -65,7 +65,7 @@ async function world(
 ): Promise<World> {
   const pool = new ChunkPool({ ...(cache ? { disk: cache } : {}), ...options })
   try {
-    const disk = await openRemoteDisk({ origin: of, pool, ...options })
+    const { disk } = await openRemoteDisk({ origin: of, pool, ...options })
     const close = async () => {
       await disk.close()
       await pool.close()

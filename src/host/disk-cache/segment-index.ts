@@ -38,6 +38,6 @@ export function* decodeEntries(bytes: Uint8Array, maxStoredBytes: number): Gener
     const storedBytes = view.readUInt32BE(at + LENGTH_AT)
     const codec = view.readUInt8(at + CODEC_AT)
     if (storedBytes < 1 || storedBytes > maxStoredBytes || (codec !== CODEC_PLAIN && codec !== CODEC_ZSTD)) continue
-    yield { key: view.latin1Slice(at, at + DIGEST_BYTES), offset: view.readUInt32BE(at + OFFSET_AT), storedBytes, codec }
+    yield { key: view.toString('latin1', at, at + DIGEST_BYTES), offset: view.readUInt32BE(at + OFFSET_AT), storedBytes, codec }
   }
 }

@@ -1,5 +1,5 @@
-import { chmodSync, lstatSync, unlinkSync } from 'node:fs'
-import { connect, isIP } from 'node:net'
+import { chmodSync } from 'node:fs'
+import { isIP } from 'node:net'
 import { join, resolve } from 'node:path'
 import { ServiceError } from '../../base/errors.ts'
 import { MiB } from '../../base/units.ts'
@@ -8,6 +8,7 @@ import type { NbdCounters } from '../nbd/counters.ts'
 import type { ExportSource } from '../nbd/export.ts'
 import type { NbdLog } from '../nbd/log.ts'
 import { createNbdServer, type NbdServer } from '../nbd/server.ts'
+import { freeSocket, MAX_SOCKET_PATH_BYTES } from '../nbd/socket-file.ts'
 import { hostAndPort } from './address.ts'
 import { type NbdTlsSettings, nbdTlsOf } from './nbd-tls.ts'
 
@@ -28,8 +29,6 @@ export interface NbdEndpoint {
   close(): Promise<void>
 }
 
-/** `sun_path` of Linux, without its last byte, which is zero. */
-const MAX_SOCKET_PATH_BYTES = 107
 /** What is shared by all connections is divided between the two ways in. */
 const SHARED_BYTES = 128 * MiB
 
@@ -58,7 +57,7 @@ export async function openNbd(settings: NbdSettings, exports: ExportSource, log:
   if (settings.nbdListen !== '') assertMayListen(settings, tls !== undefined)
   const limits = settings.nbdListen === '' ? {} : { sharedBytes: SHARED_BYTES }
   const unix = createNbdServer({ exports, limits, log })
-  await freeSocket(socketPath)
+  await freeSocket(socketPath, '--nbd-socket')
   await unix.listen({ path: socketPath })
   chmodSync(socketPath, 0o600)
   let tcp: { readonly server: NbdServer; readonly address: NonNullable<NbdAddresses['tcp']> } | null = null
@@ -102,30 +101,3 @@ function withNamedTls(create: () => NbdServer): NbdServer {
     throw new ServiceError('invalid-request', message, {}, { cause })
   }
 }
-
-/**
- * A service that was killed leaves its socket behind; nobody answers there, so it goes.
- * @throws ServiceError `conflict` where somebody does, or it is no socket
- */
-async function freeSocket(path: string): Promise<void> {
-  const found = lstatSync(path, { throwIfNoEntry: false })
-  if (!found) return
-  if (!found.isSocket()) {
-    throw new ServiceError('conflict', `${path} is no socket: move it away, or choose another path with --nbd-socket`)
-  }
-  if (await answers(path)) {
-    throw new ServiceError('conflict', `another program listens on ${path}: choose another path with --nbd-socket`)
-  }
-  unlinkSync(path)
-}
-
-const answers = (path: string): Promise<boolean> =>
-  new Promise((done) => {
-    const socket = connect(path)
-    const end = (isThere: boolean) => {
-      socket.destroy()
-      done(isThere)
-    }
-    socket.once('connect', () => end(true))
-    socket.once('error', (error: NodeJS.ErrnoException) => end(error.code === 'EAGAIN')) // its backlog is full: it lives
-  })

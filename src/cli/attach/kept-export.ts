@@ -1,0 +1,73 @@
+import { setTimeout as wait } from 'node:timers/promises'
+import { isServiceError, type ServiceError } from '../../base/errors.ts'
+import type { NewExport } from '../client/imprint-client.ts'
+import type { Session } from '../session.ts'
+
+/** An export outlives a service that is away for so long, and a client that was killed. */
+const LEASE_SECONDS = 7200
+const RENEW_EVERY_MS = 600_000
+const RENEW_AGAIN_MS = 15_000
+
+/** An export that is kept for as long as it is needed. */
+export interface KeptExport {
+  readonly made: NewExport
+  /** Settles when the export ended though it was needed: with the reason, or undefined after `end`. */
+  readonly lost: Promise<ServiceError | undefined>
+  /** Gets the session a new token where the service knows the old one no more. */
+  signIn(): Promise<void>
+  end(): Promise<void>
+}
+
+/**
+ * @param session whose token may expire while the export is kept
+ * @param signedIn a new session of the same user; closed here
+ */
+export async function keepExport(session: Session, imageId: string, signedIn: () => Promise<Session>): Promise<KeptExport> {
+  const { imprint, http } = session
+  const made = await imprint.createExport({ image: imageId, seconds: LEASE_SECONDS })
+  const over = new AbortController()
+  let signingIn: Promise<void> | undefined
+  const signIn = () => {
+    signingIn ??= renewToken().finally(() => {
+      signingIn = undefined
+    })
+    return signingIn
+  }
+  const renewToken = async () => {
+    const fresh = await signedIn()
+    http.token = fresh.token
+    fresh.close()
+  }
+  const asUser = async <T>(work: () => Promise<T>): Promise<T> => {
+    try {
+      return await work()
+    } catch (error) {
+      if (!isServiceError(error, 'unauthenticated')) throw error
+      await signIn()
+      return work()
+    }
+  }
+  const keep = async (): Promise<ServiceError | undefined> => {
+    for (let pauseMs = RENEW_EVERY_MS; !over.signal.aborted; ) {
+      await wait(pauseMs, undefined, { signal: over.signal }).catch(() => undefined)
+      if (over.signal.aborted) break
+      try {
+        await asUser(() => imprint.renewExport(made.id, LEASE_SECONDS))
+        pauseMs = RENEW_EVERY_MS
+      } catch (error) {
+        if (isServiceError(error, 'not-found') || isServiceError(error, 'denied')) return error
+        pauseMs = RENEW_AGAIN_MS // the service is away: reads wait for it as well
+      }
+    }
+    return undefined
+  }
+  return {
+    made,
+    lost: keep(),
+    signIn,
+    async end() {
+      over.abort()
+      await asUser(() => imprint.endExport(made.id))
+    },
+  }
+}
