@@ -40,7 +40,6 @@ export const attach = command({
   examples: [
     ['imprint attach debian-12', 'on a new socket'],
     ['imprint attach debian-12 --socket /run/user/1000/debian.sock --cache-bytes 20G', 'on this one'],
-    ['qemu-img create -f qcow2 -F raw -b "nbd+unix:///?socket=/run/user/1000/debian.sock" vm.qcow2', 'then: a disk to write to'],
   ],
   exits: [3, 4, 5, 6, 7],
   async run({ image: wanted, socket, cache, cacheBytes }, { out, connect, signal, environment }) {
