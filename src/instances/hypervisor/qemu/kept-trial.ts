@@ -1,9 +1,7 @@
 import { readFile, rename, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { ProcessUser } from './process.ts'
-import { canRun } from './processor-trial.ts'
-
-export type Accelerator = 'kvm' | 'tcg'
+import { type Accelerator, workingAccelerators } from './processor-trial.ts'
 
 const ALL: readonly Accelerator[] = ['kvm', 'tcg'] // best first
 const FILE = 'accelerators.json'
@@ -17,8 +15,7 @@ export async function triedAccelerators(folder: string, program: string, user?: 
   const host = JSON.stringify([await bootId(), program, await factsOf(program), await factsOf('/dev/kvm'), user ?? null])
   const kept = await read(path)
   if (kept?.host === host) return kept.accelerators
-  const runs = await Promise.all(ALL.map((accelerator) => canRun(program, accelerator, user)))
-  const accelerators = ALL.filter((_, index) => runs[index])
+  const accelerators = await workingAccelerators(program, user)
   if (accelerators.length === 0) return [] // emulation always runs: something else is wrong, and may be mended
   await writeFile(`${path}.new`, JSON.stringify({ host, accelerators }), { mode: 0o600 })
   await rename(`${path}.new`, path)
