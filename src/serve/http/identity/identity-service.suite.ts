@@ -71,7 +71,10 @@ const emptyStats: StoreStats = {
 export async function openService(settings: IdentitySettings = {}): Promise<Service> {
   const catalog = await SqliteCatalog.open({ path: ':memory:' })
   const identity = createIdentity(catalog, { passwords: cheapPasswords, ...settings })
-  await identity.bootstrap({ password: ADMIN_PASSWORD, defaultLimits: { image: { image_count_total: 50, image_size_total: -1 } } })
+  await identity.bootstrap({
+    password: ADMIN_PASSWORD,
+    defaultLimits: { image: { image_count_total: 50, image_size_total: -1 } },
+  })
   const baseUrlOf = (request: { headers: { host?: string | undefined } }) => `http://${request.headers.host ?? 'localhost'}`
   const app = createServer({
     apis: [identityApi({ identity, baseUrlOf })],
