@@ -4,7 +4,7 @@ import { spawn } from 'node:child_process'
 import { createHash, randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import { existsSync, watch } from 'node:fs'
-import { mkdir, open, readdir, readFile, readlink, stat, writeFile } from 'node:fs/promises'
+import { mkdir, open, readdir, readFile, readlink, rmdir, stat, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -264,6 +264,45 @@ test('QEMU runs as another user where the service is root', { skip: skip || (!is
   await hypervisor.stop(spec.id, 0)
   await hypervisor.start(spec.id)
   assert.equal((await hypervisor.show(spec.id)).power, 'running')
+})
+
+const unified = ['/sys/fs/cgroup', '/sys/fs/cgroup/unified'].find((path) => existsSync(join(path, 'cgroup.procs')))
+const noCgroup = skip || (!isRoot && 'only root can') || (!unified && 'there are no control groups of version 2')
+test('each machine has a control group of its own, with bounds, while it runs', { skip: noCgroup }, async (context) => {
+  const cgroup = join(unified!, `imprint-test-${randomUUID()}`)
+  await mkdir(cgroup)
+  context.after(() => rmdir(cgroup))
+  const controllers = (await readFile(join(cgroup, 'cgroup.controllers'), 'utf8')).trim().split(' ')
+  const wanted = ['memory', 'cpu', 'pids'].filter((each) => controllers.includes(each))
+  await writeFile(join(cgroup, 'cgroup.subtree_control'), wanted.map((each) => `+${each}`).join(' '))
+  const host = await machineHost({ cgroup })
+  const hypervisor = await host.open()
+  try {
+    const spec = host.spec({ cpus: 2 })
+    await hypervisor.launch(spec)
+    const own = join(cgroup, spec.id)
+    assert.equal((await readFile(join(own, 'cgroup.procs'), 'utf8')).trim(), String(await host.pid(spec.id)))
+    const limits = { memory: `${(128 + 1536) * MiB}`, cpu: '300000 100000', pids: '258' } as const
+    for (const [controller, limit] of Object.entries(limits)) {
+      if (wanted.includes(controller)) assert.equal((await readFile(join(own, `${controller}.max`), 'utf8')).trim(), limit)
+    }
+    await hypervisor.stop(spec.id, 0)
+    assert.ok(!existsSync(own))
+    await hypervisor.start(spec.id)
+    assert.ok(existsSync(own))
+    await hypervisor.remove(spec.id)
+    assert.ok(!existsSync(own))
+  } finally {
+    await hypervisor.close()
+    await host.close()
+  }
+})
+
+test('a control group that is none keeps a machine from starting', { skip }, async (context) => {
+  const [host, hypervisor] = await opened(context, { cgroup: '/proc/self' })
+  await assert.rejects(hypervisor.launch(host.spec()), { code: 'unavailable', message: /cannot be confined/ })
+  assert.deepEqual(await hypervisor.list(), [])
+  assert.deepEqual(await processesIn(host.folder), [])
 })
 
 /** What shows in the folder of machines when a launch has come that far. */

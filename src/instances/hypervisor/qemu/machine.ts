@@ -4,6 +4,7 @@ import { setTimeout as pause } from 'node:timers/promises'
 import { ServiceError } from '../../../base/errors.ts'
 import type { FoundMachine, MachineChanges, MachineSpec, PowerState } from '../hypervisor.ts'
 import { changed } from '../machine-spec.ts'
+import { confine, unconfine } from './cgroup.ts'
 import { type Chosen, firmwareOf, planMachine } from './command-line.ts'
 import { ConsoleLog } from './console-log.ts'
 import type { Firmware } from './firmware.ts'
@@ -21,6 +22,8 @@ export interface QemuHost {
   readonly accelerator: 'kvm' | 'tcg'
   readonly firmwares: readonly Firmware[]
   readonly user: ProcessUser | undefined
+  /** A control group that is divided among the machines. */
+  readonly cgroup: string | undefined
   /** Aborted when the hypervisor is closed. */
   readonly closing: AbortSignal
   /** Tells those who watch. */
@@ -118,7 +121,7 @@ export class Machine {
         })
         await this.#powerOn({ ...this.#record, isLaunched: true }, ended)
       } catch (error) {
-        if (isMine) await this.#folder.remove()
+        if (isMine) await this.#folder.remove().catch(this.#host.onProblem) // what stays is swept at the next opening
         throw error
       }
     })
@@ -202,6 +205,7 @@ export class Machine {
     await this.#run?.kill()
     await this.#over
     await endWhatRuns(this.#folder)
+    await this.#unconfine()
     await this.#folder.remove()
   }
 
@@ -227,10 +231,12 @@ export class Machine {
 
   async #powerOn(record: MachineRecord, signal: AbortSignal): Promise<void> {
     const { spec, chosen } = record
-    const { accelerator, firmwares, program, user } = this.#host
+    const { accelerator, cgroup, firmwares, program, user } = this.#host
     const plan = planMachine(spec, chosen, { accelerator, firmware: firmwareOf(spec, chosen, firmwares) })
     const before = this.#record
-    const run = await Run.start(program, plan, this.#folder, spec, { user, signal }).catch((error) => {
+    const bound = async (pid: number) => (cgroup ? confine(cgroup, spec, accelerator, pid) : undefined)
+    const run = await Run.start(program, plan, this.#folder, spec, { user, confine: bound, signal }).catch(async (error) => {
+      await this.#unconfine()
       throw fileProblem(error, spec.id)
     })
     try {
@@ -239,6 +245,7 @@ export class Machine {
       if (signal.aborted) throw cancelled(spec.id)
     } catch (error) {
       await run.kill()
+      await this.#unconfine()
       if (before.isLaunched) await this.#save(before)
       throw error
     }
@@ -288,17 +295,24 @@ export class Machine {
     await this.#over
   }
 
+  /** Until its end is recorded the machine counts as on, so that nobody sees it off without knowing why. */
   async #hasEnded(run: Run): Promise<void> {
-    const reason = run.isToEnd ? null : await run.why()
-    this.#run = null
-    this.#isPaused = false
     this.#serial?.destroy()
-    await this.#save({ ...this.#record, power: run.isToEnd ? 'shutdown' : 'crashed', reason }).catch((error) => {
-      // it will be found to have crashed, when it is found; for now it is known
-      this.#record = { ...this.#record, power: run.isToEnd ? 'shutdown' : 'crashed', reason }
+    await this.#unconfine()
+    const ended: MachineRecord = run.isToEnd
+      ? { ...this.#record, power: 'shutdown', reason: null }
+      : { ...this.#record, power: 'crashed', reason: await run.why() }
+    await this.#save(ended).catch((error) => {
+      this.#record = ended // it will be found to have crashed, when it is found; for now it is known
       this.#host.onProblem(error)
     })
+    this.#run = null
+    this.#isPaused = false
     await this.#tell()
+  }
+
+  async #unconfine(): Promise<void> {
+    if (this.#host.cgroup) await unconfine(this.#host.cgroup, this.id)
   }
 
   async #forgetCrash(): Promise<void> {

@@ -20,6 +20,8 @@ export interface QemuOptions {
   readonly accelerator?: 'kvm' | 'tcg'
   /** Whom QEMU runs as; only root can choose. Sockets of base disks must be within this user's reach. Absent: whoever we are. */
   readonly user?: ProcessUser
+  /** A folder of control groups, version 2, that the service may divide. Absent: machines have no bounds but the host's. */
+  readonly cgroup?: string
   /** Name or path. */
   readonly program?: string
   /** With descriptions of UEFI firmware; absent: where distributions put them. */
@@ -70,7 +72,7 @@ export class QemuHypervisor implements Hypervisor {
     if (!accelerator) {
       throw new ServiceError('unavailable', `${program.path} runs no machine, with kvm or without; try one by hand.`)
     }
-    const host = { root: folder, program: program.path, accelerator, firmwares, user, onProblem }
+    const host = { root: folder, program: program.path, accelerator, firmwares, user, cgroup: options.cgroup, onProblem }
     const hypervisor = new QemuHypervisor(host, program, abilitiesOf(program, accelerators, firmwares))
     await hypervisor.#find()
     return hypervisor

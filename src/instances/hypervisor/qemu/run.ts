@@ -57,7 +57,12 @@ export class Run {
     plan: MachinePlan,
     folder: MachineFolder,
     spec: KeptSpec,
-    options: { readonly user: ProcessUser | undefined; readonly signal: AbortSignal },
+    options: {
+      readonly user: ProcessUser | undefined
+      /** Bounds what the process may take, before it takes any. */
+      readonly confine: (pid: number) => Promise<void>
+      readonly signal: AbortSignal
+    },
   ): Promise<Run> {
     await endWhatRuns(folder)
     await folder.sweepSockets()
@@ -78,6 +83,7 @@ export class Run {
       if (!identity) throw new ServiceError('unavailable', 'QEMU runs, and its identity is gone; try again.', { id: spec.id })
       const run = new Run(identity, folder, spec, process.ended)
       run.#adopt(monitor)
+      await options.confine(identity.pid)
       for (const node of plan.blockNodes) await run.execute('blockdev-add', node)
       await run.execute('x-exit-preconfig')
       await run.#assertItself()

@@ -1,0 +1,49 @@
+import { mkdir, rmdir, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { ServiceError } from '../../../base/errors.ts'
+import { MiB } from '../../../base/units.ts'
+import type { KeptSpec } from './machine-folder.ts'
+
+/**
+ * Bounds on what the process of a machine takes of its host, by control groups of version 2, each machine in one of its own below
+ * a folder that was delegated to the service (systemd: `Delegate=yes`). They are for a process that a guest broke out of, or that
+ * went wrong: a machine that behaves does not meet them. Source: Linux Documentation/admin-guide/cgroup-v2.rst.
+ */
+const PERIOD_US = 100_000
+/** QEMU's own: code, device buffers, requests under way; with emulation also its cache of translated code, 1 GiB by default. */
+const OWN_BYTES = { kvm: 512 * MiB, tcg: 1536 * MiB }
+/** A thread for each processor, and as many as 64 for requests at a time, of which QEMU makes what it needs. */
+const OWN_THREADS = 256
+
+/** @throws ServiceError `unavailable` where the folder is no control group that we may divide */
+export async function confine(cgroup: string, spec: KeptSpec, accelerator: 'kvm' | 'tcg', pid: number): Promise<void> {
+  const folder = join(cgroup, spec.id)
+  const limits = {
+    'memory.max': spec.memoryBytes + OWN_BYTES[accelerator],
+    'cpu.max': `${(spec.cpus + 1) * PERIOD_US} ${PERIOD_US}`, // one more than the guest's: for disks and network
+    'pids.max': spec.cpus + OWN_THREADS,
+  }
+  try {
+    await mkdir(folder).catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== 'EEXIST') throw error
+    })
+    for (const [name, limit] of Object.entries(limits)) await limitTo(join(folder, name), limit)
+    await writeFile(join(folder, 'cgroup.procs'), String(pid))
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    const message = `The machine ${spec.id} cannot be confined (${code}); delegate the control group of machines to the service.`
+    throw new ServiceError('unavailable', message, { id: spec.id, code: code ?? null }, { cause: error })
+  }
+}
+
+/** A controller that the host has not, or has not delegated, limits nothing. */
+async function limitTo(path: string, limit: string | number): Promise<void> {
+  await writeFile(path, String(limit), { flag: 'r+' }).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== 'ENOENT' && error.code !== 'EACCES') throw error // a cgroup's files cannot be made: it is one or the other
+  })
+}
+
+/** Of a machine whose process has ended; the kernel may need a moment, and what stays is used again. */
+export async function unconfine(cgroup: string, id: string): Promise<void> {
+  await rmdir(join(cgroup, id)).catch(() => {})
+}
