@@ -22,8 +22,9 @@ export async function imageWorld(
   } = {},
 ) {
   const catalog = await SqliteCatalog.open({ path: ':memory:' })
+  const blobs = new MemoryBlobStore()
   const chunks = await openChunkStore({
-    blobs: new MemoryBlobStore(),
+    blobs,
     index: await SqliteChunkIndex.open(':memory:'),
     workers: 1,
   })
@@ -51,6 +52,7 @@ export async function imageWorld(
   return {
     ports,
     chunks,
+    blobs,
     limits,
     problems,
     create,

@@ -101,6 +101,23 @@ test('what is lent is read after its image was deleted, over collections and a l
   await assertNothingLeft()
 })
 
+test('the check names a deleted image that is lent, where damage touches it', async (t) => {
+  const own = await imageWorld()
+  t.after(() => own.close())
+  const { catalog, now } = own.ports
+  const lent = new LeasedDisks({ catalog, chunks: own.chunks, now }, null)
+  const { id } = await own.create(alice, { name: 'gone' })
+  await upload(own.ports, alice, id, sent(randomBytes(200_000)))
+  await new DiskLeases({ catalog, now, disks: lent, scratchQuotaBytes: 0 }, SOCKET).lend(alice, id, 'instance 1')
+  await deleteImage(own.ports, alice, id)
+  for (const pack of await Array.fromAsync(own.blobs.list('packs/'))) await own.blobs.delete(pack)
+  const jobs = new StoreJobs(own.ports, { blobs: own.blobs, open: async () => assert.fail() })
+  const touched: unknown[] = []
+  await jobs.check({}, ({ images }) => touched.push(...images))
+  assert.ok(touched.length > 0)
+  for (const image of touched) assert.deepEqual(image, { id, name: 'gone' })
+})
+
 test('a release harms neither the image nor what others were lent of it', async () => {
   const bytes = randomBytes(200_000)
   const [id, twin] = [await newImage(alice, bytes), await newImage(bob, bytes)]
