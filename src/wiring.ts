@@ -220,6 +220,7 @@ async function openCompute(
       defaultLimits: computeLimits(settings),
       forwardAddress: settings.instanceAddress,
       forwardPorts: { first, last },
+      stopGraceMs: settings.instanceStopSeconds * 1000,
     },
     onProblem,
   })

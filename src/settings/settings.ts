@@ -94,6 +94,11 @@ export const settingsTable = {
     default: '1024-32767', // above what needs privileges, below what Linux gives to clients
     parse: portRange,
   }),
+  instanceStopSeconds: setting({
+    summary: 'how long the guest of an instance may take to shut down before it is switched off',
+    default: 60,
+    parse: count(0, 3600),
+  }),
   instanceAccelerator: setting({
     summary: 'what runs the processors of instances: kvm, tcg (by software), or auto, which tries',
     default: 'auto',

@@ -1,0 +1,166 @@
+/**
+ * kill -9 at every step of an instance's life in the whole service, with QEMU under it. After each death the service is started
+ * on what it left: what was begun is brought to its end, and at the end of all nothing is left over.
+ */
+import assert from 'node:assert/strict'
+import { randomUUID } from 'node:crypto'
+import { readdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import { after, before, test } from 'node:test'
+import { setTimeout as pause } from 'node:timers/promises'
+import { type Failpoint, failpoints } from '../../src/base/failpoint.ts'
+import { endMachines } from '../fixtures/guest/end-machines.ts'
+import { missingTool } from '../peers/command.ts'
+import { ImageRequests, Refused, smallDisk } from './image-requests.ts'
+import { adminToken, type Death, folderInMemory, type MortalService, removeFolder, startMortal } from './mortal-service.ts'
+
+const skip = missingTool('qemu-system-x86_64')
+const settings = { IMPRINT_INSTANCE_ACCELERATOR: 'tcg', IMPRINT_INSTANCE_STOP_SECONDS: '1', IMPRINT_QUOTA_INSTANCES: '100' }
+let folder = ''
+let service: MortalService | undefined
+let token = ''
+let requests: ImageRequests
+let imageId = ''
+
+before(async () => {
+  if (skip) return
+  folder = await folderInMemory('kill-instances')
+  await start()
+  imageId = randomUUID()
+  await requests.create(imageId, 'a disk that no BIOS boots from', 'raw')
+  await requests.send(imageId, smallDisk(1))
+  await compute('POST', '/flavors', { flavor: { id: 'small', name: 'small', ram: 64, vcpus: 1, disk: 0 } })
+})
+after(async () => {
+  if (skip) return
+  await endMachines(join(folder, 'data'))
+  await service?.stop()
+  await removeFolder(folder)
+})
+
+async function start(): Promise<void> {
+  await service?.stop()
+  service = await startMortal(folder, settings)
+  token ||= await adminToken(service) // a token outlives the service
+  requests = new ImageRequests(service.address, token)
+}
+const running = (): MortalService => {
+  assert.ok(service, 'the service was started')
+  return service
+}
+
+interface Server {
+  readonly id: string
+  readonly status: string
+  readonly 'OS-EXT-STS:task_state': string | null
+}
+const compute = <T>(method: string, path: string, body?: unknown): Promise<T> =>
+  requests.json<T>(method, `/compute/v2.1${path}`, body)
+const servers = async () => (await compute<{ readonly servers: readonly Server[] }>('GET', '/servers/detail')).servers
+/** @param name by which it is found again: the answer may be cut off */
+const boot = async (name: string): Promise<void> => {
+  const server = { name, imageRef: imageId, flavorRef: 'small', metadata: { 'imprint:forwards': 'tcp:0:22' } }
+  await compute('POST', '/servers', { server })
+}
+const find = async (name: string): Promise<Server | undefined> =>
+  (await compute<{ readonly servers: readonly Server[] }>('GET', `/servers/detail?name=^${name}$`)).servers[0]
+
+/** Waits for a condition, asking again and again; the time limit is the test runner's. */
+async function until(what: string, holds: () => Promise<boolean>): Promise<void> {
+  for (let tries = 0; tries < 3000; tries += 1) {
+    if (await holds()) return
+    await pause(20)
+  }
+  assert.fail(`it never came to pass: ${what}`)
+}
+const becomes = (name: string, status: string) =>
+  until(`${name} is ${status}`, async () => {
+    const server = await find(name)
+    return server?.status === status && server['OS-EXT-STS:task_state'] === null
+  })
+const isGone = (name: string) => until(`${name} is gone`, async () => (await find(name)) === undefined)
+
+/** What brings the service to the step, and what must be true after the next start. */
+interface Case {
+  readonly prepare?: (name: string) => Promise<void>
+  readonly act: (name: string) => Promise<unknown>
+  readonly end: (name: string) => Promise<void>
+}
+const bootFirst = async (name: string) => {
+  await boot(name)
+  await becomes(name, 'ACTIVE')
+}
+const idOf = async (name: string) => (await find(name))!.id
+const making: Case = { act: boot, end: (name) => becomes(name, 'ACTIVE') }
+const stopping: Case = {
+  prepare: bootFirst,
+  act: async (name) => compute('POST', `/servers/${await idOf(name)}/action`, { 'os-stop': null }),
+  end: (name) => becomes(name, 'SHUTOFF'),
+}
+const deleting: Case = {
+  prepare: bootFirst,
+  act: async (name) => compute('DELETE', `/servers/${await idOf(name)}`),
+  end: isGone,
+}
+type Step = Extract<Failpoint, `instance:${string}`>
+const cases: Readonly<Record<Step, Case>> = {
+  'instance:recorded': making,
+  'instance:lent': making,
+  'instance:leased': making,
+  'instance:launched': making,
+  'instance:active': making,
+  'instance:asked': stopping,
+  'instance:acted': stopping,
+  'instance:deleting': deleting,
+  'instance:removed': deleting,
+  'instance:released': deleting,
+  'instance:deleted': deleting,
+}
+
+for (const [step, { prepare, act, end }] of Object.entries(cases)) {
+  test(`killed at ${step}, the service brings to its end what was begun`, { skip }, async () => {
+    const name = step.replace(':', '-')
+    await prepare?.(name)
+    await running().arm(`${step}:1` as Death)
+    await act(name).catch((error: unknown) => {
+      if (error instanceof Refused) throw error // a connection that broke is the death
+    })
+    assert.equal(await running().ended, 'SIGKILL')
+    await start()
+    await end(name)
+  })
+}
+
+test('every step of instances is tried', () => {
+  assert.deepEqual(Object.keys(cases).sort(), failpoints.filter((name) => name.startsWith('instance:')).sort())
+})
+
+test('killed while several run, the service finds them running, and a machine that died meanwhile in error', {
+  skip,
+}, async () => {
+  await compute('POST', '/servers', {
+    server: { name: 'many', imageRef: imageId, flavorRef: 'small', min_count: 4, max_count: 4 },
+  })
+  for (const n of [1, 2, 3, 4]) await becomes(`many-${n}`, 'ACTIVE')
+  const before = await servers()
+  const victim = before.find(({ status }) => status === 'ACTIVE')!
+  await running().kill()
+  await endMachines(join(folder, 'data'), [victim.id])
+  await start()
+  const found = (await servers()).map(({ id, status }) => [id, status])
+  const expected = before.map(({ id, status }) => [id, id === victim.id ? 'ERROR' : status])
+  assert.deepEqual(found, expected)
+})
+const machineIds = async () => (await readdir(join(folder, 'data/machines'))).filter((name) => /^[0-9a-f-]{36}$/.test(name))
+
+test('when every instance and the image are deleted, nothing is left: no machine, no lease that holds chunks', {
+  skip,
+}, async () => {
+  for (const { id } of await servers()) await compute('DELETE', `/servers/${id}`)
+  await until('no server is left', async () => (await servers()).length === 0)
+  assert.deepEqual(await machineIds(), [])
+  await requests.delete(imageId)
+  await requests.job('collect')
+  const report = await requests.stats()
+  assert.deepEqual([report.chunks, report.manifests], [0, 0])
+})
