@@ -17,6 +17,7 @@ import {
 } from '../content/digests.ts'
 import type { WireChunk } from '../content/encode-chunks.ts'
 import { chunksOf, MAX_ROOT_BYTES, PAGE_ENTRIES, parsePage, parseRoot, type Root } from '../content/manifest-format.ts'
+import { allEnded } from './all-ended.ts'
 import type { ChunkMemory } from './chunk-memory.ts'
 import type { Counters } from './counters.ts'
 import { distrustDamaged } from './distrust.ts'
@@ -177,7 +178,7 @@ export class ChunkReader {
 
   /**
    * Chunks by way of the cache. `first + count` must not cross a page, nor the chunks be more than `STAGING_BYTES`. Chunks that are
-   * on their way already are waited for.
+   * on their way already are waited for. When it settles, `take` is not called any more.
    * @param isAhead nobody waits for them yet: those that somebody waits for go before
    */
   async readChunks(manifest: OpenManifest, first: number, count: number, take: TakeChunk, isAhead = false): Promise<void> {
@@ -202,7 +203,7 @@ export class ChunkReader {
     }
     for (; next < count; next += 1) take(next, undefined)
     if (missing.length > 0) void this.#load(manifest, page, entries, missing)
-    if (arrivals.length > 0) await Promise.all(arrivals)
+    await allEnded(arrivals)
   }
 
   /**
@@ -446,8 +447,7 @@ export class ChunkReader {
       })
       jobs.push(checked)
     }
-    const ended = await Promise.allSettled(jobs)
-    for (const one of ended) if (one.status === 'rejected') throw one.reason
+    await allEnded(jobs)
   }
 
   #staged(

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { MiB } from '../../base/units.ts'
 import { MemoryBlobStore } from '../blobs/memory/memory-blob-store.ts'
 import { ingestAndRelease, memoryStore, noise } from './random-files.suite.ts'
 
@@ -8,13 +9,13 @@ const CHUNK = 4096
 /** Counts the reads of packs, and can make them wrong. */
 class WatchedBlobStore extends MemoryBlobStore {
   reads = 0
-  spoil = (_bytes: Uint8Array): void => undefined
+  spoil = (_bytes: Uint8Array): void | Promise<void> => undefined
 
   override async read(key: string, offset: number, length: number): Promise<Uint8Array> {
     const bytes = (await super.read(key, offset, length)).slice()
     if (!key.startsWith('packs/')) return bytes
     this.reads += 1
-    this.spoil(bytes)
+    await this.spoil(bytes)
     return bytes
   }
 }
@@ -98,4 +99,27 @@ test('reads outside the file and of a closed one are refused as rejections', asy
   assert.equal((await file.read(CHUNK, 0)).length, 0)
   await file.close()
   await assert.rejects(file.read(0, 1), { code: 'invalid-request' })
+})
+
+test('a read that fails writes to the memory that it was given no more', async (t) => {
+  const { store, watched } = await watchedStore()
+  t.after(() => store.close())
+  const [first, second] = [noise(MiB, 1), noise(4 * CHUNK, 2)]
+  await ingestAndRelease(store, first) // in a pack of its own
+  const file = await store.open((await ingestAndRelease(store, Buffer.concat([first, second]))).manifest)
+  const gate = Promise.withResolvers<void>()
+  watched.spoil = (read) => {
+    if (Buffer.from(read.buffer).includes(second.subarray(0, 32))) return gate.promise
+    if (Buffer.from(read.buffer).includes(first.subarray(0, 32))) read.fill(0)
+  }
+  let hasEnded = false
+  const reading = file.read(0, MiB + CHUNK, new Uint8Array(MiB + CHUNK)).finally(() => {
+    hasEnded = true
+  })
+  const refused = assert.rejects(reading, { code: 'corrupt' })
+  await assert.rejects(file.read(0, 1), { code: 'corrupt' })
+  for (let turn = 0; turn < 100; turn += 1) await new Promise(setImmediate)
+  assert.equal(hasEnded, false, 'the second part is still on its way')
+  gate.resolve()
+  await refused
 })

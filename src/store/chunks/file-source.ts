@@ -3,6 +3,7 @@ import { MiB } from '../../base/units.ts'
 import { assertRange, type Extent } from '../../disk/block/block-source.ts'
 import { DIGEST_BYTES, isZeroAt, keyAt } from '../content/digests.ts'
 import { PAGE_ENTRIES } from '../content/manifest-format.ts'
+import { allEnded } from './all-ended.ts'
 import type { OpenManifest } from './chunk-reader.ts'
 import type { StoredFile } from './chunk-store.ts'
 import type { Engine } from './engine.ts'
@@ -137,7 +138,7 @@ class FileSource implements StoredFile {
         })
       }
     }
-    await Promise.all(Array.from({ length: Math.min(RUNS_AHEAD, Math.ceil(bytes.length / RUN_BYTES)) }, worker)) // they share the runs
+    await allEnded(Array.from({ length: Math.min(RUNS_AHEAD, Math.ceil(bytes.length / RUN_BYTES)) }, worker)) // they share the runs
     return bytes
   }
 
