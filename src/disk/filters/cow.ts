@@ -157,7 +157,10 @@ class CopyOnWrite implements WritableSource {
   async #writeWithCopy(offset: number, bytes: Uint8Array, head: number, tail: number): Promise<void> {
     const end = offset + bytes.length
     const [before, after] = await Promise.all([this.read(offset - head, head), this.read(end, tail)])
-    await this.#overlay.write(offset - head, [before, bytes, after])
+    const parts = [before, bytes, after]
+    // one call costs more than to copy a block
+    const isShort = head + bytes.length + tail <= 2 * COW_BLOCK_BYTES
+    await this.#overlay.write(offset - head, isShort ? [Buffer.concat(parts)] : parts)
   }
 
   async #writeBytesOfZeros(offset: number, end: number): Promise<void> {
