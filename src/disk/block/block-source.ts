@@ -7,7 +7,8 @@ export interface BlockSource {
   /**
    * Exactly `length` bytes from `offset`; holes read as zeros. Reads may overlap in time. The caller may keep the answer, and must
    * not change it: it may be a view of memory that others read as well.
-   * @param into where a source may put them in place of new memory, of `length` bytes: look at which array comes back
+   * @param into where a source may put them in place of new memory, of `length` bytes: look at which array comes back. It is
+   *   the source's until the promise settles, also where it fails, and no longer
    */
   read(offset: number, length: number, into?: Uint8Array): Promise<Uint8Array>
   /** The runs that cover `[offset, offset + length)`: ascending, gap-free, clipped to the range. */

@@ -1,3 +1,4 @@
+import { allEnded } from '../../base/all-ended.ts'
 import { KiB, MiB } from '../../base/units.ts'
 import { assertRange, type BlockSource, type Extent } from '../block/block-source.ts'
 import type { WritableSource } from '../block/block-writer.ts'
@@ -57,7 +58,7 @@ class CopyOnWrite implements WritableSource {
     const runs = [...this.#runs(offset, length)]
     if (runs.length === 1) return this.#readRun(runs[0]!, into)
     const answer = into ?? Buffer.allocUnsafeSlow(length)
-    await Promise.all(
+    await allEnded(
       runs.map(async (run) => {
         const place = answer.subarray(run.offset - offset, run.offset - offset + run.length)
         const bytes = await this.#readRun(run, place)

@@ -1,3 +1,4 @@
+import { allEnded } from '../../base/all-ended.ts'
 import { isServiceError, ServiceError } from '../../base/errors.ts'
 import { KiB, MiB } from '../../base/units.ts'
 import type { BlobStore } from '../blobs/blob-store.ts'
@@ -17,7 +18,6 @@ import {
 } from '../content/digests.ts'
 import type { WireChunk } from '../content/encode-chunks.ts'
 import { chunksOf, MAX_ROOT_BYTES, PAGE_ENTRIES, parsePage, parseRoot, type Root } from '../content/manifest-format.ts'
-import { allEnded } from './all-ended.ts'
 import type { ChunkMemory } from './chunk-memory.ts'
 import type { Counters } from './counters.ts'
 import { distrustDamaged } from './distrust.ts'
