@@ -69,6 +69,14 @@ test('of several, as many are made as the quota has room for; fewer than the lea
   await assert.rejects(small.create(member, { flavorId: '4' }), { message: /Quota exceeded for cores, ram/ })
 })
 
+test('the memory of the host is promised one and a half times, and no more, whoever asks', async () => {
+  const small = await inWorld({ abilities: { memoryBytes: 2 * GiB } })
+  await small.create(member, { most: 4, least: 4 })
+  const results = await Promise.allSettled([1, 2, 3].map((n) => small.create(someone(`project-${n}`))))
+  assert.deepEqual(results.map(({ status }) => status).sort(), ['fulfilled', 'fulfilled', 'rejected'])
+  await assert.rejects(small.create(member), { code: 'unavailable', message: /^No valid host was found: .* 3072 of 3072 MiB/ })
+})
+
 const unfit: readonly [string, Parameters<typeof world.images.add>[0], RegExp][] = [
   ['a disk larger than the flavor', { diskBytes: 2 * GiB }, /Flavor's disk is too small.*fits is m1.small/],
   ['min_disk beyond the flavor', { minDisk: 30 }, /minimum size is 30 GiB; the smallest flavor that fits is m1.medium/],

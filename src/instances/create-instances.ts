@@ -7,6 +7,7 @@ import type { PortForward } from './hypervisor/hypervisor.ts'
 import { assertFits, rootBytesOf } from './launch/fit.ts'
 import { chooseHostPorts, FORWARDS_KEY, forwardsFrom, forwardsText } from './launch/forwards.ts'
 import { hardwareFrom } from './launch/hardware.ts'
+import { assertHostHasRoom } from './launch/host-room.ts'
 import { hostnameFrom } from './launch/hostname.ts'
 import { startLaunch } from './launch/launch.ts'
 import { assertMetadata } from './metadata.ts'
@@ -62,6 +63,7 @@ export async function createInstances(
   const made = await ports.catalog.write(async ({ documents }) => {
     const each = { instances: 1, cores: flavor.vcpus, ram: flavor.ramMiB }
     const count = await countWithinQuota(documents, projectId, quota, each, wanted)
+    await assertHostHasRoom(documents, ports.hypervisor.abilities, count, flavor.ramMiB)
     const records = Array.from({ length: count }, (_, launchIndex): InstanceRecord => {
       const name = wanted.most > 1 ? `${wanted.name}-${launchIndex + 1}` : wanted.name
       const id = randomUUID()

@@ -34,7 +34,7 @@ export function computeApi(services: ComputeServices): Api {
       app.get('/', open, async (request, reply) => reply.code(300).send(computeVersions(baseUrlOf(request))))
       app.get('/versions', open, async (request) => computeVersions(baseUrlOf(request)))
       for (const path of ['/v2.1', '/v2.1/']) app.get(path, open, async (request) => computeVersionDetail(baseUrlOf(request)))
-      for (const [path, ofPath] of byPath(routes)) registerPath(app, services, path, ofPath)
+      for (const [path, ofPath] of byPath(computeRoutes)) registerPath(app, services, path, ofPath)
     },
     renderError(error, status, request) {
       const identity = `Keystone uri="${baseUrlOf(request)}/identity"`
@@ -50,7 +50,7 @@ export function computeApi(services: ComputeServices): Api {
   }
 }
 
-const routes: readonly Route[] = [
+export const computeRoutes: readonly Route[] = [
   ...serverRoutes,
   ...serverActionRoutes,
   ...metadataRoutes,

@@ -76,6 +76,8 @@ const acts: Readonly<Record<string, Act>> = {
   },
 }
 
+export const actionNames: readonly string[] = Object.keys(acts)
+
 /** Nova's other actions: known, and not served here. */
 const notHere: ReadonlySet<string> = new Set([
   ...['addFixedIp', 'addFloatingIp', 'addSecurityGroup', 'changePassword', 'confirmResize', 'createBackup', 'createImage'],
@@ -94,11 +96,11 @@ export const serverActionRoutes: readonly Route[] = [
       const act = others.length === 0 && Object.hasOwn(acts, name) ? acts[name] : undefined
       if (act) return act(call, part(call, 'id'))
       if (others.length === 0 && notHere.has(name)) {
-        throw new ServiceError('unsupported', `"${name}" is not served here; what is: ${Object.keys(acts).join(', ')}`)
+        throw new ServiceError('unsupported', `"${name}" is not served here; what is: ${actionNames.join(', ')}`)
       }
       throw new ServiceError(
         'invalid-request',
-        `There is no such action: ${name.slice(0, 80) || 'none'}. Available actions: ${Object.keys(acts).join(', ')}`,
+        `There is no such action: ${name.slice(0, 80) || 'none'}. Available actions: ${actionNames.join(', ')}`,
       )
     },
   },
