@@ -9,6 +9,7 @@ import { lockFolder } from './base/folder-lock.ts'
 import type { ServeOnce } from './cli/command.ts'
 import { createIdentity, type Identity } from './identity/service.ts'
 import { ChunkUploads } from './images/add-by-chunks.ts'
+import { sweepBootRecords } from './images/boot-records/boot-records.ts'
 import { createExaminer } from './images/examine/examiner.ts'
 import { createDialer } from './images/import/dialer.ts'
 import { DiskLeases } from './images/leases/disk-leases.ts'
@@ -140,7 +141,11 @@ async function openService(
   const disks = new LeasedDisks(images.ports, scratch)
   const leases = { catalog, now: images.ports.now, disks, scratchQuotaBytes: settings.quotaScratch }
   const endExpired = async () => void (await sweepExports(leases))
-  const jobs = new StoreJobs(images.ports, { blobs, open: (folder) => openBackupFolder(folder, data) }, endExpired)
+  const endUnused = async () => {
+    await endExpired()
+    await sweepBootRecords(catalog)
+  }
+  const jobs = new StoreJobs(images.ports, { blobs, open: (folder) => openBackupFolder(folder, data) }, endUnused)
   const collect = async () => {
     if (!jobs.running) log.info({ event: 'collected', ...(await jobs.collect()) })
   }

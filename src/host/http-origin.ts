@@ -2,7 +2,8 @@ import { isServiceError, ServiceError } from '../base/errors.ts'
 import { KiB, MiB } from '../base/units.ts'
 import { type HttpClient, strange } from '../cli/client/http-client.ts'
 import { Shape } from '../cli/client/shape.ts'
-import { decodeFrames } from '../store/content/decode-chunks.ts'
+import { MAX_BOOT_RECORD_BYTES } from '../store/content/boot-record.ts'
+import { decodeFrames, readBody } from '../store/content/decode-chunks.ts'
 import { FRAME_HEAD_BYTES, type WireChunk } from '../store/content/encode-chunks.ts'
 import { MAX_PAGE_BYTES, MAX_ROOT_BYTES, maxFileBytes } from '../store/content/manifest-format.ts'
 import type { ChunkOrigin, OriginFile } from './origin.ts'
@@ -53,6 +54,20 @@ export function httpOrigin(http: HttpClient, exportId: string, signIn: () => Pro
       } finally {
         if (!body.readableEnded) body.destroy()
       }
+    },
+    async bootRecord(signal) {
+      try {
+        const answer = await signedIn(() => http.ask({ method: 'GET', path: `${path}/boot-record`, headers: binary, signal }))
+        const record = await readBody(answer.body, MAX_BOOT_RECORD_BYTES)
+        return { record, isOwn: answer.headers['imprint-boot-record'] === 'own' }
+      } catch (error) {
+        if (isServiceError(error, 'not-found')) return undefined
+        throw error
+      }
+    },
+    async putBootRecord(record, signal) {
+      const headers = { 'content-type': 'application/octet-stream' }
+      await signedIn(() => http.bytes({ method: 'PUT', path: `${path}/boot-record`, headers, body: record, signal }, 0))
     },
   }
 }

@@ -17,6 +17,10 @@ export interface ChunkOrigin {
     numbers: readonly number[],
     options: { readonly isVerified: boolean; readonly signal: AbortSignal },
   ): AsyncIterable<WireChunk>
+  /** In which order a machine reads it when it starts: docs/boot-records.md. Undefined: not known. @throws ServiceError as `describe` */
+  bootRecord(signal: AbortSignal): Promise<{ readonly record: Uint8Array; readonly isOwn: boolean } | undefined>
+  /** Says so. @throws ServiceError as `describe`; `conflict` where it is known */
+  putBootRecord(record: Uint8Array, signal: AbortSignal): Promise<void>
 }
 
 export interface OriginFile {

@@ -14,6 +14,7 @@ import { ADMIN_PASSWORD, type RealService, startService } from '../cli/real-serv
 import type { BlockSource } from '../disk/block/block-source.ts'
 import { memorySource } from '../disk/block/memory-source.ts'
 import { wrapDisk } from '../disk/formats/index.ts'
+import { encodeBootRecord } from '../store/content/boot-record.ts'
 import { sha256, sha256Hex } from '../store/content/digests.ts'
 import { encodeChunks, type WireChunk } from '../store/content/encode-chunks.ts'
 import { encodePage, encodeRoot } from '../store/content/manifest-format.ts'
@@ -56,6 +57,7 @@ const origin = (id: string) => httpOrigin(http, id, noSignIn)
 interface World {
   readonly pool: ChunkPool
   readonly disk: BlockSource
+  finish(): Promise<void>
   close(): Promise<void>
 }
 async function world(
@@ -65,12 +67,12 @@ async function world(
 ): Promise<World> {
   const pool = new ChunkPool({ ...(cache ? { disk: cache } : {}), ...options })
   try {
-    const { disk } = await openRemoteDisk({ origin: of, pool, ...options })
+    const { disk, finish } = await openRemoteDisk({ origin: of, pool, ...options })
     const close = async () => {
       await disk.close()
       await pool.close()
     }
-    return { pool, disk, close }
+    return { pool, disk, finish, close }
   } catch (error) {
     await pool.close()
     throw error
@@ -143,8 +145,23 @@ test('what was kept on disk is not fetched again: after a new start, by another 
   for (const each of [one, two]) await each.close()
 })
 
+test('the first start is recorded for all hosts, and the next one fetches by it in few requests', async () => {
+  const id = await newExport(randomBytes(300 * CHUNK)) // like no other image, so that it has no record
+  const order = [0, 1, 270, 2, 44, 45, 299, 46, 101, 22]
+  const first = await world(origin(id))
+  for (const chunk of order) await first.disk.read(chunk * CHUNK, 100)
+  await first.finish()
+  await first.close()
+  const second = await world(origin(id))
+  await second.disk.read(0, 100)
+  while (second.pool.counters.chunksFetched < order.length) await new Promise(setImmediate)
+  await second.finish()
+  await second.close()
+  assert.equal(second.pool.counters.chunksFetched, order.length)
+})
+
 test('an export that ends, or a disk that is closed, ends its reads', async () => {
-  const id = await newExport(file.subarray(0, 100 * CHUNK))
+  const id = await newExport(randomBytes(100 * CHUNK))
   const { disk, close } = await world(origin(id))
   await disk.read(0, 100)
   await http.json('DELETE', `/v1/exports/${id}`)
@@ -173,7 +190,7 @@ interface Asked {
 async function server(
   t: TestContext,
   answer: (asked: Asked, response: ServerResponse) => void,
-  more: { facts?: object; root?: Uint8Array; page?: Uint8Array } = {},
+  more: { facts?: object; root?: Uint8Array; page?: Uint8Array; record?: Uint8Array } = {},
 ): Promise<{ readonly origin: ChunkOrigin; readonly asked: Asked[] }> {
   const asked: Asked[] = []
   const listener: RequestListener = async (request, response) => {
@@ -183,6 +200,7 @@ async function server(
       response.setHeader('content-type', 'application/json').end(JSON.stringify({ ...facts, ...more.facts }))
     else if (url.endsWith('/layout')) response.end(more.root ?? root)
     else if (url.includes('/layout/')) response.end(more.page ?? page)
+    else if (url.endsWith('/boot-record')) response.writeHead(more.record ? 200 : 404).end(more.record)
     else {
       const numbers = Array.from({ length: body.length / 4 }, (_, at) => body.readUInt32BE(4 * at))
       const one = { numbers, isVerified: url.endsWith('verified=true'), before: asked.length }
@@ -320,6 +338,22 @@ for (const [what, more, code] of layouts) {
       await disk.read(0, 100).finally(close)
     }
     await assert.rejects(reading(), { code })
+  })
+}
+
+for (const [what, record] of [
+  ['garbage', randomBytes(500)],
+  [
+    'chunks beyond the file',
+    encodeBootRecord([1e9, 3, 2 ** 32 - 1].map((chunk) => ({ chunk, afterMs: 0, prefix: new Uint8Array(4) }))),
+  ],
+  ['more than it may have', new Uint8Array(10 * 2 ** 20)],
+] as const) {
+  test(`a boot record of ${what} keeps nobody from the disk`, async (t) => {
+    const { origin } = await server(t, honest, { record })
+    const { disk, close } = await world(origin)
+    assert.ok(whole.equals(await disk.read(0, disk.size)))
+    await close()
   })
 }
 

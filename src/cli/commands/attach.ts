@@ -52,11 +52,12 @@ export const attach = command({
     const pool = opened.adopt(new ChunkPool({ disk: keeps }), (it) => it.close())
     const kept = await keepExport(session, image.id, () => openSession(environment))
     opened.defer(() => endQuietly(kept, out))
-    const { disk, facts } = await openRemoteDisk({ origin: httpOrigin(session.http, kept.made.id, kept.signIn), pool })
+    const { disk, facts, finish } = await openRemoteDisk({ origin: httpOrigin(session.http, kept.made.id, kept.signIn), pool })
     opened.defer(() => disk.close())
     const described = { description: `image ${image.id}`, preferredBytes: facts.chunkBytes }
     const served = opened.adopt(await serveDisk({ disk, ...described, socket, environment, log: logTo(out) }), (it) => it.close())
     tell(out, served, { image: image.id, name: image.name, export: kept.made.id, diskBytes: disk.size })
+    opened.defer(finish)
     const stopShowing = showing(out, pool)
     opened.defer(stopShowing)
     const lost = await Promise.race([kept.lost, aborted(signal)])

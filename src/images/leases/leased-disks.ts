@@ -7,6 +7,7 @@ import { COW_BLOCK_BYTES } from '../../disk/filters/cow.ts'
 import { readAhead } from '../../disk/filters/read-ahead.ts'
 import { openImage } from '../../disk/formats/index.ts'
 import type { ScratchDisks } from '../../store/scratch/scratch-disks.ts'
+import { bootFilters } from '../boot-records/boot-filters.ts'
 import type { ImagePorts } from '../ports.ts'
 import { hasExpired, hashOfName, type LeasedImage, leaseOfName, type StoredLease } from './lease.ts'
 import { SharedDisks } from './shared-disks.ts'
@@ -24,6 +25,8 @@ export interface LeasedDisk {
   release(): Promise<void>
 }
 
+type LeasedDiskPorts = Pick<ImagePorts, 'catalog' | 'chunks' | 'now'>
+
 /** A name that somebody has open, or is about to. */
 interface OpenName {
   readonly over: AbortController
@@ -40,7 +43,7 @@ const LONGEST_TIMER_MS = 2 ** 31 - 1 // Node fires longer ones at once
  * its expiry by a timer, otherwise by `changed`.
  */
 export class LeasedDisks {
-  readonly #ports: Pick<ImagePorts, 'catalog' | 'chunks' | 'now'>
+  readonly #ports: LeasedDiskPorts
   readonly #scratch: ScratchPlace | null
   /** By manifest and format. */
   readonly #disks = new SharedDisks<BlockSource>()
@@ -49,7 +52,7 @@ export class LeasedDisks {
   readonly #names = new Map<string, OpenName>()
 
   /** @param scratch where what is written goes; null: leases of writable disks cannot be opened */
-  constructor(ports: Pick<ImagePorts, 'catalog' | 'chunks' | 'now'>, scratch: ScratchPlace | null) {
+  constructor(ports: LeasedDiskPorts, scratch: ScratchPlace | null) {
     this.#ports = ports
     this.#scratch = scratch
   }
@@ -123,16 +126,15 @@ export class LeasedDisks {
   async #takeReadOnly({ key, body: { image } }: StoredLease) {
     const { chunks } = this.#ports
     if (!image) throw new Error(`lease ${key} is of nothing`)
-    const { disk, giveBack } = await this.#disks.take(`${image.manifest} ${image.diskFormat}`, () => openDisk(chunks, image))
+    const { disk, giveBack } = await this.#disks.take(`${image.manifest} ${image.diskFormat}`, () => openDisk(this.#ports, image))
     const blockSizes = { minimumBytes: 1, preferredBytes: chunks.chunkBytes }
     return { disk, giveBack, blockSizes, description: `image ${image.id}` }
   }
 
   async #takeWritable({ key, body: { image, diskBytes } }: StoredLease) {
-    const { chunks } = this.#ports
     const scratch = this.#scratchPlace()
     const { disk, giveBack } = await this.#writable.take(key, async () =>
-      scratch.open(key, image ? await openDisk(chunks, image) : memorySource(diskBytes, [])),
+      scratch.open(key, image ? await openDisk(this.#ports, image) : memorySource(diskBytes, [])),
     )
     const blockSizes = { minimumBytes: 1, preferredBytes: COW_BLOCK_BYTES }
     const description = image ? `scratch disk over image ${image.id}` : 'scratch disk'
@@ -180,11 +182,12 @@ function newOpenName(): OpenName {
   return { over, users: 0, timer: undefined }
 }
 
-async function openDisk(chunks: ImagePorts['chunks'], { manifest, diskFormat }: LeasedImage): Promise<BlockSource> {
-  const file = await chunks.open(manifest)
+async function openDisk(ports: LeasedDiskPorts, image: LeasedImage): Promise<BlockSource> {
+  const { chunks } = ports
+  const file = await chunks.open(image.manifest)
   try {
     const ahead = readAhead({ prefetch: (offset, length) => file.prefetch(offset, length), unitBytes: chunks.chunkBytes })
-    return await openImage(diskFormat, stack(file, [ahead]))
+    return await openImage(image.diskFormat, stack(file, [ahead, ...(await bootFilters(ports, image, file))]))
   } catch (error) {
     await file.close()
     throw error

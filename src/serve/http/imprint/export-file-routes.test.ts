@@ -5,9 +5,10 @@ import fc from 'fast-check'
 import { HttpClient } from '../../../cli/client/http-client.ts'
 import { IdentityClient } from '../../../cli/client/identity-client.ts'
 import { ADMIN_PASSWORD, type RealService, startService } from '../../../cli/real-service.suite.ts'
+import { encodeBootRecord } from '../../../store/content/boot-record.ts'
 import { decodeChunk } from '../../../store/content/codec.ts'
 import { decodeFrames } from '../../../store/content/decode-chunks.ts'
-import { digestAt, hexOf, isZeroAt, sha256Hex } from '../../../store/content/digests.ts'
+import { digestAt, hexOf, isZeroAt, sha256, sha256Hex } from '../../../store/content/digests.ts'
 import { parsePage, parseRoot } from '../../../store/content/manifest-format.ts'
 
 const CHUNK = 65_536
@@ -153,6 +154,29 @@ for (const [what, method, path, sent, status, says] of refused) {
     assert.match((await json(answer)).message, says)
   })
 }
+
+test('a boot record is put once, given to all, and refused where it is none', async () => {
+  const bytes = randomBytes(10 * CHUNK)
+  const { id: other } = await newExport(await newImage(bytes))
+  const path = `/v1/exports/${other}/file/boot-record`
+  assert.equal((await asked('GET', path)).status, 404)
+  const record = (chunks: readonly number[]) =>
+    new Uint8Array(
+      encodeBootRecord(
+        chunks.map((chunk) => ({
+          chunk,
+          afterMs: 1,
+          prefix: sha256(bytes.subarray(chunk * CHUNK, (chunk + 1) * CHUNK)).subarray(0, 4),
+        })),
+      ),
+    )
+  assert.equal((await asked('PUT', path, record([3, 1, 10]))).status, 400)
+  assert.equal((await asked('PUT', path, new Uint8Array(50_000))).status, 413)
+  assert.equal((await asked('PUT', path, record([3, 1, 2, 9]))).status, 204)
+  const got = await asked('GET', path)
+  assert.equal(got.headers.get('imprint-boot-record'), 'own')
+  assert.deepEqual(new Uint8Array(await got.arrayBuffer()), record([3, 1, 2, 9]))
+})
 
 test('the file of a writable export is not given: its disk is more than the file', async () => {
   const image = await newImage(randomBytes(1000))

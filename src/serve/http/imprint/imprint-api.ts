@@ -1,5 +1,6 @@
 import { type Static, type TSchema, Type } from '@sinclair/typebox'
 import type { Api } from '../api.ts'
+import { bootRecordRoutes } from './boot-record-routes.ts'
 import { exportFileRoutes } from './export-file-routes.ts'
 import { exportRoutes } from './export-routes.ts'
 import { imageRoutes } from './image-routes.ts'
@@ -38,6 +39,7 @@ export function imprintRoutes(services: ImprintServices): readonly Route[] {
     ...imageRoutes(services),
     ...exportRoutes(services),
     ...exportFileRoutes(services),
+    ...bootRecordRoutes(services),
     ...quotaRoutes(services),
     ...storeRoutes(services),
   ]
