@@ -82,7 +82,7 @@ test('a guest starts from NBD, keeps what it writes, and finds its name, its see
   await untilPrinted(hypervisor, spec.id, 'boots=2')
   await untilPrinted(hypervisor, spec.id, 'ready', 2)
   await hypervisor.stop(spec.id, GRACE_MS)
-  await must(['qemu-img', 'check', '-f', 'qcow2', join(host.folder, spec.id, 'run', 'disk-root.qcow2')])
+  await must(['qemu-img', 'check', '-f', 'qcow2', join(host.folder, spec.id, 'run', 'disk-root.0.qcow2')])
 
   const moved = await host.moveDisk()
   await assert.rejects(hypervisor.start(spec.id), { code: 'unavailable' })
@@ -340,10 +340,39 @@ test('a launch that was answered is found after the service was killed', { skip 
   assert.equal((await told).reason, 'QEMU ended without a word')
 })
 
+test('a service that is killed as it seals disks leaves the machine running, with all layers that it knows', {
+  skip,
+}, async (context) => {
+  const host = await machineHost()
+  context.after(() => host.close())
+  const spec = host.spec()
+  const first = await host.open()
+  await first.launch(spec)
+  await first.close()
+  for (let layer = 1; layer <= 9; layer += 2) {
+    await killedAsIt('seal.ts', [host.folder, spec.id], host.folder, join(spec.id, 'run', `disk-root.${layer}.qcow2`))
+    const hypervisor = await host.open()
+    assert.equal((await hypervisor.show(spec.id)).power, 'running')
+    const { root = [] } = await hypervisor.seal(spec.id)
+    for (const number of root) await (await hypervisor.openLayer(spec.id, 'root', number)).close()
+    layer = Math.max(layer, ...root)
+    await hypervisor.close()
+  }
+  const last = await host.open()
+  await last.stop(spec.id, 0)
+  await last.start(spec.id)
+  await untilPrinted(last, spec.id, 'ready')
+  await last.close()
+})
+
 /** Runs a service that launches the machine, and kills it when `sign` is there: a file below the folder, or the word `launched`. */
 async function killedWhen(folder: string, spec: MachineSpec, sign: string): Promise<void> {
-  const script = new URL('../fixtures/guest/launch.ts', import.meta.url).pathname
-  const child = spawn(process.execPath, [script, folder, JSON.stringify(spec)], { stdio: ['ignore', 'pipe', 'inherit'] })
+  await killedAsIt('launch.ts', [folder, JSON.stringify(spec)], folder, sign)
+}
+
+async function killedAsIt(script: string, args: readonly string[], folder: string, sign: string): Promise<void> {
+  const path = new URL(`../fixtures/guest/${script}`, import.meta.url).pathname
+  const child = spawn(process.execPath, [path, ...args], { stdio: ['ignore', 'pipe', 'inherit'] })
   const ended = once(child, 'exit')
   const kill = () => child.kill('SIGKILL')
   for await (const line of createInterface({ input: child.stdout })) {

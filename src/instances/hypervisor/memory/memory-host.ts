@@ -1,8 +1,11 @@
 import { Duplex } from 'node:stream'
+import type { BlockSource } from '../../../disk/block/block-source.ts'
+import { memorySource } from '../../../disk/block/memory-source.ts'
 import type { FoundMachine, MachineSpec, PowerState } from '../hypervisor.ts'
 
 /** Of each console, as the port lets an adapter choose. */
 const MAX_CONSOLE_BYTES = 1024 * 1024
+const SECTOR_BYTES = 512
 
 /** What plays the guest of every machine of a host. */
 export interface MemoryGuest {
@@ -54,6 +57,8 @@ export class MemoryMachine {
   #reason: string | null = null
   #console = Buffer.alloc(0)
   #serial: Duplex | null = null
+  /** By disk name, its layers, the lowest first: offset → sector. */
+  readonly #disks = new Map<string, Map<number, Uint8Array>[]>()
   /** How often its guest was started, by power or by reset. */
   boots = 0
 
@@ -108,6 +113,53 @@ export class MemoryMachine {
     this.#reason = reason
     if (!this.isOn) this.#unplugSerial()
     for (const watcher of [...this.#host.watchers]) watcher(this.found)
+  }
+
+  /** The guest writes to one of its disks. @param offset, and the length of `bytes`: multiples of 512 */
+  write(disk: string, offset: number, bytes: Uint8Array): void {
+    const top = this.#layers(disk).at(-1)!
+    for (let at = 0; at < bytes.length; at += SECTOR_BYTES) {
+      top.set(offset + at, Uint8Array.from(bytes.subarray(at, at + SECTOR_BYTES)))
+    }
+  }
+
+  /** What its guest wrote there last; zeros where it did not, for there is nothing beneath. */
+  read(disk: string, offset: number, length: number): Uint8Array {
+    const answer = new Uint8Array(length)
+    for (const layer of this.#layers(disk)) {
+      for (let at = 0; at < length; at += SECTOR_BYTES) answer.set(layer.get(offset + at) ?? [], at)
+    }
+    return answer
+  }
+
+  /** An empty layer on top of each disk. @returns how many lie beneath it */
+  seal(): Readonly<Record<string, readonly number[]>> {
+    return Object.fromEntries(
+      this.spec.disks.map(({ name }) => {
+        const layers = this.#layers(name)
+        layers.push(new Map())
+        return [name, Array.from({ length: layers.length - 1 }, (_, index) => index)]
+      }),
+    )
+  }
+
+  sealedLayers(disk: string): number {
+    return this.#layers(disk).length - 1
+  }
+
+  /** Undefined for one that is not sealed. */
+  layer(disk: string, number: number): BlockSource | undefined {
+    const spec = this.spec.disks.find((each) => each.name === disk)
+    const layer = spec && this.#layers(disk).slice(0, -1)[number]
+    if (!layer) return undefined
+    const pieces = [...layer].map(([offset, bytes]) => ({ offset, bytes })).sort((a, b) => a.offset - b.offset)
+    return memorySource(spec.bytes, pieces)
+  }
+
+  #layers(disk: string): Map<number, Uint8Array>[] {
+    const layers = this.#disks.get(disk) ?? [new Map()]
+    this.#disks.set(disk, layers)
+    return layers
   }
 
   plugSerial(): Duplex {

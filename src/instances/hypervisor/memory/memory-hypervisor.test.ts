@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import { GiB, MiB } from '../../../base/units.ts'
-import { hypervisorSuite, type TestHost } from '../hypervisor.suite.ts'
+import { diskLayersSuite, type LayersHost } from '../disk-layers.suite.ts'
+import { hypervisorSuite } from '../hypervisor.suite.ts'
 import type { MachineSpec } from '../hypervisor.ts'
 import { MemoryHost, plainGuest } from './memory-host.ts'
 import { MemoryHypervisor } from './memory-hypervisor.ts'
@@ -26,7 +27,7 @@ const spec = (changes: Partial<MachineSpec> = {}): MachineSpec => ({
   ...changes,
 })
 
-function testHost(): TestHost {
+function testHost(): LayersHost {
   const deaf = new Set<string>()
   const host = new MemoryHost({
     guest: { ...plainGuest, powerButton: (machine) => deaf.has(machine.spec.id) || machine.powerOff() },
@@ -37,12 +38,15 @@ function testHost(): TestHost {
     powerOff: async (_hypervisor, id) => host.machine(id).powerOff(),
     kill: async (id) => host.machine(id).crash('killed by the test'),
     deafSpec: () => {
-      const machine = spec()
+      const machine = spec({ disks: [] })
       deaf.add(machine.id)
       return machine
     },
+    write: async (_hypervisor, id, offset, bytes) => host.machine(id).write('root', offset, bytes),
+    read: async (_hypervisor, id, offset, length) => host.machine(id).read('root', offset, length),
     close: async () => {},
   }
 }
 
 hypervisorSuite('memory', async () => testHost())
+diskLayersSuite('memory', async () => testHost())

@@ -2,10 +2,13 @@ import type { Duplex } from 'node:stream'
 import { setTimeout as pause } from 'node:timers/promises'
 import { ServiceError } from '../../../base/errors.ts'
 import { GiB } from '../../../base/units.ts'
+import type { BlockSource } from '../../../disk/block/block-source.ts'
+import type { DiskLayers } from '../disk-layers.ts'
 import type { FoundMachine, Hypervisor, HypervisorAbilities, MachineChanges, MachineSpec } from '../hypervisor.ts'
 import { assertSpec, changed } from '../machine-spec.ts'
 import { MemoryHost, MemoryMachine } from './memory-host.ts'
 
+const MAX_SEALED_LAYERS = 32
 const everything: HypervisorAbilities = {
   version: '1',
   architectures: ['x86_64'],
@@ -18,7 +21,7 @@ const everything: HypervisorAbilities = {
 }
 
 /** Machines that are records only, for tests. Opened again on the same host, it finds them. */
-export class MemoryHypervisor implements Hypervisor {
+export class MemoryHypervisor implements Hypervisor, DiskLayers {
   readonly type = 'memory'
   readonly abilities: HypervisorAbilities
   readonly host: MemoryHost
@@ -94,6 +97,24 @@ export class MemoryHypervisor implements Hypervisor {
     this.#serials.add(serial)
     serial.once('close', () => this.#serials.delete(serial))
     return serial
+  }
+
+  async seal(id: string): Promise<Readonly<Record<string, readonly number[]>>> {
+    const machine = this.#machine(id)
+    const has = Math.max(0, ...machine.spec.disks.map(({ name }) => machine.sealedLayers(name)))
+    if (has >= MAX_SEALED_LAYERS) {
+      throw new ServiceError('too-large', `The machine ${id} has ${has} layers already; make a new one from its snapshot.`, {
+        id,
+      })
+    }
+    return machine.seal()
+  }
+
+  async openLayer(id: string, disk: string, layer: number): Promise<BlockSource> {
+    const source = this.#machine(id).layer(disk, layer)
+    if (!source)
+      throw new ServiceError('not-found', `The disk "${disk}" of the machine ${id} has no sealed layer ${layer}.`, { id })
+    return source
   }
 
   async remove(id: string): Promise<void> {

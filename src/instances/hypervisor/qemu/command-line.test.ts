@@ -3,10 +3,10 @@ import { randomUUID } from 'node:crypto'
 import { test } from 'node:test'
 import fc from 'fast-check'
 import { GiB, MiB } from '../../../base/units.ts'
-import type { Hardware } from '../hypervisor.ts'
+import type { Hardware, MachineSpec } from '../hypervisor.ts'
 import { choose, planMachine } from './command-line.ts'
 import type { Firmware } from './firmware.ts'
-import type { KeptSpec } from './machine-folder.ts'
+import { keptSpec } from './machine-folder.ts'
 import type { QemuProgram } from './program.ts'
 
 const pc = { name: 'pc-i440fx-7.2', maxCpus: 255 }
@@ -44,7 +44,7 @@ const hardware: Hardware = {
   qemuGuestAgent: true,
   randomness: true,
 }
-const spec = (changes: Partial<KeptSpec> = {}, wants: Partial<Hardware> = {}): KeptSpec => ({
+const spec = (changes: Partial<MachineSpec> = {}, wants: Partial<Hardware> = {}): MachineSpec => ({
   id: randomUUID(),
   name: 'web',
   cpus: 2,
@@ -60,13 +60,13 @@ const spec = (changes: Partial<KeptSpec> = {}, wants: Partial<Hardware> = {}): K
       forwards: [{ protocol: 'tcp', hostAddress: '127.0.0.1', hostPort: 2222, guestPort: 22 }],
     },
   ],
-  hasSeed: true,
+  seed: { metaData: '', userData: Buffer.of(), networkConfig: null, vendorData: null },
   ...changes,
 })
-const plan = (one: KeptSpec, firmwares: readonly Firmware[] = [plain, secure], accelerator: 'kvm' | 'tcg' = 'tcg') => {
+const plan = (one: MachineSpec, firmwares: readonly Firmware[] = [plain, secure], accelerator: 'kvm' | 'tcg' = 'tcg') => {
   const chosen = choose(one, program, firmwares)
   const firmware = one.hardware.firmware === 'uefi' ? (one.hardware.secureBoot ? secure : plain) : undefined
-  return planMachine(one, chosen, { accelerator, firmware })
+  return planMachine(keptSpec(one), chosen, { accelerator, firmware })
 }
 const valuesOf = (args: readonly string[], option: string) =>
   args.flatMap((arg, index) => (args[index - 1] === option ? [arg] : []))
@@ -84,12 +84,30 @@ test('no driver is left to be probed, and no disk is read beneath its overlay bu
     [
       ['nbd0', 'nbd', undefined],
       ['base0', 'raw', undefined],
-      ['disk0', 'qcow2', 'base0'],
-      ['disk1', 'qcow2', null],
+      ['disk0-0', 'qcow2', 'base0'],
+      ['disk1-0', 'qcow2', null],
       ['seed', 'raw', undefined],
     ],
   )
   for (const { 'node-name': name } of blockNodes) assert.ok(name.length <= 31, 'QEMU takes no longer name')
+})
+
+test('the layers of a disk lie on its base in order, and only the top one is written to', () => {
+  const one = keptSpec(spec())
+  const [root, ...others] = one.disks
+  const chosen = choose(spec(), program, [])
+  const layered = { ...one, disks: [{ ...root!, layers: [0, 1, 5] }, ...others] }
+  const { args, blockNodes } = planMachine(layered, chosen, { accelerator: 'tcg', firmware: undefined })
+  const layers = blockNodes.filter((node) => node['node-name'].startsWith('disk0-'))
+  assert.deepEqual(
+    layers.map((node) => [node['node-name'], node.backing, node['read-only']]),
+    [
+      ['disk0-0', 'base0', true],
+      ['disk0-1', 'disk0-0', true],
+      ['disk0-5', 'disk0-1', false],
+    ],
+  )
+  assert.equal((JSON.parse(valuesOf(args, '-device')[0]!) as { drive: string }).drive, 'disk0-5')
 })
 
 test('any name stays one value of one option', () => {
@@ -129,7 +147,7 @@ for (const [what, wants, name] of types) {
 }
 
 const disks = (count: number) => Array.from({ length: count }, (_, index) => ({ name: `d${index}`, bytes: GiB, serial: '' }))
-const refused: readonly (readonly [string, KeptSpec, readonly Firmware[], RegExp])[] = [
+const refused: readonly (readonly [string, MachineSpec, readonly Firmware[], RegExp])[] = [
   ['a type that is not made here', spec({}, { machineType: 'microvm' }), [], /no machine type "microvm"/],
   ['an option in a type', spec({}, { machineType: 'pc,dump-guest-core=on' }), [], /no machine type/],
   ['an option in a processor', spec({}, { cpuModel: 'max,vendor=x' }), [], /no processor model/],
@@ -171,7 +189,7 @@ for (const diskBus of ['virtio', 'scsi', 'sata', 'ide'] as const) {
     const drives = devices.filter((device) => 'drive' in device)
     assert.deepEqual(
       drives.map((device) => device.drive),
-      [...one.disks.map((_, index) => `disk${index}`), 'seed'],
+      [...one.disks.map((_, index) => `disk${index}-0`), 'seed'],
     )
     const places = drives.map((device) => JSON.stringify([device.bus, device.unit, device['scsi-id']]))
     if (diskBus !== 'virtio') assert.equal(new Set(places).size, drives.length)

@@ -1,9 +1,10 @@
 import { ServiceError } from '../../../base/errors.ts'
 import { KiB } from '../../../base/units.ts'
-import { type Chipset, networkDevices, otherDevices, storageDevices } from './devices.ts'
+import type { MachineSpec } from '../hypervisor.ts'
+import { type Chipset, layerNode, networkDevices, otherDevices, storageDevices } from './devices.ts'
 import { type Firmware, firmwareFor } from './firmware.ts'
 import { files } from './machine-files.ts'
-import type { KeptSpec } from './machine-folder.ts'
+import { type KeptSpec, keptSpec } from './machine-folder.ts'
 import type { QemuProgram } from './program.ts'
 
 /**
@@ -35,7 +36,8 @@ const MAX_DMI_CHARACTERS = 64 // "each text string is limited to 64": SMBIOS up 
 /**
  * @throws ServiceError `invalid-request` for a machine type, processor model, firmware or bus that this QEMU cannot give
  */
-export function choose(spec: KeptSpec, program: QemuProgram, firmwares: readonly Firmware[]): Chosen {
+export function choose(machine: MachineSpec, program: QemuProgram, firmwares: readonly Firmware[]): Chosen {
+  const spec = keptSpec(machine)
   const { machineType, firmware, diskBus, cpuModel } = spec.hardware
   const type = machineType ?? (firmware === 'uefi' && diskBus !== 'ide' ? 'q35' : 'pc')
   const known = program.machineTypes.get(type)
@@ -137,7 +139,7 @@ const firmwareNodes = (firmware: Firmware | undefined): readonly BlockNode[] =>
 /** Every driver is named: nothing is ever probed. */
 function diskNodes({ disks, hasSeed }: KeptSpec): readonly BlockNode[] {
   const nodes: BlockNode[] = []
-  for (const [index, { name, base }] of disks.entries()) {
+  for (const [index, { name, base, layers }] of disks.entries()) {
     if (base) {
       nodes.push({
         driver: 'nbd',
@@ -150,19 +152,27 @@ function diskNodes({ disks, hasSeed }: KeptSpec): readonly BlockNode[] {
       })
       nodes.push({ driver: 'raw', 'node-name': `base${index}`, 'read-only': true, file: `nbd${index}` })
     }
-    nodes.push({
-      driver: 'qcow2',
-      'node-name': `disk${index}`,
-      backing: base ? `base${index}` : null,
-      discard: 'unmap',
-      'detect-zeroes': 'unmap',
-      file: { driver: 'file', filename: files.disk(name), discard: 'unmap' },
-    })
+    let below = base ? `base${index}` : null
+    for (const layer of layers) {
+      nodes.push(layerOf(index, name, layer, below, layer !== layers.at(-1)))
+      below = layerNode(index, layer)
+    }
   }
   if (hasSeed)
     nodes.push({ driver: 'raw', 'node-name': 'seed', 'read-only': true, file: { driver: 'file', filename: files.seed } })
   return nodes
 }
+
+/** @param below the node under it; null: none, or to be put there by `blockdev-snapshot` */
+export const layerOf = (index: number, disk: string, layer: number, below: string | null, isSealed: boolean): BlockNode => ({
+  driver: 'qcow2',
+  'node-name': layerNode(index, layer),
+  backing: below,
+  'read-only': isSealed,
+  discard: 'unmap',
+  'detect-zeroes': 'unmap',
+  file: { driver: 'file', filename: files.disk(disk, layer), discard: 'unmap' },
+})
 
 const json = (value: object): string => JSON.stringify(value)
 

@@ -12,12 +12,12 @@ const SATA_PORTS = 6 // of one ich9-ahci
 const IDE_UNITS = 4 // two on each of two channels
 
 /**
- * The disks in order of boot, then the seed. Nodes are `disk0`, `disk1` … and `seed`.
+ * The disks in order of boot, then the seed.
  * @throws ServiceError `invalid-request` where the bus has not as many places
  */
 export function storageDevices({ hardware, disks, hasSeed }: KeptSpec, chipset: Chipset): readonly Device[] {
-  const nodes = disks.map(({ serial }, index) => ({
-    drive: `disk${index}`,
+  const nodes = disks.map(({ layers, serial }, index) => ({
+    drive: layerNode(index, layers.at(-1)!),
     id: `disk${index}`,
     bootindex: index,
     ...(serial ? { serial } : {}),
@@ -48,6 +48,9 @@ export function storageDevices({ hardware, disks, hasSeed }: KeptSpec, chipset: 
       return onIde(nodes, hasSeed ? seedNode : null, (index) => ({ bus: `ide.${index >> 1}`, unit: index & 1 }))
   }
 }
+
+/** The node of a layer of the disk at that place in the spec; QEMU takes 31 characters. */
+export const layerNode = (index: number, layer: number): string => `disk${index}-${layer}`
 
 type Node = Readonly<Record<string, string | number>>
 

@@ -6,5 +6,5 @@ export const files = {
   console: 'console.log',
   seed: 'seed.iso',
   variables: 'uefi-variables.fd',
-  disk: (name: string) => `disk-${name}.qcow2`,
+  disk: (name: string, layer: number) => `disk-${name}.${layer}.qcow2`,
 } as const

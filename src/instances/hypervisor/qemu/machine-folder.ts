@@ -1,3 +1,4 @@
+import { constants } from 'node:fs'
 import { chmod, chown, type FileHandle, lstat, mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { ServiceError } from '../../../base/errors.ts'
@@ -5,7 +6,7 @@ import { MiB } from '../../../base/units.ts'
 import { memorySource } from '../../../disk/block/memory-source.ts'
 import { wrapDisk } from '../../../disk/formats/index.ts'
 import { type SeedFiles, seedDisc } from '../../seed/seed-disc.ts'
-import type { MachineSpec } from '../hypervisor.ts'
+import type { MachineDisk, MachineSpec } from '../hypervisor.ts'
 import { isMachineId } from '../machine-spec.ts'
 import type { Chosen } from './command-line.ts'
 import { isObject, objectOf } from './json-lines.ts'
@@ -34,7 +35,19 @@ export interface MachineRecord {
 }
 
 /** The seed, which may hold secrets and is large, is on its disc and nowhere else. */
-export type KeptSpec = Omit<MachineSpec, 'seed'> & { readonly hasSeed: boolean }
+export type KeptSpec = Omit<MachineSpec, 'seed' | 'disks'> & { readonly hasSeed: boolean; readonly disks: readonly KeptDisk[] }
+
+export interface KeptDisk extends MachineDisk {
+  /** Numbers of its qcow2 files, the lowest first; all but the last are sealed. */
+  readonly layers: readonly number[]
+}
+
+/** As it is kept of a machine that is to be made. */
+export const keptSpec = ({ seed, ...spec }: MachineSpec): KeptSpec => ({
+  ...spec,
+  disks: spec.disks.map((disk) => ({ ...disk, layers: [0] })),
+  hasSeed: seed !== undefined,
+})
 
 const RECORD = 'machine.json'
 const RUN = 'run'
@@ -80,7 +93,7 @@ export class MachineFolder {
       await chmod(this.path, mode) // whatever the umask is
       await this.#save(record)
       await mkdir(this.run, { mode: PRIVATE_FOLDER })
-      for (const disk of spec.disks) await this.#make(files.disk(disk.name), (file) => writeEmptyDisk(file, disk.bytes))
+      for (const disk of spec.disks) await this.#makeLayer(disk, disk.layers[0]!)
       if (seed) await this.#make(files.seed, (file) => file.writeFile(seedDisc(seed)))
       if (variables) {
         const template = await readFile(variables)
@@ -91,6 +104,27 @@ export class MachineFolder {
       for (const folder of [this.run, this.path, join(this.path, '..')]) await syncFolder(folder)
     } catch (error) {
       throw fileProblem(error, spec.id)
+    }
+  }
+
+  /** Empty, on top of a disk's others. Durable when it settles. @throws ServiceError `no-space`, `unavailable` */
+  async addLayer(id: string, disk: KeptDisk, layer: number): Promise<void> {
+    try {
+      await rm(this.inRun(files.disk(disk.name, layer)), { force: true }) // of an attempt that came to nothing
+      await this.#makeLayer(disk, layer)
+      await syncFolder(this.run)
+    } catch (error) {
+      throw fileProblem(error, id)
+    }
+  }
+
+  /** What QEMU has written to a layer and the kernel not yet. */
+  async syncLayer(disk: string, layer: number): Promise<void> {
+    const file = await open(this.inRun(files.disk(disk, layer)), constants.O_RDONLY | constants.O_NOFOLLOW)
+    try {
+      await file.datasync()
+    } finally {
+      await file.close()
     }
   }
 
@@ -165,6 +199,10 @@ export class MachineFolder {
     }
     await rename(unfinished, join(this.path, RECORD))
     await syncFolder(this.path)
+  }
+
+  #makeLayer({ name, bytes }: KeptDisk, layer: number): Promise<void> {
+    return this.#make(files.disk(name, layer), (file) => writeEmptyDisk(file, bytes))
   }
 
   async #make(name: string, fill: (file: FileHandle) => Promise<void>): Promise<void> {

@@ -2,14 +2,18 @@ import { lstat } from 'node:fs/promises'
 import { connect, type Socket } from 'node:net'
 import { setTimeout as pause } from 'node:timers/promises'
 import { ServiceError } from '../../../base/errors.ts'
+import type { BlockSource } from '../../../disk/block/block-source.ts'
+import { openFileSource } from '../../../disk/block/file-source.ts'
+import { openImage } from '../../../disk/formats/index.ts'
 import type { FoundMachine, MachineChanges, MachineSpec, PowerState } from '../hypervisor.ts'
 import { changed } from '../machine-spec.ts'
 import { confine, unconfine } from './cgroup.ts'
-import { type Chosen, firmwareOf, planMachine } from './command-line.ts'
+import { type Chosen, firmwareOf, layerOf, planMachine } from './command-line.ts'
 import { ConsoleLog } from './console-log.ts'
+import { layerNode } from './devices.ts'
 import type { Firmware } from './firmware.ts'
 import { files } from './machine-files.ts'
-import { fileProblem, MachineFolder, type MachineRecord } from './machine-folder.ts'
+import { fileProblem, type KeptDisk, keptSpec, MachineFolder, type MachineRecord } from './machine-folder.ts'
 import type { ProcessUser } from './process.ts'
 import type { QmpEvent } from './qmp.ts'
 import { cancelled, endWhatRuns, Run, STATUS, whyEnded } from './run.ts'
@@ -35,6 +39,8 @@ export interface QemuHost {
 /** A guest that is still starting does not hear the button yet. */
 const PRESS_AGAIN_MS = 10_000
 const RESET_WITHIN_MS = 30_000
+/** Each read of what was never written looks through all of them, and each is a file that QEMU holds open. */
+const MAX_SEALED_LAYERS = 32
 
 /**
  * One machine: its record, its process where it has one, and what is asked of both.
@@ -59,6 +65,7 @@ export class Machine {
   #serial: Socket | null = null
   #writing: Promise<unknown> = Promise.resolve()
   #telling: Promise<void> = Promise.resolve()
+  #sealing: Promise<void> = Promise.resolve()
 
   private constructor(host: QemuHost, record: MachineRecord) {
     this.#host = host
@@ -68,9 +75,8 @@ export class Machine {
   }
 
   /** Not on disk yet. */
-  static planned(host: QemuHost, { seed, ...spec }: MachineSpec, chosen: Chosen): Machine {
-    const kept = { ...spec, hasSeed: seed !== undefined }
-    return new Machine(host, { format: 1, isLaunched: false, spec: kept, chosen, power: 'shutdown', reason: null })
+  static planned(host: QemuHost, spec: MachineSpec, chosen: Chosen): Machine {
+    return new Machine(host, { format: 1, isLaunched: false, spec: keptSpec(spec), chosen, power: 'shutdown', reason: null })
   }
 
   /**
@@ -198,6 +204,40 @@ export class Machine {
     return serial
   }
 
+  /** One after the other; @returns all sealed layers by disk name */
+  async seal(): Promise<Readonly<Record<string, readonly number[]>>> {
+    const before = this.#sealing
+    const sealed = before.then(() => this.#seal())
+    this.#sealing = sealed.then(
+      () => {},
+      () => {},
+    )
+    return sealed
+  }
+
+  async openLayer(disk: string, layer: number): Promise<BlockSource> {
+    const { spec } = this.#record
+    const isSealed = spec.disks
+      .find((each) => each.name === disk)
+      ?.layers.slice(0, -1)
+      .includes(layer)
+    if (!isSealed) {
+      throw new ServiceError('not-found', `The disk "${disk}" of the machine ${this.id} has no sealed layer ${layer}.`, {
+        id: this.id,
+      })
+    }
+    const path = this.#folder.inRun(files.disk(disk, layer))
+    // QEMU's folder: what broke out of a guest might lead us to the disk of another machine
+    if (!(await lstat(path).catch(() => null))?.isFile()) {
+      throw new ServiceError('corrupt', `The machine ${this.id} has lost a layer of its disk "${disk}".`, { id: this.id, layer })
+    }
+    const file = await openFileSource(path)
+    return openImage('qcow2', file).catch(async (error) => {
+      await file.close()
+      throw error
+    })
+  }
+
   async remove(): Promise<void> {
     this.#isRemoved = true
     this.#starting?.cut.abort()
@@ -262,6 +302,7 @@ export class Machine {
     }
     if (power !== 'on') await this.#save({ ...this.#record, power: 'on', reason: null })
     this.#follow(found.run, false)
+    if (found.status) await this.#forgetUnusedLayers(found.run)
     if (found.status) await this.#stands(found.run, found.status)
   }
 
@@ -309,6 +350,46 @@ export class Machine {
     this.#run = null
     this.#isPaused = false
     await this.#tell()
+  }
+
+  /**
+   * The new layers are on disk and in the record before QEMU takes them: whenever this is cut short, the layers of the record hold
+   * all that the guest wrote, the last one perhaps nothing.
+   */
+  async #seal(): Promise<Readonly<Record<string, readonly number[]>>> {
+    await this.#starting?.settled
+    const before = this.#record
+    const { spec } = before
+    if (spec.disks.some((disk) => disk.layers.length > MAX_SEALED_LAYERS)) {
+      const message = `The machine ${this.id} has ${MAX_SEALED_LAYERS} layers already; make a new one from its snapshot.`
+      throw new ServiceError('too-large', message, { id: this.id, layers: MAX_SEALED_LAYERS })
+    }
+    const added = spec.disks.map((disk) => ({ ...disk, layers: [...disk.layers, disk.layers.at(-1)! + 1] }))
+    for (const disk of added) await this.#folder.addLayer(this.id, disk, disk.layers.at(-1)!)
+    await this.#save({ ...this.#record, spec: { ...this.#record.spec, disks: added } })
+    try {
+      // so that little is left to be flushed while the guest stands still
+      if (this.#run) for (const { name, layers } of spec.disks) await this.#folder.syncLayer(name, layers.at(-1)!)
+      if (this.#run) await putOnTop(this.#run, added)
+    } catch (error) {
+      // where QEMU refused, it is as before; where it is gone, an empty layer more does no harm
+      if (this.#run) await this.#save({ ...this.#record, spec: { ...this.#record.spec, disks: spec.disks } })
+      throw error
+    }
+    return Object.fromEntries(added.map(({ name, layers }) => [name, layers.slice(0, -1)]))
+  }
+
+  /** A service that was killed as it sealed may have recorded layers that QEMU does not know. */
+  async #forgetUnusedLayers(run: Run): Promise<void> {
+    const nodes = await run.execute('query-named-block-nodes', { flat: true })
+    const names = new Set(nodes.map((node) => node['node-name']))
+    const { spec } = this.#record
+    const disks = spec.disks.map((disk, index) => ({
+      ...disk,
+      layers: disk.layers.filter((layer) => names.has(layerNode(index, layer))),
+    }))
+    const isKnown = disks.every(({ layers }, index) => layers.length === spec.disks[index]!.layers.length)
+    if (!isKnown) await this.#save({ ...this.#record, spec: { ...spec, disks } })
   }
 
   async #unconfine(): Promise<void> {
@@ -388,6 +469,28 @@ export class Machine {
     this.#writing = write.catch(() => {})
     await write
     this.#record = record
+  }
+}
+
+/** At one moment for all disks. */
+async function putOnTop(run: Run, disks: readonly KeptDisk[]): Promise<void> {
+  if (disks.length === 0) return
+  const added: string[] = []
+  try {
+    const actions = []
+    for (const [index, { name, layers }] of disks.entries()) {
+      const [sealed, top] = layers.slice(-2) as [number, number]
+      await run.execute('blockdev-add', layerOf(index, name, top, null, false))
+      added.push(layerNode(index, top))
+      actions.push({
+        type: 'blockdev-snapshot',
+        data: { node: layerNode(index, sealed), overlay: layerNode(index, top) },
+      } as const)
+    }
+    await run.execute('transaction', { actions })
+  } catch (error) {
+    for (const node of added) await run.execute('blockdev-del', { 'node-name': node }).catch(() => {}) // one in use stays
+    throw error
   }
 }
 

@@ -1,5 +1,8 @@
 import { machineHost } from '../../../../test/fixtures/guest/machine-host.ts'
 import { noTinyGuest } from '../../../../test/fixtures/guest/tiny-guest.ts'
+import { diskLayersSuite } from '../disk-layers.suite.ts'
 import { hypervisorSuite } from '../hypervisor.suite.ts'
 
-hypervisorSuite('qemu', machineHost, { skip: noTinyGuest() })
+const skip = noTinyGuest()
+hypervisorSuite('qemu', machineHost, { skip })
+diskLayersSuite('qemu', machineHost, { skip })

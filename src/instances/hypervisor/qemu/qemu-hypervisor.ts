@@ -3,6 +3,8 @@ import { availableParallelism, totalmem } from 'node:os'
 import { join } from 'node:path'
 import type { Duplex } from 'node:stream'
 import { ServiceError } from '../../../base/errors.ts'
+import type { BlockSource } from '../../../disk/block/block-source.ts'
+import type { DiskLayers } from '../disk-layers.ts'
 import type { FoundMachine, Hypervisor, HypervisorAbilities, MachineChanges, MachineSpec } from '../hypervisor.ts'
 import { assertSpec, isMachineId } from '../machine-spec.ts'
 import { choose } from './command-line.ts'
@@ -35,7 +37,7 @@ const TRIM_MS = 10_000 // a guest writes a few MiB to its console in that time
 const ARCHITECTURES = ['x86_64', 'i686']
 
 /** Machines as processes of QEMU. docs/decisions/qemu.md says how and why. */
-export class QemuHypervisor implements Hypervisor {
+export class QemuHypervisor implements Hypervisor, DiskLayers {
   readonly type = 'QEMU'
   readonly abilities: HypervisorAbilities
   readonly #host: QemuHost
@@ -81,15 +83,14 @@ export class QemuHypervisor implements Hypervisor {
   async launch(spec: MachineSpec, signal?: AbortSignal): Promise<void> {
     return this.#call(async () => {
       assertSpec(spec, this.abilities)
-      const chosen = choose({ ...spec, hasSeed: spec.seed !== undefined }, this.#program, this.#host.firmwares)
+      const chosen = choose(spec, this.#program, this.#host.firmwares)
       if (this.#machines.has(spec.id)) {
         throw new ServiceError('conflict', `The machine ${spec.id} is there already; remove it first.`, { id: spec.id })
       }
-      const { seed, ...rest } = structuredClone(spec)
-      const machine = Machine.planned(this.#host, { ...rest, ...(seed ? { seed } : {}) }, chosen)
+      const machine = Machine.planned(this.#host, structuredClone(spec), chosen)
       this.#machines.set(spec.id, machine)
       try {
-        await machine.launch(seed, signal)
+        await machine.launch(spec.seed, signal)
       } catch (error) {
         if (this.#machines.get(spec.id) === machine) this.#machines.delete(spec.id)
         throw error
@@ -133,6 +134,14 @@ export class QemuHypervisor implements Hypervisor {
 
   async serial(id: string): Promise<Duplex> {
     return this.#call(() => this.#machine(id).serial())
+  }
+
+  async seal(id: string): Promise<Readonly<Record<string, readonly number[]>>> {
+    return this.#call(() => this.#machine(id).seal())
+  }
+
+  async openLayer(id: string, disk: string, layer: number): Promise<BlockSource> {
+    return this.#call(() => this.#machine(id).openLayer(disk, layer))
   }
 
   async remove(id: string): Promise<void> {

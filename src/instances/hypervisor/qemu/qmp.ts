@@ -27,6 +27,10 @@ export interface QmpCommands {
   ]
   /** Allowed before `x-exit-preconfig` (since 6.0), so that no node need stand on the command line. */
   readonly 'blockdev-add': [object, object]
+  readonly 'query-named-block-nodes': [{ readonly flat: true }, readonly { readonly 'node-name'?: string }[]]
+  readonly 'blockdev-del': [{ readonly 'node-name': string }, object]
+  /** All of its actions, or none. */
+  readonly transaction: [{ readonly actions: readonly BlockSnapshot[] }, object]
   /** Makes the devices of the command line, and goes on as if it had been started with `-S` alone. */
   readonly 'x-exit-preconfig': [undefined, object]
   readonly cont: [undefined, object]
@@ -34,6 +38,12 @@ export interface QmpCommands {
   readonly quit: [undefined, object]
   readonly system_powerdown: [undefined, object]
   readonly system_reset: [undefined, object]
+}
+
+/** `overlay`, which has nothing under it, comes on top of `node`, which from then on is read only. */
+export interface BlockSnapshot {
+  readonly type: 'blockdev-snapshot'
+  readonly data: { readonly node: string; readonly overlay: string }
 }
 
 export interface QmpEvent {

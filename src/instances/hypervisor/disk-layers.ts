@@ -1,0 +1,22 @@
+import type { BlockSource } from '../../disk/block/block-source.ts'
+
+/**
+ * What a snapshot of a machine is made from. Each of its disks lies on its base in layers, of which the top one is written to. To
+ * seal is to put an empty layer on top of all disks at one moment: the ones below change no more and are read at leisure while the
+ * guest goes on, and what was written since the snapshot before is what the layers since then hold. Sealed layers are there until
+ * the machine is removed. `disk-layers.suite.ts` says what an adapter must do.
+ */
+export interface DiskLayers {
+  /**
+   * The guest's memory is not in it: a disk is as after a power cut, with what the guest had asked to be made durable.
+   * @returns by disk name: all sealed layers, the lowest first. Where the machine is off, too
+   * @throws ServiceError `not-found`, `no-space`, `unavailable`, `too-large` for more layers than a disk may have; then none is sealed
+   */
+  seal(id: string): Promise<Readonly<Record<string, readonly number[]>>>
+  /**
+   * What the guest wrote while that layer was on top. Extents of kind `hole` it did not write; `zero` it wrote zeros or threw away.
+   * @param layer a sealed one
+   * @throws ServiceError `not-found`; reads of a damaged layer as `BlockSource` says
+   */
+  openLayer(id: string, disk: string, layer: number): Promise<BlockSource>
+}
