@@ -35,6 +35,7 @@ export const attach = command({
       help: 'keep chunks in this folder; others may share it (default: ~/.cache/imprint/chunks)',
       completes: 'folder',
     },
+    noBootRecord: { type: 'flag', help: 'do not fetch by the record of an earlier start, nor make one: for copies and repairs' },
     cacheBytes: { type: 'text', value: 'BYTES', help: 'at most so many, as 20G; at least 64M (default: 8G)' },
   },
   examples: [
@@ -42,7 +43,7 @@ export const attach = command({
     ['imprint attach debian-12 --socket /run/user/1000/debian.sock --cache-bytes 20G', 'on this one'],
   ],
   exits: [3, 4, 5, 6, 7],
-  async run({ image: wanted, socket, cache, cacheBytes }, { out, connect, signal, environment }) {
+  async run({ image: wanted, socket, cache, cacheBytes, noBootRecord }, { out, connect, signal, environment }) {
     const maxBytes = cacheBytes === undefined ? DEFAULT_CACHE_BYTES : bytesOf('--cache-bytes', cacheBytes)
     if (maxBytes < LEAST_CACHE_BYTES) throw new UsageError(`--cache-bytes must be at least ${formatBytes(LEAST_CACHE_BYTES)}`)
     const session = await connect()
@@ -52,7 +53,11 @@ export const attach = command({
     const pool = opened.adopt(new ChunkPool({ disk: keeps }), (it) => it.close())
     const kept = await keepExport(session, image.id, () => openSession(environment))
     opened.defer(() => endQuietly(kept, out))
-    const { disk, facts, finish } = await openRemoteDisk({ origin: httpOrigin(session.http, kept.made.id, kept.signIn), pool })
+    const { disk, facts, finish } = await openRemoteDisk({
+      origin: httpOrigin(session.http, kept.made.id, kept.signIn),
+      pool,
+      isBoot: !noBootRecord,
+    })
     opened.defer(() => disk.close())
     const described = { description: `image ${image.id}`, preferredBytes: facts.chunkBytes }
     const served = opened.adopt(await serveDisk({ disk, ...described, socket, environment, log: logTo(out) }), (it) => it.close())
