@@ -1,10 +1,12 @@
 import { createHash } from 'node:crypto'
+import { uptime } from 'node:os'
 import type { Caller } from '../base/caller.ts'
 import { isServiceError } from '../base/errors.ts'
 import { GiB } from '../base/units.ts'
 import type { Hypervisor, HypervisorAbilities } from './hypervisor/hypervisor.ts'
 import { authorizeService } from './policy.ts'
 import type { InstancePorts } from './ports.ts'
+import type { InstanceRecord } from './records.ts'
 import { instances } from './store.ts'
 
 export interface HostDescription {
@@ -19,6 +21,9 @@ export interface HostDescription {
   readonly abilities: HypervisorAbilities | null
   /** Of what is running or paused: what is off takes no memory. */
   readonly use: { readonly running: number; readonly busy: number; readonly cores: number; readonly ramMiB: number }
+  /** Every instance on it. */
+  readonly instances: readonly Pick<InstanceRecord, 'id'>[]
+  readonly upSeconds: number
   readonly diskGiB: number
   readonly freeDiskGiB: number
 }
@@ -30,7 +35,8 @@ export async function describeHost(
 ): Promise<HostDescription> {
   authorizeService(caller, 'read-hosts')
   const use = { running: 0, busy: 0, cores: 0, ramMiB: 0 }
-  for (const { power, taskState, flavor } of await instances.list(catalog.documents)) {
+  const there = await instances.list(catalog.documents)
+  for (const { power, taskState, flavor } of there) {
     if (taskState !== null) use.busy += 1
     if (power !== 'running' && power !== 'paused') continue
     use.running += 1
@@ -46,6 +52,8 @@ export async function describeHost(
     isUp: abilities !== null,
     abilities,
     use,
+    instances: there,
+    upSeconds: uptime(),
     diskGiB: Math.floor(totalBytes / GiB),
     freeDiskGiB: Math.floor(freeBytes / GiB),
   }

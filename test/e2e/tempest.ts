@@ -1,4 +1,4 @@
-/** Runs tests of Debian's tempest against an image service and reads their results. */
+/** Runs tests of Debian's tempest against a service and reads their results. */
 import { mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { command } from '../peers/command.ts'
@@ -21,6 +21,15 @@ export interface TempestOptions {
   readonly importUrl: string
   /** Accounts that exist; absent: tempest makes and deletes its own, as the administrator. */
   readonly accounts?: readonly TempestAccount[]
+  /** What servers are made of; absent: no test makes any. */
+  readonly compute?: {
+    readonly imageId: string
+    readonly otherImageId: string
+    readonly flavorId: string
+    readonly otherFlavorId: string
+    /** `2.79`: the last version that is tried. */
+    readonly maxVersion: string
+  }
   /** Regular expression of test names. */
   readonly select: string
 }
@@ -67,10 +76,10 @@ export async function runTempest(options: TempestOptions): Promise<readonly Temp
   return results
 }
 
-const settings = ({ folder, service, importUrl, accounts }: TempestOptions, accountsFile: string) => ({
+const settings = ({ folder, service, importUrl, accounts, compute }: TempestOptions, accountsFile: string) => ({
   DEFAULT: { log_dir: folder, log_file: 'tempest.log', debug: true },
   oslo_concurrency: { lock_path: join(folder, 'lock') },
-  service_available: { glance: true, nova: false, cinder: false, neutron: false, swift: false },
+  service_available: { glance: true, nova: compute !== undefined, cinder: false, neutron: false, swift: false },
   auth: accounts
     ? { use_dynamic_credentials: false, test_accounts_file: accountsFile }
     : {
@@ -107,8 +116,38 @@ const settings = ({ folder, service, importUrl, accounts }: TempestOptions, acco
     os_glance_reserved: true,
     manage_locations: false,
   },
+  ...(compute ? computeSettings(compute) : {}),
   enforce_scope: { glance: !accounts },
   validation: { run_validation: false },
+})
+
+const computeSettings = (compute: NonNullable<TempestOptions['compute']>) => ({
+  compute: {
+    image_ref: compute.imageId,
+    image_ref_alt: compute.otherImageId,
+    flavor_ref: compute.flavorId,
+    flavor_ref_alt: compute.otherFlavorId,
+    min_microversion: '2.1',
+    max_microversion: compute.maxVersion,
+    build_timeout: 120,
+    build_interval: 1,
+    region: 'RegionOne',
+    endpoint_type: 'public',
+  },
+  'compute-feature-enabled': {
+    enable_instance_password: false,
+    resize: false,
+    shelve: false,
+    suspend: false,
+    rescue: false,
+    cold_migration: false,
+    live_migration: false,
+    metadata_service: false,
+    interface_attach: false,
+    snapshot: false,
+    attach_encrypted_volume: false,
+    ide_bus: false,
+  },
 })
 
 /** `{0} name [0.5s] ... ok`, `… SKIPPED: reason`, or `… FAILED` with a traceback in the lines that follow. */

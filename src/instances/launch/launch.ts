@@ -3,7 +3,7 @@ import { isServiceError } from '../../base/errors.ts'
 import { failpoint } from '../../base/failpoint.ts'
 import { MiB } from '../../base/units.ts'
 import { changeInstance } from '../change-instance.ts'
-import { faultFrom } from '../faults.ts'
+import { faultFrom, isForOwner } from '../faults.ts'
 import type { DiskAddress, MachineSpec } from '../hypervisor/hypervisor.ts'
 import type { InstancePorts } from '../ports.ts'
 import type { InstanceRecord } from '../records.ts'
@@ -80,7 +80,7 @@ export async function recordLaunched(ports: InstancePorts, id: string): Promise<
 }
 
 async function giveUp(ports: InstancePorts, id: string, error: unknown): Promise<void> {
-  if (!isServiceError(error)) ports.onProblem(error)
+  if (!isForOwner(error)) ports.onProblem(error)
   const before = await changeInstance(ports, id, () => null)
   if (before?.leaseId) await ports.images.release(before.leaseId)
   await changeInstance(ports, id, ({ taskState }) => ({

@@ -1,8 +1,7 @@
 import type { Caller } from '../../base/caller.ts'
-import { isServiceError } from '../../base/errors.ts'
 import { failpoint } from '../../base/failpoint.ts'
 import { changeInstance, changeInstanceAs } from '../change-instance.ts'
-import { faultFrom } from '../faults.ts'
+import { faultFrom, isForOwner } from '../faults.ts'
 import type { InstanceVerb } from '../policy.ts'
 import type { InstancePorts } from '../ports.ts'
 import type { InstanceRecord, TaskState } from '../records.ts'
@@ -74,7 +73,7 @@ async function act(ports: InstancePorts, id: string, task: PowerTask, signal: Ab
   } catch (error) {
     if (signal.aborted) return
     failure = error
-    if (!isServiceError(error)) ports.onProblem(error)
+    if (!isForOwner(error)) ports.onProblem(error)
   }
   failpoint('instance:acted')
   const machine = await findMachine(ports, id)

@@ -31,7 +31,7 @@ export function computeApi(services: ComputeServices): Api {
       app.removeAllContentTypeParsers()
       app.addContentTypeParser('*', { parseAs: 'string' }, readBody)
       const open = { config: { auth: 'none' as const } }
-      app.get('/', open, async (request, reply) => reply.code(300).send(computeVersions(baseUrlOf(request))))
+      app.get('/', open, async (request) => computeVersions(baseUrlOf(request)))
       app.get('/versions', open, async (request) => computeVersions(baseUrlOf(request)))
       for (const path of ['/v2.1', '/v2.1/']) app.get(path, open, async (request) => computeVersionDetail(baseUrlOf(request)))
       for (const [path, ofPath] of byPath(computeRoutes)) registerPath(app, services, path, ofPath)

@@ -1,10 +1,11 @@
+import { loadavg } from 'node:os'
 import { ServiceError } from '../../../base/errors.ts'
 import { MiB } from '../../../base/units.ts'
 import { describeHost, type HostDescription } from '../../../instances/describe-host.ts'
 import { authorizeService } from '../../../instances/policy.ts'
-import { refuseUnknown } from './paging.ts'
+import { isYes, refuseUnknown } from './paging.ts'
 import { type Call, ok, part, type Route } from './route.ts'
-import { ZONE } from './server-json.ts'
+import { instanceName, ZONE } from './server-json.ts'
 import { isoMicroseconds } from './times.ts'
 
 /** The one host, in the places where clients of Nova look for hosts. */
@@ -41,18 +42,59 @@ export const hostRoutes: readonly Route[] = [
   { method: 'GET', path: '/os-hypervisors/statistics', handle: statistics },
   {
     method: 'GET',
-    path: '/os-hypervisors/:id',
+    path: '/os-hypervisors/:id/search',
+    until: 52,
+    handle: async (call) => ok({ hypervisors: [hypervisorSummary(call, await namedHost(call))] }),
+  },
+  {
+    method: 'GET',
+    path: '/os-hypervisors/:id/servers',
+    until: 52,
     async handle(call) {
-      const host = await hostOf(call)
-      if (part(call, 'id') !== String(hypervisorId(call, host))) {
-        throw new ServiceError('not-found', `Hypervisor with ID '${part(call, 'id').slice(0, 80)}' could not be found.`)
-      }
-      return ok({ hypervisor: hypervisorDetail(call, host) })
+      const host = await namedHost(call)
+      return ok({ hypervisors: [{ ...hypervisorSummary(call, host), servers: serversOf(host) }] })
     },
+  },
+  {
+    method: 'GET',
+    path: '/os-hypervisors/:id/uptime',
+    async handle(call) {
+      const host = await identifiedHost(call)
+      return ok({ hypervisor: { ...hypervisorSummary(call, host), uptime: uptimeText(host.upSeconds) } })
+    },
+  },
+  {
+    method: 'GET',
+    path: '/os-hypervisors/:id',
+    handle: async (call) => ok({ hypervisor: hypervisorDetail(call, await identifiedHost(call)) }),
   },
 ]
 
 const hostOf = ({ ports, caller }: Call): Promise<HostDescription> => describeHost(ports, caller)
+
+/** @throws ServiceError `not-found` */
+async function identifiedHost(call: Call): Promise<HostDescription> {
+  const host = await hostOf(call)
+  if (part(call, 'id') === String(hypervisorId(call, host))) return host
+  throw new ServiceError('not-found', `Hypervisor with ID '${part(call, 'id').slice(0, 80)}' could not be found.`)
+}
+
+/** Found by a part of its name. @throws ServiceError `not-found` */
+async function namedHost(call: Call): Promise<HostDescription> {
+  const host = await hostOf(call)
+  if (host.hostName.includes(part(call, 'id'))) return host
+  throw new ServiceError('not-found', `No hypervisor matching '${part(call, 'id').slice(0, 80)}' could be found.`)
+}
+
+const serversOf = ({ instances }: HostDescription) => instances.map(({ id }) => ({ uuid: id, name: instanceName(id) }))
+
+/** As uptime(1) begins its line, which clients take apart. */
+function uptimeText(seconds: number): string {
+  const [days, hours, minutes] = [seconds / 86_400, (seconds / 3600) % 24, (seconds / 60) % 60].map(Math.floor)
+  const loads = loadavg().map((load) => load.toFixed(2))
+  const time = new Date().toTimeString().slice(0, 8)
+  return ` ${time} up ${days} days, ${hours}:${String(minutes).padStart(2, '0')},  0 users,  load average: ${loads.join(', ')}`
+}
 
 /** A number until version 2.53, then a UUID. */
 const hypervisorId = ({ minor }: Call, { id }: HostDescription): string | number => (minor < 53 ? 1 : id)
@@ -94,6 +136,7 @@ async function hypervisors(call: Call): Promise<readonly HostDescription[]> {
 }
 
 const hypervisorSummary = (call: Call, host: HostDescription) => ({
+  ...(call.minor >= 53 && isYes(call.query.get('with_servers') ?? '') ? { servers: serversOf(host) } : {}),
   id: hypervisorId(call, host),
   hypervisor_hostname: host.hostName,
   state: host.isUp ? 'up' : 'down',

@@ -5,9 +5,16 @@ import type { KeypairRecord } from '../../../instances/records.ts'
 import { bodyOf } from './json-body.ts'
 import { limitFrom, nextLink, refuseUnknown } from './paging.ts'
 import { accepted, type Call, noContent, ok, part, type Route } from './route.ts'
-import { name, strict } from './schemas.ts'
+import { strict } from './schemas.ts'
 import { isoMicroseconds } from './times.ts'
 
+/** Nova's `safe_chars`, and those that version 2.92 added. */
+const name = Type.String({
+  minLength: 1,
+  maxLength: 255,
+  pattern: '^[A-Za-z0-9@._-]([A-Za-z0-9@._ -]*[A-Za-z0-9@._-])?$',
+  description: 'Keypair name contains unsafe characters: it takes letters, digits, "@", ".", "_", "-", and blanks within',
+})
 const keypair = {
   name,
   public_key: Type.Optional(Type.String({ maxLength: 65_535 })),

@@ -20,6 +20,9 @@ const powerNumbers: Readonly<Record<NonNullable<InstanceRecord['power']>, number
 const GUEST_ADDRESS = '10.0.2.15'
 const NETWORK_NAME = 'user'
 
+/** What the hypervisor calls it, as far as anybody asks. */
+export const instanceName = (id: string): string => `instance-${id}`
+
 type Look = Pick<Call, 'base' | 'bookmarks' | 'minor' | 'ports'> & { readonly caller: Caller }
 
 export const serverLinks = ({ base, bookmarks }: Look, id: string) => [
@@ -83,7 +86,7 @@ function hostAttributes({ minor, ports }: Look, { id, reservationId, launchIndex
   const { hostName } = ports.settings
   return {
     'OS-EXT-SRV-ATTR:host': hostName,
-    'OS-EXT-SRV-ATTR:instance_name': `instance-${id}`,
+    'OS-EXT-SRV-ATTR:instance_name': instanceName(id),
     'OS-EXT-SRV-ATTR:hypervisor_hostname': hostName,
     ...(minor >= 3
       ? {
