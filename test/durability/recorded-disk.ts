@@ -119,8 +119,9 @@ const optionsOf = (log: string): readonly string[] => {
 
 function pictureOf(folder: string): ReadonlyMap<string, Buffer | null> {
   const entries = readdirSync(folder, { recursive: true, withFileTypes: true })
+  const kept = entries.filter((entry) => entry.isFile() || entry.isDirectory()) // a socket has no bytes
   return new Map(
-    entries.map((entry) => {
+    kept.map((entry) => {
       const path = join(entry.parentPath, entry.name)
       return [path.slice(folder.length + 1), entry.isDirectory() ? null : readFileSync(path)]
     }),
