@@ -56,7 +56,8 @@ test('whose identity was taken before it wrote it never becomes the program', as
     const identity = await takeIdentity(at('process'))
     if (identity) await killProcess(identity)
     outcomes.push(identity !== null)
-    assert.match(await ended, identity ? /SIGKILL/ : /exit status 1/)
+    // one that has written it may still see that it was taken, and end by itself before it is killed
+    assert.match(await ended, identity ? /SIGKILL|exit status 1/ : /exit status 1/)
   }
   assert.ok(outcomes.length === 20)
 })
