@@ -55,35 +55,19 @@ export async function createInstances(
 ): Promise<readonly InstanceRecord[]> {
   const projectId = authorizeCreate(caller)
   assertWanted(wanted)
-  const { flavor, image, draft } = await draftOf(ports, caller, wanted)
-  const forwards = await forwardsOf(ports, wanted)
+  const draft = await draftOf(ports, caller, wanted)
   const quota = await quotaOf(ports, projectId)
-  const at = ports.now()
-  const reservationId = `r-${randomBytes(4).toString('hex')}`
+  const each = { instances: 1, cores: draft.flavor.vcpus, ram: draft.flavor.ramMiB }
+  const { least } = wanted
+  const most = await countWithinQuota(ports.catalog.documents, projectId, quota, each, wanted) // of these, ports are looked for
+  const forwards = await forwardsOf(ports, wanted, most)
+  const common = { ...draft, projectId, userId: caller.userId, reservationId: `r-${randomBytes(4).toString('hex')}` }
   const made = await ports.catalog.write(async ({ documents }) => {
-    const each = { instances: 1, cores: flavor.vcpus, ram: flavor.ramMiB }
-    const count = await countWithinQuota(documents, projectId, quota, each, wanted)
-    await assertHostHasRoom(documents, ports.hypervisor.abilities, count, flavor.ramMiB)
-    const records = Array.from({ length: count }, (_, launchIndex): InstanceRecord => {
-      const name = wanted.most > 1 ? `${wanted.name}-${launchIndex + 1}` : wanted.name
-      const id = randomUUID()
-      const chosen = forwards[launchIndex] ?? []
-      return {
-        ...draft,
-        id,
-        name,
-        hostname: hostnameFrom(name, id),
-        projectId,
-        userId: caller.userId,
-        metadata: chosen.length > 0 ? { ...wanted.metadata, [FORWARDS_KEY]: forwardsText(chosen) } : wanted.metadata,
-        network: wanted.network === 'none' ? null : { mac: newMac(), forwards: chosen },
-        imageId: image.id,
-        reservationId,
-        launchIndex,
-        createdAt: at,
-        updatedAt: at,
-      }
-    })
+    const count = await countWithinQuota(documents, projectId, quota, each, { least, most })
+    await assertHostHasRoom(documents, ports.hypervisor.abilities, count, draft.flavor.ramMiB)
+    const records = Array.from({ length: count }, (_, index) =>
+      recordOf(common, wanted, index, forwards[index] ?? [], ports.now()),
+    )
     for (const record of records) {
       await instances.put(documents, record)
       if (wanted.userData !== null) await userData.put(documents, record.id, wanted.userData)
@@ -94,6 +78,30 @@ export async function createInstances(
   failpoint('instance:recorded')
   for (const { id } of made) startLaunch(ports, caller, id)
   return made
+}
+
+type Draft = Awaited<ReturnType<typeof draftOf>>
+
+function recordOf(
+  common: Draft & Pick<InstanceRecord, 'projectId' | 'userId' | 'reservationId'>,
+  wanted: NewInstances,
+  launchIndex: number,
+  forwards: readonly PortForward[],
+  at: number,
+): InstanceRecord {
+  const id = randomUUID()
+  const name = wanted.most > 1 ? `${wanted.name}-${launchIndex + 1}` : wanted.name
+  return {
+    ...common,
+    id,
+    name,
+    hostname: hostnameFrom(name, id),
+    metadata: forwards.length > 0 ? { ...wanted.metadata, [FORWARDS_KEY]: forwardsText(forwards) } : wanted.metadata,
+    network: wanted.network === 'none' ? null : { mac: newMac(), forwards },
+    launchIndex,
+    createdAt: at,
+    updatedAt: at,
+  }
 }
 
 function authorizeCreate(caller: Caller): string {
@@ -116,9 +124,8 @@ function assertWanted({ userData, metadata, tags, least, most }: NewInstances): 
       `User data too large. User data must be no larger than ${MAX_USER_DATA_CHARACTERS} bytes once base64 encoded. Your data is ${userData.length} bytes`,
     )
   }
-  if (!/^[A-Za-z0-9+/\r\n]*={0,2}[\r\n]*$/.test(userData) || userData.replace(/[\r\n]/g, '').length % 4 !== 0) {
-    refuse('User data needs to be valid base 64.')
-  }
+  const base64 = userData.replace(/[\r\n]/g, '')
+  if (!/^[A-Za-z0-9+/]*={0,2}$/.test(base64) || base64.length % 4 !== 0) refuse('User data needs to be valid base 64.')
 }
 
 /** What all instances of the request have in common. */
@@ -133,7 +140,8 @@ async function draftOf(ports: InstancePorts, caller: Caller, wanted: NewInstance
   }
   const hardware = hardwareFrom(image.properties, abilities)
   assertFits(image, flavor, abilities, await listFlavors(ports, caller, {}))
-  const draft = {
+  return {
+    imageId: image.id,
     description: wanted.description,
     flavor: flavorOfInstance(flavor),
     key: keypair && { name: keypair.name, publicKey: keypair.publicKey },
@@ -152,7 +160,6 @@ async function draftOf(ports: InstancePorts, caller: Caller, wanted: NewInstance
     diskConfig: wanted.diskConfig,
     launchedAt: null,
   } as const satisfies Partial<InstanceRecord>
-  return { flavor, image, draft }
 }
 
 /** What a request names and there is none of makes the request wrong: Nova answers 400. */
@@ -172,12 +179,13 @@ function flavorOfInstance({ isPublic: _, projects: __, createdAt: ___, ...flavor
 /** For each instance its forwards. */
 async function forwardsOf(
   ports: InstancePorts,
-  { metadata, network, most }: NewInstances,
+  { metadata, network, ...wanted }: NewInstances,
+  count: number,
 ): Promise<readonly (readonly PortForward[])[]> {
-  const wanted = forwardsFrom(metadata)
-  if (wanted.length === 0) return []
+  const forwards = forwardsFrom(metadata)
+  if (forwards.length === 0) return []
   if (network === 'none') throw new ServiceError('invalid-request', `${FORWARDS_KEY} needs a network: ask for networks "auto"`)
-  if (most > 1 && wanted.some(({ hostPort }) => hostPort !== 0)) {
+  if (wanted.most > 1 && forwards.some(({ hostPort }) => hostPort !== 0)) {
     throw new ServiceError(
       'invalid-request',
       `${FORWARDS_KEY}: several instances cannot share a port of the host: give 0 for any`,
@@ -185,7 +193,7 @@ async function forwardsOf(
   }
   const taken = new Set<string>()
   const all: (readonly PortForward[])[] = []
-  for (let n = 0; n < most; n += 1) all.push(await chooseHostPorts(ports, wanted, taken))
+  for (let n = 0; n < count; n += 1) all.push(await chooseHostPorts(ports, forwards, taken))
   return all
 }
 

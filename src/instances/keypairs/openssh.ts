@@ -32,10 +32,12 @@ export function parsePublicKey(text: string): PublicKey {
   const [type = '', base64 = '', ...comment] = line.split(/ +/)
   if (!types.includes(type)) refuse(`it must begin with its type, one of ${types.join(', ')}`)
   const blob = Buffer.from(base64, 'base64')
-  if (blob.toString('base64').replace(/=+$/, '') !== base64.replace(/=+$/, '')) refuse('its second word must be base64')
+  if (unpadded(blob.toString('base64')) !== unpadded(base64)) refuse('its second word must be base64')
   assertKey(type, blob)
   return { line: [type, blob.toString('base64'), ...comment].join(' '), fingerprint: fingerprintOf(blob) }
 }
+
+const unpadded = (base64: string): string => base64.replace(/={1,2}$/, '')
 
 /** A new pair; the private key is told once and kept nowhere. */
 export function generateKeypair(comment: string): PublicKey & { readonly privateKey: string } {
