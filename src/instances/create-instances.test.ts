@@ -1,8 +1,11 @@
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
+import { ServiceError } from '../base/errors.ts'
 import { GiB } from '../base/units.ts'
 import { deleteInstance } from './delete-instance.ts'
-import { changeFlavor, createFlavor } from './flavors/flavors.ts'
+import { describeHost } from './describe-host.ts'
+import { changeFlavor, createFlavor, listFlavors } from './flavors/flavors.ts'
+import { absentHypervisor } from './hypervisor/absent/absent-hypervisor.ts'
 import { instanceWorld, someone, type WorldOptions } from './instance-world.suite.ts'
 import { FORWARDS_KEY } from './launch/forwards.ts'
 import { useOf } from './quotas.ts'
@@ -75,6 +78,15 @@ test('the memory of the host is promised one and a half times, and no more, whoe
   const results = await Promise.allSettled([1, 2, 3].map((n) => small.create(someone(`project-${n}`))))
   assert.deepEqual(results.map(({ status }) => status).sort(), ['fulfilled', 'fulfilled', 'rejected'])
   await assert.rejects(small.create(member), { code: 'unavailable', message: /^No valid host was found: .* 3072 of 3072 MiB/ })
+})
+
+test('where machines cannot be run, a request is told why and leaves nothing, and the rest works', async () => {
+  const bare = await inWorld()
+  await bare.reopen({ hypervisor: () => absentHypervisor(new ServiceError('unavailable', 'QEMU is not installed')) })
+  await assert.rejects(bare.create(member), { code: 'unavailable', message: 'QEMU is not installed' })
+  assert.deepEqual(await useOf(bare.catalog.documents, 'mine'), { instances: 0, cores: 0, ram: 0 })
+  assert.equal((await describeHost(bare.ports, admin)).isUp, false)
+  assert.equal((await listFlavors(bare.ports, member, {})).length, 5)
 })
 
 const unfit: readonly [string, Parameters<typeof world.images.add>[0], RegExp][] = [

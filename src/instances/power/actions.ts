@@ -69,6 +69,7 @@ async function act(ports: InstancePorts, id: string, task: PowerTask, signal: Ab
   if (instance?.taskState !== task) return
   let failure: unknown = null
   try {
+    signal.throwIfAborted()
     await until(signal, works[task](ports, instance, signal))
   } catch (error) {
     if (signal.aborted) return
