@@ -53,5 +53,8 @@ test('any bytes are a boot record or refused', () => {
 test('a copy and a glance are no boots', () => {
   assert.equal(looksLikeBoot(Array.from({ length: 1000 }, (_, index) => index)), false)
   assert.equal(looksLikeBoot([0, 100]), false)
+  // four connections with sixteen requests of four chunks each, taken as they come
+  const requests = Array.from({ length: 500 }, (_, index) => 4 * ((index & ~63) + (index % 4) * 16 + ((index & 63) >> 2)))
+  assert.equal(looksLikeBoot(requests.flatMap((first) => [first, first + 1, first + 2, first + 3])), false)
   assert.equal(looksLikeBoot([0, 16, 17, 18, 19, 900, 33, 34, 35]), true)
 })

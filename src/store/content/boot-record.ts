@@ -96,14 +96,18 @@ function writeVarint(bytes: Buffer, at: number, value: number): number {
   return to + 1
 }
 
-/** The share of reads in a copy from end to end that follow each other; a boot jumps more often. */
+/** Of the chunks that a copy reads, so many come about where their order on the disk would have them … */
 const COPY_SHARE = 0.95
+/** … as exactly as this share of all, since copies have many requests under way. A start goes to and fro. */
+const COPY_JITTER = 1 / 8
 const LEAST_ENTRIES = 4
 
 /** Whether it looks like the start of a machine: not like a copy, which is read ahead of by itself, nor like a glance at the first sectors. */
 export function looksLikeBoot(chunks: readonly number[]): boolean {
-  const following = chunks.filter((chunk, index) => index > 0 && chunk === chunks[index - 1]! + 1).length
-  return chunks.length >= LEAST_ENTRIES && following < COPY_SHARE * (chunks.length - 1)
+  const places = new Map(chunks.toSorted((one, other) => one - other).map((chunk, place) => [chunk, place]))
+  const jitter = Math.max(1, COPY_JITTER * chunks.length)
+  const inOrder = chunks.filter((chunk, index) => Math.abs(places.get(chunk)! - index) <= jitter).length
+  return chunks.length >= LEAST_ENTRIES && inOrder < COPY_SHARE * chunks.length
 }
 
 const wrong = (what: string): ServiceError =>
