@@ -159,9 +159,8 @@ async function openService(
   const nbd = opened.adopt(await openNbd(settings, disks, log.child({ event: 'nbd' })), (it) => it.close())
   opened.defer(every(MINUTE_MS, endExpired, problem('exports')))
   const lent = new DiskLeases(leases, nbd.addresses.socketPath)
-  const instances = opened.adopt(
-    await openCompute(settings, data, catalog, lent, identity.limitsOf('compute'), problem('instances')),
-    (it) => it.close(),
+  const instances = opened.adopt(await openCompute(settings, data, catalog, lent, identity.limitsOf('compute'), log), (it) =>
+    it.close(),
   )
   const app = createServer({
     apis: [
@@ -209,12 +208,13 @@ async function openCompute(
   catalog: Catalog,
   images: ImageDisks,
   limits: ReturnType<Identity['limitsOf']>,
-  onProblem: (error: unknown) => void,
+  log: Logger,
 ): Promise<InstanceService> {
+  const onProblem = (error: unknown) => log.error({ event: 'background-problem', what: 'instances', err: error })
   const [first = 0, last = 0] = settings.instancePorts.split('-').map(Number)
   return openInstances({
     catalog,
-    hypervisor: await openHypervisor(settings, join(data, 'machines'), onProblem),
+    hypervisor: await openHypervisor(settings, join(data, 'machines'), log, onProblem),
     images,
     limits,
     diskSpace: async () => {
@@ -231,18 +231,27 @@ async function openCompute(
   })
 }
 
-async function openHypervisor(settings: Settings, folder: string, onProblem: (error: unknown) => void): Promise<Hypervisor> {
+async function openHypervisor(
+  settings: Settings,
+  folder: string,
+  log: Logger,
+  onProblem: (error: unknown) => void,
+): Promise<Hypervisor> {
   const { qemu: program, instanceAccelerator: accelerator } = settings
   try {
-    return await QemuHypervisor.open({
+    const hypervisor = await QemuHypervisor.open({
       folder,
       onProblem,
       ...(program ? { program } : {}),
       ...(accelerator === 'kvm' || accelerator === 'tcg' ? { accelerator } : {}),
     })
+    const { version, accelerators } = hypervisor.abilities
+    log.info({ event: 'hypervisor', type: hypervisor.type, version, accelerators })
+    return hypervisor
   } catch (error) {
-    if (!isServiceError(error, 'unavailable')) throw error
-    return absentHypervisor(error)
+    if (!isServiceError(error)) throw error
+    log.info({ event: 'no-hypervisor', message: error.message })
+    return absentHypervisor(new ServiceError('unavailable', error.message, {}, { cause: error }))
   }
 }
 

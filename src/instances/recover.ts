@@ -15,9 +15,9 @@ import { instances } from './store.ts'
  * answers. Launches, deletions and tasks then go on in the background; a host that cannot be asked changes no record.
  */
 export async function recoverInstances(ports: InstancePorts): Promise<void> {
-  const machines = await machinesOf(ports)
-  if (!machines) return
   const known = await instances.list(ports.catalog.documents)
+  const machines = await machinesOf(ports, known)
+  if (!machines) return
   await releaseLostLeases(ports, known, machines)
   for (const instance of known) await takeUp(ports, instance, machines.get(instance.id))
   reportStrangers(ports, known, machines)
@@ -25,12 +25,12 @@ export async function recoverInstances(ports: InstancePorts): Promise<void> {
 
 type Machines = ReadonlyMap<string, FoundMachine>
 
-async function machinesOf({ hypervisor, onProblem }: InstancePorts): Promise<Machines | null> {
+async function machinesOf({ hypervisor, onProblem }: InstancePorts, known: readonly InstanceRecord[]): Promise<Machines | null> {
   try {
     return new Map((await hypervisor.list()).map((machine) => [machine.id, machine]))
   } catch (error) {
     if (!isServiceError(error, 'unavailable')) throw error
-    onProblem(error)
+    if (known.length > 0) onProblem(error) // a host that was never to run machines has no problem
     return null
   }
 }
