@@ -105,7 +105,10 @@ export class ChunkFetcher {
     if (first) return this.#remove(urgent.filter(({ isAlone }) => !isAlone).slice(0, MAX_DEMAND_CHUNKS))
     if (this.#aheadRequests >= MAX_AHEAD_REQUESTS) return []
     const bytes = Math.min(MOST_AHEAD_BYTES, Math.max(LEAST_AHEAD_BYTES, this.#bytesPerMs * AHEAD_MS))
-    return this.#remove(this.#waiting.slice(0, Math.max(1, Math.floor(bytes / this.#bytesPerChunk))))
+    const [next] = this.#waiting
+    if (next?.isAlone) return this.#remove([next])
+    const together = this.#waiting.filter(({ isAlone }) => !isAlone)
+    return this.#remove(together.slice(0, Math.max(1, Math.floor(bytes / this.#bytesPerChunk))))
   }
 
   #remove(taken: readonly Waiting[]): readonly Waiting[] {

@@ -63,7 +63,8 @@ export class ChunkPool {
         coming.haste.isUrgent = true
         coming.fetcher.hurry()
       }
-      return coming.bytes
+      if (coming.fetcher === fetcher) return coming.bytes
+      return coming.bytes.catch(() => this.get(wanted, fetcher, isAhead)) // the other disk was closed, or its export is over
     }
     const known = this.#memory.get(key)
     if (known) return Promise.resolve(known)

@@ -23,6 +23,7 @@ import { DiskCache, LEAST_CACHE_BYTES } from './disk-cache/disk-cache.ts'
 import { httpOrigin } from './http-origin.ts'
 import { openRemoteDisk } from './open-remote-disk.ts'
 import type { ChunkOrigin } from './origin.ts'
+import { RemoteFile } from './remote-file.ts'
 
 const CHUNK = 65_536
 const file = Buffer.alloc(1100 * CHUNK + 777)
@@ -357,10 +358,44 @@ for (const [what, record] of [
   })
 }
 
+test('a disk that is closed takes nothing from another that waits for the same chunk', async (t) => {
+  const silent = await server(t, () => undefined)
+  const good = await server(t, honest)
+  const pool = new ChunkPool()
+  const [one, two] = [
+    await RemoteFile.open({ origin: silent.origin, pool }),
+    await RemoteFile.open({ origin: good.origin, pool }),
+  ]
+  const first = assert.rejects(one.read(5 * CHUNK, 10), { code: 'cancelled' })
+  while (silent.asked.length === 0) await new Promise(setImmediate)
+  const second = two.read(5 * CHUNK, 10)
+  await one.close()
+  await first
+  assert.ok(whole.subarray(5 * CHUNK, 5 * CHUNK + 10).equals(await second))
+  await two.close()
+  await pool.close()
+})
+
+test('what is fetched ahead and does not match is asked for again, verified', async (t) => {
+  const { origin, asked } = await server(t, (one, response) => {
+    const lie = (number: number) => (number % 5 === 0 && !one.isVerified ? { ...frame(number), bytes: plain[1]! } : frame(number))
+    response.end(encodeChunks(one.numbers.map(lie)))
+  })
+  const pool = new ChunkPool()
+  const remote = await RemoteFile.open({ origin, pool })
+  await remote.prefetchChunks(Array.from({ length: CHUNKS }, (_, chunk) => chunk))
+  assert.equal(asked.filter(({ isVerified }) => isVerified).length, 13)
+  assert.ok(asked.every(({ isVerified, numbers }) => !isVerified || numbers.length === 1))
+  const before = asked.length
+  assert.ok(whole.equals(await remote.read(0, remote.size)))
+  assert.equal(asked.length, before)
+  await remote.close()
+  await pool.close()
+})
+
 test('what somebody waits for goes before what is fetched ahead', async (t) => {
   const held: (() => void)[] = []
   const { origin, asked } = await server(t, (one, response) => void held.push(() => honest(one, response)))
-  const { RemoteFile } = await import('./remote-file.ts')
   const pool = new ChunkPool()
   const remote = await RemoteFile.open({ origin, pool })
   const ahead = remote.prefetchChunks(Array.from({ length: CHUNKS }, (_, chunk) => chunk))
