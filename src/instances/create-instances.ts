@@ -15,7 +15,7 @@ import { authorizeService } from './policy.ts'
 import type { BootImage, InstancePorts } from './ports.ts'
 import { countWithinQuota, quotaOf } from './quotas.ts'
 import type { DiskConfig, FlavorOfInstance, FlavorRecord, InstanceRecord } from './records.ts'
-import { forwardedPorts, instances, keypairs, userData } from './store.ts'
+import { forwardedPorts, instances, keypairs, seeds } from './store.ts'
 import { assertTags } from './tags.ts'
 
 export interface NewInstances {
@@ -26,6 +26,8 @@ export interface NewInstances {
   readonly keyName: string | null
   /** Base64. */
   readonly userData: string | null
+  /** Of the user whom the image logs in by default; null: there is none. It is forgotten as soon as the machine has started. */
+  readonly adminPassword: string | null
   readonly metadata: Readonly<Record<string, string>>
   readonly tags: readonly string[]
   readonly network: 'auto' | 'none'
@@ -70,7 +72,7 @@ export async function createInstances(
     )
     for (const record of records) {
       await instances.put(documents, record)
-      if (wanted.userData !== null) await userData.put(documents, record.id, wanted.userData)
+      await seeds.put(documents, record.id, wanted)
       for (const forward of record.network?.forwards ?? []) await forwardedPorts.take(documents, forward, record.id)
     }
     return records

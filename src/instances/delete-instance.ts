@@ -3,7 +3,7 @@ import { failpoint } from '../base/failpoint.ts'
 import { changeInstance, changeInstanceAs } from './change-instance.ts'
 import { faultFrom } from './faults.ts'
 import type { InstancePorts } from './ports.ts'
-import { forwardedPorts, instances, userData } from './store.ts'
+import { forwardedPorts, instances, seeds } from './store.ts'
 
 /**
  * `DELETE /servers/{id}`: in any state, also while something is done to it, which ends. Then in the background: the machine and
@@ -39,7 +39,7 @@ async function remove(ports: InstancePorts, id: string): Promise<void> {
   if (instance.leaseId !== null) await ports.images.release(instance.leaseId)
   failpoint('instance:released')
   await ports.catalog.write(async ({ documents }) => {
-    await userData.delete(documents, id)
+    await seeds.delete(documents, id)
     await forwardedPorts.giveBack(documents, id)
     await instances.delete(documents, id)
   })

@@ -124,6 +124,7 @@ export const plainInstance: Omit<NewInstances, 'imageId'> = {
   flavorId: '1',
   keyName: null,
   userData: null,
+  adminPassword: null,
   metadata: {},
   tags: [],
   network: 'auto',

@@ -56,6 +56,16 @@ test('the guest is told its name, its key and what its user sent, byte for byte'
   assert.equal((await world.get(id))?.key?.name, 'laptop')
 })
 
+test('a password is told to the guest, and forgotten when the machine has started', async () => {
+  const password = 'pass"word\n: #x'
+  const { id } = await world.createOne(member, { adminPassword: password })
+  const { vendorData } = world.host.machine(id).spec.seed!
+  const [heading, ...rest] = vendorData!.split('\n')
+  assert.equal(heading, '#cloud-config')
+  assert.deepEqual(JSON.parse(rest.join('\n')), { password, chpasswd: { expire: false } })
+  assert.equal(await world.catalog.documents.get('instance-seed', id), undefined)
+})
+
 test('stop, start, reboot, pause and unpause go through their states', async () => {
   const { id } = await world.createOne(member)
   const { ports } = world

@@ -42,7 +42,7 @@ const statusNow = async (id: string) => {
 const leftovers = async (id: string) => {
   const leases = [...world.images.lent.values()].filter(({ holder }) => holder === `instance ${id}`)
   const ports = await world.catalog.documents.list('forwarded-port', { index: { name: 'instance', value: id } })
-  const seeds = await world.catalog.documents.get('instance-user-data', id)
+  const seeds = await world.catalog.documents.get('instance-seed', id)
   return [leases.length, ports.length, seeds === undefined, world.host.machines.has(id)]
 }
 

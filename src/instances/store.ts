@@ -63,14 +63,21 @@ export const instances = {
   delete: (docs: DocumentWriter, id: string): Promise<boolean> => docs.delete('instance', id),
 }
 
-/** Base64. Apart from the instance: up to 64 KiB that only a launch needs. */
-export const userData = {
-  get: async (docs: DocumentReader, id: string): Promise<string | null> =>
-    (await docs.get<{ readonly base64: string }>('instance-user-data', id))?.body.base64 ?? null,
-  put: async (docs: DocumentWriter, id: string, base64: string): Promise<void> => {
-    await docs.put('instance-user-data', id, { base64 })
+/** What only a launch needs, apart from the instance, as it is up to 64 KiB. */
+export interface Seed {
+  /** Base64. */
+  readonly userData: string | null
+  readonly adminPassword: string | null
+}
+const noSeed: Seed = { userData: null, adminPassword: null }
+
+export const seeds = {
+  get: async (docs: DocumentReader, id: string): Promise<Seed> => (await docs.get<Seed>('instance-seed', id))?.body ?? noSeed,
+  put: async (docs: DocumentWriter, id: string, { userData, adminPassword }: Seed): Promise<void> => {
+    if (userData === null && adminPassword === null) await docs.delete('instance-seed', id)
+    else await docs.put<Seed>('instance-seed', id, { userData, adminPassword })
   },
-  delete: (docs: DocumentWriter, id: string): Promise<boolean> => docs.delete('instance-user-data', id),
+  delete: (docs: DocumentWriter, id: string): Promise<boolean> => docs.delete('instance-seed', id),
 }
 
 const portKey = ({ protocol, hostPort }: Pick<PortForward, 'protocol' | 'hostPort'>): string => `${protocol}/${hostPort}`

@@ -147,6 +147,7 @@ const computeSettings = (compute: NonNullable<TempestOptions['compute']>) => ({
     snapshot: false,
     attach_encrypted_volume: false,
     ide_bus: false,
+    xenapi_apis: true, // for its tests of metadata, which it takes for a matter of Xen
   },
 })
 

@@ -7,7 +7,7 @@ import { faultFrom, isForOwner } from '../faults.ts'
 import type { DiskAddress, MachineSpec } from '../hypervisor/hypervisor.ts'
 import type { InstancePorts } from '../ports.ts'
 import type { InstanceRecord } from '../records.ts'
-import { userData } from '../store.ts'
+import { seeds } from '../store.ts'
 import { seedFor } from './seed.ts'
 
 /** What needs a lease, in the words by which it is found again. */
@@ -64,12 +64,13 @@ async function machineOf({ catalog }: InstancePorts, instance: InstanceRecord, b
     hardware,
     disks: [{ name: 'root', bytes: rootBytes, base, serial: id.slice(0, 20) }],
     networks: network ? [network] : [],
-    seed: seedFor(instance, await userData.get(catalog.documents, id)),
+    seed: seedFor(instance, await seeds.get(catalog.documents, id)),
   }
 }
 
 /** The machine is there. Also for one that was found after a launch of which nobody noted the end. */
 export async function recordLaunched(ports: InstancePorts, id: string): Promise<void> {
+  await forgetPassword(ports, id)
   await changeInstance(ports, id, ({ taskState }) => ({
     vmState: 'active',
     taskState: taskState === 'deleting' ? taskState : null,
@@ -77,6 +78,14 @@ export async function recordLaunched(ports: InstancePorts, id: string): Promise<
     launchedAt: ports.now(),
   }))
   failpoint('instance:active')
+}
+
+/** The guest has it: nobody else needs it any more. */
+async function forgetPassword({ catalog }: InstancePorts, id: string): Promise<void> {
+  if ((await seeds.get(catalog.documents, id)).adminPassword === null) return
+  await catalog.write(async ({ documents }) => {
+    await seeds.put(documents, id, { ...(await seeds.get(documents, id)), adminPassword: null })
+  })
 }
 
 async function giveUp(ports: InstancePorts, id: string, error: unknown): Promise<void> {

@@ -1,14 +1,16 @@
 import type { SeedFiles } from '../hypervisor/hypervisor.ts'
 import type { InstanceRecord } from '../records.ts'
+import type { Seed } from '../store.ts'
 
 type Told = Pick<InstanceRecord, 'id' | 'hostname' | 'key' | 'network' | 'metadata'>
 
 /**
  * What cloud-init's NoCloud data source reads: https://docs.cloudinit.io, "NoCloud" and "Networking config Version 2". The files
  * are YAML; what stands here is JSON, a part of YAML in which no string can end before its quote.
- * @param userData base64; null: none was given
+ *
+ * A password goes into the vendor data, which cloud-init merges under what the user sent.
  */
-export function seedFor({ id, hostname, key, network, metadata }: Told, userData: string | null): SeedFiles {
+export function seedFor({ id, hostname, key, network, metadata }: Told, { userData, adminPassword }: Seed): SeedFiles {
   return {
     metaData: yaml({
       'instance-id': id,
@@ -20,7 +22,8 @@ export function seedFor({ id, hostname, key, network, metadata }: Told, userData
     networkConfig: network
       ? yaml({ version: 2, ethernets: { net0: { match: { macaddress: network.mac }, dhcp4: true } } })
       : null,
-    vendorData: null,
+    vendorData:
+      adminPassword === null ? null : `#cloud-config\n${yaml({ password: adminPassword, chpasswd: { expire: false } })}`,
   }
 }
 

@@ -19,7 +19,7 @@ const server = Type.Object(
     name,
     imageRef: Type.Optional(text),
     flavorRef: Type.Union([Type.String({ minLength: 1, maxLength: 1024 }), Type.Integer({ minimum: 0 })]),
-    adminPass: Type.Optional(Type.String()),
+    adminPass: Type.Optional(Type.String({ minLength: 1, maxLength: 255 })),
     metadata: Type.Optional(metadata),
     networks: Type.Optional(Type.Union([anyList, Type.Literal('none'), Type.Literal('auto')])),
     'OS-DCF:diskConfig': Type.Optional(Type.Union([Type.Literal('AUTO'), Type.Literal('MANUAL')])),
@@ -92,6 +92,7 @@ export function newServerFrom(call: Call): NewServer {
       imageId: imageFrom(server),
       keyName: server.key_name ?? null,
       userData: server.user_data ?? null,
+      adminPassword: server.adminPass ?? null,
       metadata: server.metadata ?? {},
       tags: server.tags ?? [],
       network: networkFrom(server.networks),
@@ -108,9 +109,6 @@ export function newServerFrom(call: Call): NewServer {
 
 /** Each of these would change what the user gets; none is left out in silence. */
 function refuseWhatIsNot({ ports, caller }: Call, server: Wanted): void {
-  if (server.adminPass !== undefined) {
-    refuse('adminPass: no password is set here; give key_name, or user_data that sets one')
-  }
   if ((server.personality as readonly unknown[] | undefined)?.length)
     refuse('personality: files are not injected here; give user_data')
   if (server.block_device_mapping?.length) refuse('block_device_mapping: there are no volumes here; give imageRef')

@@ -2,7 +2,6 @@ import { createHash } from 'node:crypto'
 import type { Caller } from '../../../base/caller.ts'
 import type { FlavorOfInstance, InstanceRecord } from '../../../instances/records.ts'
 import { statusOf } from '../../../instances/states.ts'
-import { emptySwap } from './flavor-json.ts'
 import type { Call } from './route.ts'
 import { isoSeconds } from './times.ts'
 
@@ -73,6 +72,28 @@ export function serverJson(look: Look, instance: InstanceRecord): object {
   }
 }
 
+/** What the answer to an update left out until version 2.75: Nova shows there what its database has of the server itself. */
+const extended = [
+  ...['OS-EXT-AZ:availability_zone', 'config_drive', 'key_name', 'OS-SRV-USG:launched_at', 'OS-SRV-USG:terminated_at'],
+  ...['OS-EXT-STS:task_state', 'OS-EXT-STS:vm_state', 'OS-EXT-STS:power_state', 'os-extended-volumes:volumes_attached'],
+  ...['security_groups', 'host_status', 'addresses'],
+]
+
+/** A server after an update. */
+export function updatedJson(look: Look, instance: InstanceRecord): object {
+  const shown = serverJson(look, instance)
+  if (look.minor >= 75) return shown
+  const isOwn = (name: string) => !extended.includes(name) && !name.startsWith('OS-EXT-SRV-ATTR:')
+  const addresses = Object.entries(addressesOf(instance)).map(([network, list]) => [
+    network,
+    list.map(({ addr, version }) => ({ addr, version })),
+  ])
+  return {
+    ...Object.fromEntries(Object.entries(shown).filter(([name]) => isOwn(name))),
+    addresses: Object.fromEntries(addresses),
+  }
+}
+
 /** What later versions added. */
 const sinceVersion = (minor: number, { lock, description, tags }: InstanceRecord) => ({
   ...(minor >= 9 ? { locked: lock !== null } : {}),
@@ -106,7 +127,7 @@ function hostAttributes({ minor, ports }: Look, { id, reservationId, launchIndex
 function flavorOf({ minor, bookmarks }: Look, flavor: FlavorOfInstance): object {
   const { id, name, vcpus, ramMiB, diskGiB, ephemeralGiB, swapMiB, extraSpecs } = flavor
   if (minor < 47) return { id, links: [{ rel: 'bookmark', href: `${bookmarks}/flavors/${id}` }] }
-  const sizes = { vcpus, ram: ramMiB, disk: diskGiB, ephemeral: ephemeralGiB, swap: swapMiB || emptySwap(minor) }
+  const sizes = { vcpus, ram: ramMiB, disk: diskGiB, ephemeral: ephemeralGiB, swap: swapMiB }
   return { ...sizes, original_name: name, extra_specs: extraSpecs }
 }
 
@@ -117,11 +138,17 @@ const faultOf = ({ isAdmin }: Caller, { code, message, details, at }: NonNullabl
   ...(isAdmin && details !== '' ? { details } : {}),
 })
 
+interface Address {
+  readonly addr: string
+  readonly version: number
+  readonly [extension: string]: unknown
+}
+
 /**
  * The guest's own address is its own business in a user-mode network: nobody else reaches it. Where ports are forwarded, the
  * host's address stands beside it, as a floating one would, with what leads where.
  */
-export function addressesOf({ network }: InstanceRecord): Readonly<Record<string, readonly object[]>> {
+export function addressesOf({ network }: InstanceRecord): Readonly<Record<string, readonly Address[]>> {
   if (!network) return {}
   const { mac, forwards } = network
   const common = { version: 4, 'OS-EXT-IPS-MAC:mac_addr': mac }

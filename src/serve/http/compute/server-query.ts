@@ -44,8 +44,7 @@ const filters: Readonly<Record<string, Filter>> = {
   flavor: (values) => (instance) => values.some((value) => value.split('/').at(-1) === instance.flavor.id),
   ip: ([pattern = '']) => {
     const fits = namePattern(pattern)
-    return (instance) =>
-      Object.values(addressesOf(instance)).some((list) => list.some((entry) => fits((entry as { addr: string }).addr)))
+    return (instance) => Object.values(addressesOf(instance)).some((list) => list.some(({ addr }) => fits(addr)))
   },
   ip6: () => () => false, // no guest here has an address of version 6 that anybody could know
   reservation_id: equals(({ reservationId }) => reservationId),

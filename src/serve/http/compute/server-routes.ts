@@ -10,7 +10,7 @@ import { addressFrom, newServerFrom } from './new-server.ts'
 import { nextLink } from './paging.ts'
 import { type Call, noContent, ok, part, type Route } from './route.ts'
 import { description, name, strict } from './schemas.ts'
-import { serverJson, serverLinks, serverSummary } from './server-json.ts'
+import { serverJson, serverLinks, serverSummary, updatedJson } from './server-json.ts'
 import { serverQueryFrom } from './server-query.ts'
 
 const update = {
@@ -34,7 +34,8 @@ export const serverRoutes: readonly Route[] = [
     path: '/servers/:id',
     async handle(call) {
       const { server } = (call.minor >= 19 ? updateBody19 : updateBody)(call.body)
-      return shown(call, await updateInstance(call.ports, call.caller, part(call, 'id'), changesFrom(server)))
+      const instance = await updateInstance(call.ports, call.caller, part(call, 'id'), changesFrom(server))
+      return ok({ server: { ...updatedJson(call, instance), ...(call.minor >= 75 ? { server_groups: [] } : {}) } })
     },
   },
   {
@@ -64,6 +65,7 @@ async function list(call: Call, path: string, show: (call: Call, instance: Insta
 
 async function create(call: Call) {
   const { wanted, returnsReservation } = newServerFrom(call)
+  const { adminPassword } = wanted
   const [first] = await createInstances(call.ports, call.caller, wanted)
   if (!first) throw new Error('a request makes one instance at least')
   if (returnsReservation) return { status: 202, body: { reservation_id: first.reservationId } }
@@ -75,6 +77,7 @@ async function create(call: Call) {
         links: serverLinks(call, first.id),
         'OS-DCF:diskConfig': first.diskConfig,
         security_groups: first.network ? [{ name: 'default' }] : [],
+        ...(adminPassword === null ? {} : { adminPass: adminPassword }),
       },
     },
     headers: { location: `${call.base}/servers/${first.id}` },

@@ -162,7 +162,6 @@ const refused: readonly [object | string, RegExp, string?][] = [
   [newServer({ networks: [{ uuid: 'x' }] }), /no network service/],
   [newServer(), /'networks' is a required property/, '2.37'],
   [newServer({ key_name: 'none' }), /Invalid key_name/],
-  [newServer({ adminPass: 'secret' }), /no password is set here/],
   [newServer({ personality: [{ path: '/a', contents: '' }] }), /files are not injected/],
   [newServer({ personality: [], networks: 'auto' }), /'personality' was unexpected/, '2.57'],
   [newServer({ security_groups: [{ name: 'web' }] }), /none but "default"/],
