@@ -250,6 +250,35 @@ test('a guest that floods its console costs bounded space', { skip }, async (con
   assert.equal((await hypervisor.consoleLog(spec.id, MiB)).length, MiB)
 })
 
+const noAgent = skip || missingTool('ldd', 'e2fsck')
+test("Debian's agent makes file systems stand still for a snapshot, and they are whole in it", {
+  skip: noAgent,
+}, async (context) => {
+  const host = await machineHost({}, { agent: true })
+  const hypervisor = await host.open()
+  context.after(async () => {
+    await hypervisor.close()
+    await host.close()
+  })
+  const [root] = host.spec().disks
+  const data = { name: 'data', bytes: 64 * MiB, serial: '' }
+  const spec = host.spec({ hardware: { ...host.spec().hardware, qemuGuestAgent: true }, disks: [root!, data] })
+  await hypervisor.launch(spec)
+  await untilPrinted(hypervisor, spec.id, 'ready')
+  await ask(hypervisor, spec.id, 'mke2fs /dev/vdb >/dev/null; mkdir /data; mount -t ext4 /dev/vdb /data')
+  await ask(hypervisor, spec.id, 'while :; do for i in 1 2 3 4 5 6 7 8 9; do echo $i > /data/$i; done; done & sync')
+
+  const sealed = await hypervisor.seal(spec.id, GRACE_MS)
+  assert.deepEqual([sealed.consistency, sealed.evidence], ['file-system', "the guest's agent froze 1 file systems"])
+  assert.equal(await ask(hypervisor, spec.id, 'echo on > /data/after && sync && cat /data/after'), 'on')
+
+  const layer = await hypervisor.openLayer(spec.id, 'data', sealed.layers.data![0]!)
+  const image = join(host.folder, 'data.raw')
+  await writeFile(image, await layer.read(0, layer.size))
+  await layer.close()
+  await must(['e2fsck', '-f', '-n', image])
+})
+
 const isRoot = process.getuid?.() === 0
 test('QEMU runs as another user where the service is root', { skip: skip || (!isRoot && 'only root can') }, async (context) => {
   const nobody = { uid: 65534, gid: 65534 }
@@ -353,7 +382,7 @@ test('a service that is killed as it seals disks leaves the machine running, wit
     await killedAsIt('seal.ts', [host.folder, spec.id], host.folder, join(spec.id, 'run', `disk-root.${layer}.qcow2`))
     const hypervisor = await host.open()
     assert.equal((await hypervisor.show(spec.id)).power, 'running')
-    const { root = [] } = await hypervisor.seal(spec.id)
+    const { root = [] } = (await hypervisor.seal(spec.id, 0)).layers
     for (const number of root) await (await hypervisor.openLayer(spec.id, 'root', number)).close()
     layer = Math.max(layer, ...root)
     await hypervisor.close()

@@ -47,14 +47,14 @@ export function diskLayersSuite(
     await hypervisor.launch(spec)
     await untilPrinted(hypervisor, spec.id, 'ready')
     await on.write(hypervisor, spec.id, FIRST, sector('a'))
-    const first = await hypervisor.seal(spec.id)
+    const first = (await hypervisor.seal(spec.id, 0)).layers
     assert.deepEqual(Object.keys(first), ['root'])
     assert.equal(first.root!.length, 1)
     assert.equal((await hypervisor.show(spec.id)).power, 'running')
 
     await on.write(hypervisor, spec.id, FIRST, sector('A'))
     await on.write(hypervisor, spec.id, SECOND, sector('b'))
-    const second = await hypervisor.seal(spec.id)
+    const second = (await hypervisor.seal(spec.id, 0)).layers
     assert.deepEqual(second.root!.slice(0, 1), first.root)
     await on.write(hypervisor, spec.id, THIRD, sector('c'))
 
@@ -80,10 +80,10 @@ export function diskLayersSuite(
     await hypervisor.launch(spec)
     await untilPrinted(hypervisor, spec.id, 'ready')
     await on.write(hypervisor, spec.id, FIRST, sector('a'))
-    await hypervisor.seal(spec.id)
+    await hypervisor.seal(spec.id, 0)
     await on.write(hypervisor, spec.id, SECOND, sector('b'))
     await hypervisor.stop(spec.id, 0)
-    const sealed = await hypervisor.seal(spec.id) // off
+    const sealed = (await hypervisor.seal(spec.id, 0)).layers // off
     assert.equal(sealed.root!.length, 2)
     await hypervisor.start(spec.id)
     await untilPrinted(hypervisor, spec.id, 'ready', 2)
@@ -93,7 +93,7 @@ export function diskLayersSuite(
     try {
       assert.deepEqual(Buffer.from(await on.read(again, spec.id, FIRST, 512)), sector('a'))
       assert.deepEqual(Buffer.from(await on.read(again, spec.id, SECOND, 512)), sector('b'))
-      assert.equal((await again.seal(spec.id)).root!.length, 3)
+      assert.equal((await again.seal(spec.id, 0)).layers.root!.length, 3)
       const low = await again.openLayer(spec.id, 'root', sealed.root![0]!)
       assert.deepEqual([await at(low, FIRST), await isHole(low, SECOND)], [sector('a'), true])
       await low.close()
@@ -105,17 +105,17 @@ export function diskLayersSuite(
   must(
     'say not-found of machines, disks and layers that are not there, and of the one that is written to',
     async (on, hypervisor) => {
-      await assert.rejects(hypervisor.seal(randomUUID()), { code: 'not-found' })
+      await assert.rejects(hypervisor.seal(randomUUID(), 0), { code: 'not-found' })
       await assert.rejects(hypervisor.openLayer(randomUUID(), 'root', 0), { code: 'not-found' })
       const spec = on.deafSpec()
       await hypervisor.launch(spec)
-      assert.deepEqual(await hypervisor.seal(spec.id), {})
+      assert.deepEqual((await hypervisor.seal(spec.id, 0)).layers, {})
       const withDisk = on.spec()
       await hypervisor.launch(withDisk)
       for (const layer of [0, 1, -1, 0.5]) {
         await assert.rejects(hypervisor.openLayer(withDisk.id, 'root', layer), { code: 'not-found' }, String(layer))
       }
-      const { root = [] } = await hypervisor.seal(withDisk.id)
+      const { root = [] } = (await hypervisor.seal(withDisk.id, 0)).layers
       await assert.rejects(hypervisor.openLayer(withDisk.id, '../root', root[0]!), { code: 'not-found' })
       await assert.rejects(hypervisor.openLayer(withDisk.id, 'root', root[0]! + 1), { code: 'not-found' })
     },
@@ -124,11 +124,11 @@ export function diskLayersSuite(
   must('seal one after the other when many ask at once, up to what a disk may have', async (on, hypervisor) => {
     const spec = on.spec()
     await hypervisor.launch(spec)
-    const many = await Promise.all(Array.from({ length: 5 }, () => hypervisor.seal(spec.id)))
-    assert.deepEqual(many.map(({ root }) => root!.length).sort(), [1, 2, 3, 4, 5])
+    const many = await Promise.all(Array.from({ length: 5 }, () => hypervisor.seal(spec.id, 0)))
+    assert.deepEqual(many.map(({ layers }) => layers.root!.length).sort(), [1, 2, 3, 4, 5])
     let refused: unknown = null
     for (let round = 0; round < 100 && refused === null; round += 1) {
-      refused = await hypervisor.seal(spec.id).then(
+      refused = await hypervisor.seal(spec.id, 0).then(
         () => null,
         (error) => error,
       )

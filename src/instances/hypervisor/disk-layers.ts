@@ -8,15 +8,25 @@ import type { BlockSource } from '../../disk/block/block-source.ts'
  */
 export interface DiskLayers {
   /**
-   * The guest's memory is not in it: a disk is as after a power cut, with what the guest had asked to be made durable.
-   * @returns by disk name: all sealed layers, the lowest first. Where the machine is off, too
+   * The guest's memory is not in it: a disk is as after a power cut, with what the guest had asked to be made durable. Where its
+   * agent stops the file systems meanwhile, they are whole as well. The machine may be off.
+   * @param quiesceMs for how long the guest may be kept from writing; it goes on then, whatever has become of the rest. 0: not at all
    * @throws ServiceError `not-found`, `no-space`, `unavailable`, `too-large` for more layers than a disk may have; then none is sealed
    */
-  seal(id: string): Promise<Readonly<Record<string, readonly number[]>>>
+  seal(id: string, quiesceMs: number): Promise<Sealed>
   /**
    * What the guest wrote while that layer was on top. Extents of kind `hole` it did not write; `zero` it wrote zeros or threw away.
    * @param layer a sealed one
    * @throws ServiceError `not-found`; reads of a damaged layer as `BlockSource` says
    */
   openLayer(id: string, disk: string, layer: number): Promise<BlockSource>
+}
+
+export interface Sealed {
+  /** By disk name: all that are sealed by now, the lowest first. */
+  readonly layers: Readonly<Record<string, readonly number[]>>
+  /** `crash`: as after a power cut. `file-system`: what the guest's programs had written was on its disks, and nothing half. */
+  readonly consistency: 'crash' | 'file-system'
+  /** For people: how that is known. */
+  readonly evidence: string
 }

@@ -3,7 +3,7 @@ import { setTimeout as pause } from 'node:timers/promises'
 import { ServiceError } from '../../../base/errors.ts'
 import { GiB } from '../../../base/units.ts'
 import type { BlockSource } from '../../../disk/block/block-source.ts'
-import type { DiskLayers } from '../disk-layers.ts'
+import type { DiskLayers, Sealed } from '../disk-layers.ts'
 import type { FoundMachine, Hypervisor, HypervisorAbilities, MachineChanges, MachineSpec } from '../hypervisor.ts'
 import { assertSpec, changed } from '../machine-spec.ts'
 import { MemoryHost, MemoryMachine } from './memory-host.ts'
@@ -99,7 +99,8 @@ export class MemoryHypervisor implements Hypervisor, DiskLayers {
     return serial
   }
 
-  async seal(id: string): Promise<Readonly<Record<string, readonly number[]>>> {
+  /** Its guests do no more than they are told: they stand still wherever they are asked to. */
+  async seal(id: string, quiesceMs: number): Promise<Sealed> {
     const machine = this.#machine(id)
     const has = Math.max(0, ...machine.spec.disks.map(({ name }) => machine.sealedLayers(name)))
     if (has >= MAX_SEALED_LAYERS) {
@@ -107,7 +108,9 @@ export class MemoryHypervisor implements Hypervisor, DiskLayers {
         id,
       })
     }
-    return machine.seal()
+    const isQuiet = quiesceMs > 0 && machine.power === 'running' && machine.spec.hardware.qemuGuestAgent
+    const consistency = isQuiet ? 'file-system' : 'crash'
+    return { layers: machine.seal(), consistency, evidence: `the guest was ${isQuiet ? '' : 'not '}asked to stand still` }
   }
 
   async openLayer(id: string, disk: string, layer: number): Promise<BlockSource> {

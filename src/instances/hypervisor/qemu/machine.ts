@@ -5,6 +5,7 @@ import { ServiceError } from '../../../base/errors.ts'
 import type { BlockSource } from '../../../disk/block/block-source.ts'
 import { openFileSource } from '../../../disk/block/file-source.ts'
 import { openImage } from '../../../disk/formats/index.ts'
+import type { Sealed } from '../disk-layers.ts'
 import type { FoundMachine, MachineChanges, MachineSpec, PowerState } from '../hypervisor.ts'
 import { changed } from '../machine-spec.ts'
 import { confine, unconfine } from './cgroup.ts'
@@ -16,6 +17,7 @@ import { files } from './machine-files.ts'
 import { fileProblem, type KeptDisk, keptSpec, MachineFolder, type MachineRecord } from './machine-folder.ts'
 import type { ProcessUser } from './process.ts'
 import type { QmpEvent } from './qmp.ts'
+import { quiesced } from './quiesce.ts'
 import { cancelled, endWhatRuns, Run, STATUS, whyEnded } from './run.ts'
 import { boundWords } from './words.ts'
 
@@ -204,10 +206,10 @@ export class Machine {
     return serial
   }
 
-  /** One after the other; @returns all sealed layers by disk name */
-  async seal(): Promise<Readonly<Record<string, readonly number[]>>> {
+  /** One after the other. */
+  async seal(quiesceMs: number): Promise<Sealed> {
     const before = this.#sealing
-    const sealed = before.then(() => this.#seal())
+    const sealed = before.then(() => this.#sealQuietly(quiesceMs))
     this.#sealing = sealed.then(
       () => {},
       () => {},
@@ -352,12 +354,23 @@ export class Machine {
     await this.#tell()
   }
 
+  async #sealQuietly(quiesceMs: number): Promise<Sealed> {
+    await this.#starting?.settled
+    const crash = (layers: Sealed['layers'], evidence: string): Sealed => ({ layers, consistency: 'crash', evidence })
+    if (!this.#run || this.#isPaused) return crash(await this.#seal(), `the machine was ${this.#power}`)
+    if (quiesceMs <= 0) return crash(await this.#seal(), 'the guest was not asked to stand still')
+    if (!this.#record.spec.hardware.qemuGuestAgent)
+      return crash(await this.#seal(), 'the machine has no channel for a guest agent')
+    const agent = this.#folder.inRun(files.agent)
+    const { result, quiescence } = await quiesced(agent, quiesceMs, () => this.#seal(), this.#host.onProblem)
+    return { layers: result, consistency: quiescence.held ? 'file-system' : 'crash', evidence: quiescence.evidence }
+  }
+
   /**
    * The new layers are on disk and in the record before QEMU takes them: whenever this is cut short, the layers of the record hold
    * all that the guest wrote, the last one perhaps nothing.
    */
-  async #seal(): Promise<Readonly<Record<string, readonly number[]>>> {
-    await this.#starting?.settled
+  async #seal(): Promise<Sealed['layers']> {
     const before = this.#record
     const { spec } = before
     if (spec.disks.some((disk) => disk.layers.length > MAX_SEALED_LAYERS)) {

@@ -4,5 +4,5 @@ import { diskLayersSuite } from '../disk-layers.suite.ts'
 import { hypervisorSuite } from '../hypervisor.suite.ts'
 
 const skip = noTinyGuest()
-hypervisorSuite('qemu', machineHost, { skip })
-diskLayersSuite('qemu', machineHost, { skip })
+hypervisorSuite('qemu', () => machineHost(), { skip })
+diskLayersSuite('qemu', () => machineHost(), { skip })

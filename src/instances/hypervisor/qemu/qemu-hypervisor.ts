@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import type { Duplex } from 'node:stream'
 import { ServiceError } from '../../../base/errors.ts'
 import type { BlockSource } from '../../../disk/block/block-source.ts'
-import type { DiskLayers } from '../disk-layers.ts'
+import type { DiskLayers, Sealed } from '../disk-layers.ts'
 import type { FoundMachine, Hypervisor, HypervisorAbilities, MachineChanges, MachineSpec } from '../hypervisor.ts'
 import { assertSpec, isMachineId } from '../machine-spec.ts'
 import { choose } from './command-line.ts'
@@ -136,8 +136,8 @@ export class QemuHypervisor implements Hypervisor, DiskLayers {
     return this.#call(() => this.#machine(id).serial())
   }
 
-  async seal(id: string): Promise<Readonly<Record<string, readonly number[]>>> {
-    return this.#call(() => this.#machine(id).seal())
+  async seal(id: string, quiesceMs: number): Promise<Sealed> {
+    return this.#call(() => this.#machine(id).seal(quiesceMs))
   }
 
   async openLayer(id: string, disk: string, layer: number): Promise<BlockSource> {

@@ -1,0 +1,155 @@
+import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { createServer, type Socket } from 'node:net'
+import { type TestContext, test } from 'node:test'
+import { scratch } from '../../../../test/fixtures/disk/tools.ts'
+import { KiB, MiB } from '../../../base/units.ts'
+import { askAgent } from './guest-agent.ts'
+import { quiesced } from './quiesce.ts'
+
+type Heard = { execute: string; arguments?: { id: number } }
+const LONG_MS = 60_000
+
+/** A guest's side of the channel. @param says what is sent at each command, or nothing */
+async function agent(context: TestContext, says: (heard: Heard, socket: Socket) => unknown) {
+  const path = (await scratch(context))('agent.sock')
+  const heard: string[] = []
+  const sockets = new Set<Socket>()
+  const server = createServer((socket) => {
+    sockets.add(socket)
+    socket.on('error', () => {})
+    let text = ''
+    socket.on('data', (bytes) => {
+      text += bytes.toString('latin1').replaceAll('\xff', '')
+      const lines = text.split('\n')
+      text = lines.pop()!
+      for (const line of lines) {
+        const object = JSON.parse(line) as Heard
+        heard.push(object.execute)
+        const answer = says(object, socket)
+        if (answer !== undefined) socket.write(`${JSON.stringify(answer)}\n`)
+      }
+    })
+  }).listen(path)
+  await once(server, 'listening')
+  context.after(() => {
+    for (const socket of sockets) socket.destroy()
+    server.close()
+  })
+  return { path, heard }
+}
+const inSync = ({ execute, arguments: args }: Heard, socket: Socket): boolean => {
+  if (execute !== 'guest-sync-delimited') return false
+  socket.write(Buffer.of(0xff))
+  socket.write(`${JSON.stringify({ return: args!.id })}\n`)
+  return true
+}
+const good = (heard: Heard, socket: Socket) => {
+  if (inSync(heard, socket)) return undefined
+  return { return: heard.execute.startsWith('guest-fsfreeze') ? 2 : {} }
+}
+const failOnProblem = (error: unknown) => assert.fail(`${error}`)
+const commands = (heard: readonly string[]) => heard.filter((each) => each !== 'guest-sync-delimited')
+
+test('file systems stand still during the work, and no longer', async (context) => {
+  const { path, heard } = await agent(context, good)
+  const work = async () => {
+    assert.deepEqual(commands(heard), ['guest-ping', 'guest-fsfreeze-freeze'])
+    return 7
+  }
+  const { result, quiescence } = await quiesced(path, LONG_MS, work, failOnProblem)
+  assert.equal(result, 7)
+  assert.deepEqual(quiescence, { held: true, evidence: "the guest's agent froze 2 file systems" })
+  assert.deepEqual(commands(heard), ['guest-ping', 'guest-fsfreeze-freeze', 'guest-fsfreeze-thaw'])
+})
+
+test('a guest goes on at its deadline although the work is not done, and then they did not hold', async (context) => {
+  const thawed = Promise.withResolvers<void>()
+  const { path } = await agent(context, (heard, socket) => {
+    if (heard.execute === 'guest-fsfreeze-thaw') thawed.resolve()
+    return good(heard, socket)
+  })
+  const { quiescence } = await quiesced(path, 50, () => thawed.promise, failOnProblem)
+  assert.deepEqual(quiescence, { held: false, evidence: 'the guest had to go on before its disks were sealed' })
+})
+
+test('a guest goes on where the work fails', async (context) => {
+  const { path, heard } = await agent(context, good)
+  const work = () => Promise.reject(new Error('no room'))
+  await assert.rejects(quiesced(path, LONG_MS, work, failOnProblem), /no room/)
+  assert.equal(heard.at(-1), 'guest-fsfreeze-thaw')
+})
+
+test('who does not answer the freeze is thawed all the same: it may have frozen', async (context) => {
+  const { path, heard } = await agent(context, (object, socket) =>
+    object.execute === 'guest-fsfreeze-freeze' ? undefined : good(object, socket),
+  )
+  const { quiescence } = await quiesced(path, 50, async () => {}, failOnProblem)
+  assert.equal(quiescence.held, false)
+  assert.ok(commands(heard).includes('guest-fsfreeze-thaw'))
+})
+
+test('a thaw that fails is asked for again', async (context) => {
+  let thaws = 0
+  const again = Promise.withResolvers<void>()
+  const { path } = await agent(context, (heard, socket) => {
+    if (heard.execute !== 'guest-fsfreeze-thaw') return good(heard, socket)
+    thaws += 1
+    if (thaws < 2) return { error: { class: 'GenericError', desc: 'busy' } }
+    again.resolve()
+    return { return: 2 }
+  })
+  await quiesced(path, LONG_MS, async () => {}, failOnProblem)
+  await again.promise
+})
+
+test('who refuses, or freezes nothing, is told so', async (context) => {
+  const refusing = await agent(context, (heard, socket) =>
+    heard.execute === 'guest-fsfreeze-freeze'
+      ? { error: { desc: `not\u001b[31m supported ${'x'.repeat(9000)}` } }
+      : good(heard, socket),
+  )
+  const refused = await quiesced(refusing.path, LONG_MS, async () => {}, failOnProblem)
+  assert.match(refused.quiescence.evidence, /^the guest's agent refused "guest-fsfreeze-freeze": not \[31m supported x+$/)
+  assert.ok(refused.quiescence.evidence.length < 300)
+  for (const count of [0, -1, 'many', null]) {
+    const nothing = await agent(context, (heard, socket) =>
+      heard.execute === 'guest-fsfreeze-freeze' ? { return: count } : good(heard, socket),
+    )
+    const { quiescence } = await quiesced(nothing.path, LONG_MS, async () => {}, failOnProblem)
+    assert.deepEqual(quiescence, { held: false, evidence: "the guest's agent froze nothing" }, String(count))
+  }
+})
+
+const silent: readonly (readonly [string, (heard: Heard, socket: Socket) => unknown])[] = [
+  ['says nothing', () => undefined],
+  ['is never in sync', () => ({ return: 'x' })],
+  ['floods', (_heard, socket) => void socket.write(Buffer.alloc(3 * MiB, 0x61))],
+  ['floods with lines', (_heard, socket) => void socket.write('nonsense\n'.repeat(300_000))],
+  ['floods with objects', (_heard, socket) => void socket.write('{}\n'.repeat(300_000))],
+  ['closes', (_heard, socket) => void socket.destroy()],
+]
+for (const [what, says] of silent) {
+  test(`an agent that ${what} is not asked to freeze, and the work is done without`, async (context) => {
+    const { path, heard } = await agent(context, says)
+    const { result, quiescence } = await quiesced(path, LONG_MS, async () => 'done', failOnProblem)
+    assert.equal(result, 'done')
+    assert.equal(quiescence.held, false)
+    assert.ok(!heard.includes('guest-fsfreeze-freeze'))
+  })
+}
+
+test('what an earlier client left in the channel is skipped', async (context) => {
+  const { path } = await agent(context, (heard, socket) => {
+    if (heard.execute === 'guest-sync-delimited')
+      socket.write(`{"return": 1}\n{"half": ${'x'.repeat(50 * KiB)}\n{"return": {}}\nhalf a li`)
+    return good(heard, socket)
+  })
+  assert.deepEqual(await askAgent(path, 'guest-ping', LONG_MS), {})
+})
+
+test('nonsense in place of an answer, or nobody there, is an error', async (context) => {
+  const { path } = await agent(context, (heard, socket) => void (inSync(heard, socket) || socket.write('nonsense\n')))
+  await assert.rejects(askAgent(path, 'guest-ping', LONG_MS), /nonsense/)
+  await assert.rejects(askAgent(`${path}.not`, 'guest-ping', LONG_MS), /channel/)
+})
