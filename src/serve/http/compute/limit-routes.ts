@@ -46,6 +46,10 @@ async function limits({ ports, caller, query, minor }: Call) {
   })
 }
 
+/** What there is none of here: quotas had it until these versions. */
+const ofNetworks = ['fixed_ips', 'floating_ips', 'security_groups', 'security_group_rules']
+const ofFiles = ['injected_files', 'injected_file_content_bytes', 'injected_file_path_bytes']
+
 /** Limits are set by the identity API's unified limits: here they are shown, to clients that look for them here. */
 async function quotaSet(call: Call, kind: 'quota' | 'detail' | 'defaults') {
   const projectId = part(call, 'project')
@@ -64,6 +68,9 @@ async function quotaSet(call: Call, kind: 'quota' | 'detail' | 'defaults') {
       metadata_items: shown(MAX_METADATA, 0),
       server_groups: shown(0, 0),
       server_group_members: shown(0, 0),
+      ...Object.fromEntries(
+        [...(call.minor < 36 ? ofNetworks : []), ...(call.minor < 57 ? ofFiles : [])].map((name) => [name, shown(0, 0)]),
+      ),
     },
   })
 }

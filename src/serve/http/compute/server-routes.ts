@@ -65,7 +65,6 @@ async function list(call: Call, path: string, show: (call: Call, instance: Insta
 
 async function create(call: Call) {
   const { wanted, returnsReservation } = newServerFrom(call)
-  const { adminPassword } = wanted
   const [first] = await createInstances(call.ports, call.caller, wanted)
   if (!first) throw new Error('a request makes one instance at least')
   if (returnsReservation) return { status: 202, body: { reservation_id: first.reservationId } }
@@ -77,7 +76,6 @@ async function create(call: Call) {
         links: serverLinks(call, first.id),
         'OS-DCF:diskConfig': first.diskConfig,
         security_groups: first.network ? [{ name: 'default' }] : [],
-        ...(adminPassword === null ? {} : { adminPass: adminPassword }),
       },
     },
     headers: { location: `${call.base}/servers/${first.id}` },
