@@ -26,12 +26,15 @@ const served = [
   ...['servers.test_list_server', 'servers.test_server_metadata', 'servers.test_server_tags', 'servers.test_multiple_create'],
   ...['servers.test_availability_zone', 'servers.test_disk_config', 'servers.test_server_addresses'],
 ]
+const logsIn = 'logs in to the guest'
 const noNetworks = 'needs a network service'
 const noVolumes = 'needs volumes'
 const noShelves = 'servers are paused or stopped, and there is no other rest'
 const explained: ExplainedSkips = {
   FlavorMetadataValidation: 'is of version 2.86: the last one here is 2.79',
-  ServersTestFqdnHostnames: 'logs in to the guest',
+  ServersTestFqdnHostnames: logsIn,
+  test_host_name_is_same: logsIn,
+  test_verify_created_server_vcpus: logsIn,
   ServersTestMultiNic: noNetworks,
   filtered_by_ip: noNetworks,
   BootFromVolume: noVolumes,

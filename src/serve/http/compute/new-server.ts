@@ -154,8 +154,11 @@ function networkFrom(networks: Wanted['networks'] | undefined): 'auto' | 'none' 
   return refuse('networks: there is no network service here; ask for "auto", a network of the instance\'s own, or "none"')
 }
 
+/** One spelling for each address of version 6: RFC 5952, as URLs have it. */
 export function addressFrom(address: string, field: 'accessIPv4' | 'accessIPv6'): string {
-  if (address === '' || (field === 'accessIPv4' ? isIPv4(address) : isIPv6(address))) return address
+  if (address === '' || (field === 'accessIPv4' && isIPv4(address))) return address
+  if (field === 'accessIPv6' && isIPv6(address) && !address.includes('%'))
+    return new URL(`http://[${address}]`).hostname.slice(1, -1)
   return refuse(`Invalid input for field/attribute ${field}. Value: ${address.slice(0, 80)}. It is not an address of that kind`)
 }
 

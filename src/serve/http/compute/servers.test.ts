@@ -56,8 +56,12 @@ test('a server is made, shown, renamed and deleted', async () => {
   assert.equal(server.addresses.user[0].addr, '10.0.2.15')
   assert.match(server.created, /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/)
   for (const absent of ['locked', 'tags', 'description', 'OS-EXT-SRV-ATTR:host']) assert.ok(!(absent in server), absent)
-  const renamed = await ask(`PUT /servers/${id}`, { json: { server: { name: 'db', accessIPv4: '192.0.2.1' } } })
-  assert.deepEqual([renamed.json.server.name, renamed.json.server.accessIPv4], ['db', '192.0.2.1'])
+  const renamed = await ask(`PUT /servers/${id}`, {
+    json: { server: { name: 'db', accessIPv4: '192.0.2.1', accessIPv6: '0:0::BABE:220.12.22.2' } },
+  })
+  const { name, accessIPv4, accessIPv6 } = renamed.json.server
+  assert.deepEqual([name, accessIPv4, accessIPv6], ['db', '192.0.2.1', '::babe:dc0c:1602'])
+  assert.ok(!('OS-EXT-STS:vm_state' in renamed.json.server), 'as Nova had it until 2.75')
   assert.equal((await ask(`DELETE /servers/${id}`)).status, 204)
   await world.idle()
   const gone = await ask(`GET /servers/${id}`)
@@ -168,6 +172,7 @@ const refused: readonly [object | string, RegExp, string?][] = [
   [newServer({ availability_zone: 'moon' }), /availability zone/],
   [newServer({ block_device_mapping_v2: [{ source_type: 'volume', uuid: 'x', boot_index: 0 }] }), /no volumes/],
   [newServer({ accessIPv4: '::1' }), /accessIPv4/],
+  [newServer({ accessIPv6: 'fe80::1%eth0' }), /accessIPv6/],
 ]
 for (const [body, says, version] of refused) {
   test(`no server is made from ${JSON.stringify(body).slice(0, 90)}`, async () => {
