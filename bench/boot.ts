@@ -2,10 +2,11 @@
  * From the wish to start a machine to the first line of its userland: `imprint attach`, without and with the record of an earlier
  * start, beside a full copy by `qemu-img convert` that is then started. Over links of several speeds, in a network namespace of its own.
  *
- *   node bench/boot.ts [--disk disk.raw]… [--links local,1gbit,100mbit] [--rounds 1]
+ *   node bench/boot.ts [--disk disk.raw]… [--links local,1gbit,100mbit] [--rounds 1] [--reads-only]
  *
  * As root, with iproute2 and QEMU. Without a disk the tiny guest of the tests is started. A disk must say something on its serial
- * port: the first line that matches `FIRST_LINE` counts. Machines run in emulation, so much of the time is the processor's.
+ * port: the first line that matches `FIRST_LINE` counts. Machines run in emulation, so much of the time is the processor's. What the
+ * disk alone takes is told by `reads`: the chunks of the recorded start, raw disks only, one after the other without a pause.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -13,9 +14,12 @@ import { mkdir, mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { basename, join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
+import { COMMAND } from '../src/serve/nbd/protocol.ts'
+import { decodeBootRecord } from '../src/store/content/boot-record.ts'
 import { ImageRequests } from '../test/durability/image-requests.ts'
 import { adminToken, type MortalService, startMortal } from '../test/durability/mortal-service.ts'
 import { noTinyGuest, tinyGuest } from '../test/fixtures/guest/tiny-guest.ts'
+import { NbdClient } from '../test/fixtures/nbd/nbd-client.ts'
 import { command, missingTool, must } from '../test/peers/command.ts'
 import { freePort } from '../test/peers/daemon.ts'
 import { cast } from '../test/peers/identity-client.ts'
@@ -27,6 +31,7 @@ const FIRST_LINE = /^ready|Welcome to|TINY-READY|systemd\[1\]/m
 const BOOT_WITHIN_MS = 15 * 60_000
 const HERE = '10.213.7.1'
 const THERE = '10.213.7.2'
+const ways: readonly Way[] = ['copy', 'attach', 'recorded', 'reads', 'reads, recorded']
 const main = resolve(import.meta.dirname, '../src/main.ts')
 
 const { values } = parseArgs({
@@ -34,6 +39,7 @@ const { values } = parseArgs({
     disk: { type: 'string', multiple: true, default: [] },
     links: { type: 'string', default: 'local,1gbit,100mbit' },
     rounds: { type: 'string', default: '1' },
+    'reads-only': { type: 'boolean', default: false },
   },
 })
 const lacks =
@@ -101,7 +107,8 @@ interface Start {
   /** Over the line, to the machine's host. */
   readonly movedBytes: number
 }
-type Way = 'copy' | 'attach' | 'recorded'
+/** The last two: only the reads of a start, by `attach` without and with its record. */
+type Way = 'copy' | 'attach' | 'recorded' | 'reads' | 'reads, recorded'
 
 async function measureAll(): Promise<void> {
   await mkdir(join(folder, 'data'))
@@ -111,7 +118,7 @@ async function measureAll(): Promise<void> {
     IMPRINT_NBD_ALLOW_CLEAR_TEXT: 'yes',
   })
   const requests = new ImageRequests(service.address, await adminToken(service))
-  console.log('disk                     link      way          s to userland   MiB moved   copy ÷ it   without ÷ with record')
+  console.log('disk                     link      way              s, median   MiB moved   copy ÷ it   without ÷ with record')
   for (const disk of values.disk.length > 0 ? values.disk : [await tinyGuest()]) {
     const added = JSON.parse(
       await must([...imprint(), 'image', 'add', disk, '--name', basename(disk), '--json'], { env: user() }),
@@ -125,17 +132,19 @@ async function measureAll(): Promise<void> {
 
 async function measureLink(name: string, link: string, id: string, requests: ImageRequests): Promise<void> {
   await shape(link)
-  const starts: Record<Way, Start[]> = { copy: [], attach: [], recorded: [] }
+  const tried = ways.filter((way) => !values['reads-only'] || way.startsWith('reads'))
+  const starts = Object.fromEntries(ways.map((way) => [way, [] as Start[]])) as Record<Way, Start[]>
   for (let round = 0; round < Number(values.rounds); round += 1) {
-    for (const way of ['copy', 'attach', 'recorded'] as const) starts[way].push(await startOf(way, id, requests, `${round}`))
+    for (const way of tried) starts[way].push(await startOf(way, id, requests, `${round}`))
   }
   const secondsOf = (way: Way) => measured(starts[way].map(({ seconds }) => seconds)).median
-  for (const way of ['copy', 'attach', 'recorded'] as const) {
+  for (const way of tried) {
     const moved = measured(starts[way].map(({ movedBytes }) => movedBytes / MiB)).median
-    const ratio = way === 'copy' ? '' : (secondsOf('copy') / secondsOf(way)).toFixed(2)
-    const byRecord = way === 'recorded' ? (secondsOf('attach') / secondsOf('recorded')).toFixed(2) : ''
+    const ratio = way === 'attach' || way === 'recorded' ? (secondsOf('copy') / secondsOf(way)).toFixed(2) : ''
+    const without = { recorded: 'attach', 'reads, recorded': 'reads' }[way as string] as Way | undefined
+    const byRecord = without && starts[without].length > 0 ? (secondsOf(without) / secondsOf(way)).toFixed(2) : ''
     console.log(
-      `${name.slice(0, 24).padEnd(24)} ${link.padEnd(9)} ${way.padEnd(12)} ${secondsOf(way).toFixed(1).padStart(13)} ${moved.toFixed(1).padStart(11)} ${ratio.padStart(11)} ${byRecord.padStart(23)}`,
+      `${name.slice(0, 24).padEnd(24)} ${link.padEnd(9)} ${way.padEnd(16)} ${secondsOf(way).toFixed(1).padStart(9)} ${moved.toFixed(1).padStart(11)} ${ratio.padStart(11)} ${byRecord.padStart(23)}`,
     )
   }
 }
@@ -147,8 +156,13 @@ async function startOf(way: Way, id: string, requests: ImageRequests, round: str
   const before = await movedBytes()
   const began = performance.now()
   try {
-    const seconds =
-      way === 'copy' ? await startCopy(id, requests, place, began) : await startAttached(id, place, way === 'recorded', began)
+    if (way === 'copy') {
+      const seconds = await startCopy(id, requests, place, began)
+      return { seconds, movedBytes: (await movedBytes()) - before }
+    }
+    const order = way.startsWith('reads') ? await recordedOrder(id, requests) : undefined
+    const use = ({ uri, socket }: Attached) => (order ? readInOrder(socket, order) : boot(uri, 'raw', began))
+    const seconds = await withAttached(id, place, way.endsWith('recorded'), use)
     return { seconds, movedBytes: (await movedBytes()) - before }
   } finally {
     await rm(place, { recursive: true, force: true })
@@ -162,16 +176,35 @@ async function startCopy(id: string, requests: ImageRequests, place: string, beg
   return boot(copy, 'qcow2', began)
 }
 
-async function startAttached(id: string, place: string, isBoot: boolean, began: number): Promise<number> {
+interface Attached {
+  readonly uri: string
+  readonly socket: string
+}
+async function withAttached<T>(id: string, place: string, isBoot: boolean, use: (attached: Attached) => Promise<T>): Promise<T> {
   const options = ['--json', '--cache', join(place, 'cache'), ...(isBoot ? [] : ['--no-boot-record'])]
   const child = started(onHost([...imprint(), 'attach', id, ...options]), user())
   try {
-    const { uri } = JSON.parse(await textUntil(child, /^\}$/m))
-    return await boot(uri, 'raw', began)
+    return await use(JSON.parse(await textUntil(child, /^\}$/m)))
   } finally {
     child.kill('SIGTERM')
     await once(child, 'exit')
   }
+}
+
+/** Bytes where chunks begin, in the order of the start that was recorded. */
+async function recordedOrder(id: string, requests: ImageRequests): Promise<readonly number[]> {
+  const made = await requests.json<{ id: string }>('POST', '/v1/exports', { image: id })
+  const { chunkBytes } = await requests.json<{ chunkBytes: number }>('GET', `/v1/exports/${made.id}/file`)
+  const record = await requests.ask('GET', `/v1/exports/${made.id}/file/boot-record`)
+  return decodeBootRecord(new Uint8Array(await record.arrayBuffer())).map(({ chunk }) => chunk * chunkBytes)
+}
+
+async function readInOrder(socket: string, order: readonly number[]): Promise<number> {
+  const client = await NbdClient.open(socket, '')
+  const began = performance.now()
+  for (const offset of order) await client.request(COMMAND.READ, { offset, length: 4096 })
+  client.socket.destroy()
+  return (performance.now() - began) / 1000
 }
 
 /** @returns seconds since `began` when the first line of userland came */
