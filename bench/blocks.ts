@@ -143,6 +143,7 @@ async function exportOf({ address, cast }: ImprintService, image: string): Promi
 
 async function ofPeer(program: string, args: readonly string[], socket: string, load: readonly string[]): Promise<number> {
   const uri = `nbd+unix:///?socket=${path(`${socket}.sock`)}`
+  await rm(path(`${socket}.sock`), { force: true }) // of the round before
   const ready = () =>
     run('nbdinfo', '--size', uri).then(
       () => true,
