@@ -9,14 +9,14 @@ import type { Sealed } from '../disk-layers.ts'
 import type { FoundMachine, MachineChanges, MachineSpec, PowerState } from '../hypervisor.ts'
 import { changed } from '../machine-spec.ts'
 import { confine, unconfine } from './cgroup.ts'
-import { type Chosen, firmwareOf, layerOf, planMachine } from './command-line.ts'
+import { type Chosen, firmwareOf, planMachine } from './command-line.ts'
 import { ConsoleLog } from './console-log.ts'
-import { layerNode } from './devices.ts'
 import type { Firmware } from './firmware.ts'
+import { layersInUse, putOnTop } from './live-layers.ts'
 import { files } from './machine-files.ts'
 import { fileProblem, type KeptDisk, keptSpec, MachineFolder, type MachineRecord } from './machine-folder.ts'
 import type { ProcessUser } from './process.ts'
-import type { QmpEvent } from './qmp.ts'
+import { isRefusal, type QmpEvent } from './qmp.ts'
 import { quiesced } from './quiesce.ts'
 import { cancelled, endWhatRuns, Run, STATUS, whyEnded } from './run.ts'
 import { boundWords } from './words.ts'
@@ -139,8 +139,12 @@ export class Machine {
   async start(changes: MachineChanges, signal?: AbortSignal): Promise<void> {
     if (this.#run || this.#starting) throw wrongPower(this.id, 'is on already; stop it first')
     if (this.#isRemoved) throw wrongPower(this.id, 'is being removed')
-    const spec = changed(this.#record.spec, changes)
-    await this.#start(signal, (ended) => this.#powerOn({ ...this.#record, spec }, ended))
+    changed(this.#record.spec, changes) // refused now rather than later
+    const sealed = this.#sealing
+    await this.#start(signal, async (ended) => {
+      await sealed
+      await this.#powerOn({ ...this.#record, spec: changed(this.#record.spec, changes) }, ended)
+    })
   }
 
   async stop(graceMs: number): Promise<void> {
@@ -206,9 +210,9 @@ export class Machine {
     return serial
   }
 
-  /** One after the other. */
+  /** One after the other, and not while the machine is being started: each waits for what was asked before it. */
   async seal(quiesceMs: number): Promise<Sealed> {
-    const before = this.#sealing
+    const before = Promise.all([this.#sealing, this.#starting?.settled])
     const sealed = before.then(() => this.#sealQuietly(quiesceMs))
     this.#sealing = sealed.then(
       () => {},
@@ -246,6 +250,7 @@ export class Machine {
     await this.#starting?.settled
     await this.#run?.kill()
     await this.#over
+    await this.#sealing // it ends, having no process to speak to
     await endWhatRuns(this.#folder)
     await this.#unconfine()
     await this.#folder.remove()
@@ -283,29 +288,42 @@ export class Machine {
     })
     try {
       await run.execute('cont')
-      await this.#save({ ...record, power: 'on', reason: null })
+      await this.#save(() => ({ ...record, power: 'on', reason: null }))
       if (signal.aborted) throw cancelled(spec.id)
     } catch (error) {
       await run.kill()
       await this.#unconfine()
-      if (before.isLaunched) await this.#save(before)
+      if (before.isLaunched) await this.#save(() => before)
       throw error
     }
-    this.#follow(run, false)
+    this.#follow(run)
     await this.#tell()
+    await this.#look(run) // it may have gone off before anybody listened
   }
 
   async #find(): Promise<void> {
     const { spec, power } = this.#record
     const found = await Run.find(this.#folder, spec)
     if (!found) {
-      if (power === 'on') await this.#save({ ...this.#record, power: 'crashed', reason: await whyEnded(this.#folder, spec) })
+      if (power !== 'on') return
+      const reason = await whyEnded(this.#folder, spec)
+      await this.#save((record) => ({ ...record, power: 'crashed', reason }))
       return
     }
-    if (power !== 'on') await this.#save({ ...this.#record, power: 'on', reason: null })
-    this.#follow(found.run, false)
-    if (found.status) await this.#forgetUnusedLayers(found.run)
-    if (found.status) await this.#stands(found.run, found.status)
+    if (power !== 'on') await this.#save((record) => ({ ...record, power: 'on', reason: null }))
+    this.#follow(found.run)
+    if (!found.isAnswering) return
+    await this.#forgetUnusedLayers(found.run).catch(this.#host.onProblem) // it is done again before layers are added
+    await this.#look(found.run)
+  }
+
+  /** Where it cannot be asked now, it is when it answers again. */
+  async #look(run: Run): Promise<void> {
+    const status = await run.execute('query-status').then(
+      (answer) => answer.status,
+      () => null,
+    )
+    if (status) await this.#stands(run, status)
   }
 
   async #stands(run: Run, status: string): Promise<void> {
@@ -313,9 +331,9 @@ export class Machine {
     else await this.#see({ isPaused: status !== 'running' })
   }
 
-  #follow(run: Run, isPaused: boolean): void {
+  #follow(run: Run): void {
     this.#run = run
-    this.#isPaused = isPaused
+    this.#isPaused = false
     run.onEvent((event) => void this.#heard(run, event).catch(this.#host.onProblem))
     this.#over = run.ended.then(() => this.#hasEnded(run)).catch(this.#host.onProblem)
   }
@@ -342,11 +360,10 @@ export class Machine {
   async #hasEnded(run: Run): Promise<void> {
     this.#serial?.destroy()
     await this.#unconfine()
-    const ended: MachineRecord = run.isToEnd
-      ? { ...this.#record, power: 'shutdown', reason: null }
-      : { ...this.#record, power: 'crashed', reason: await run.why() }
+    const reason = run.isToEnd ? null : await run.why()
+    const ended = (record: MachineRecord): MachineRecord => ({ ...record, power: run.isToEnd ? 'shutdown' : 'crashed', reason })
     await this.#save(ended).catch((error) => {
-      this.#record = ended // it will be found to have crashed, when it is found; for now it is known
+      this.#record = ended(this.#record) // it will be found to have crashed, when it is found; for now it is known
       this.#host.onProblem(error)
     })
     this.#run = null
@@ -355,7 +372,6 @@ export class Machine {
   }
 
   async #sealQuietly(quiesceMs: number): Promise<Sealed> {
-    await this.#starting?.settled
     const crash = (layers: Sealed['layers'], evidence: string): Sealed => ({ layers, consistency: 'crash', evidence })
     if (!this.#run || this.#isPaused) return crash(await this.#seal(), `the machine was ${this.#power}`)
     if (quiesceMs <= 0) return crash(await this.#seal(), 'the guest was not asked to stand still')
@@ -371,38 +387,36 @@ export class Machine {
    * all that the guest wrote, the last one perhaps nothing.
    */
   async #seal(): Promise<Sealed['layers']> {
-    const before = this.#record
-    const { spec } = before
-    if (spec.disks.some((disk) => disk.layers.length > MAX_SEALED_LAYERS)) {
+    const run = this.#run
+    if (run) await this.#forgetUnusedLayers(run)
+    const { disks } = this.#record.spec
+    if (disks.some((disk) => disk.layers.length > MAX_SEALED_LAYERS)) {
       const message = `The machine ${this.id} has ${MAX_SEALED_LAYERS} layers already; make a new one from its snapshot.`
       throw new ServiceError('too-large', message, { id: this.id, layers: MAX_SEALED_LAYERS })
     }
-    const added = spec.disks.map((disk) => ({ ...disk, layers: [...disk.layers, disk.layers.at(-1)! + 1] }))
+    const added = disks.map((disk) => ({ ...disk, layers: [...disk.layers, disk.layers.at(-1)! + 1] }))
     for (const disk of added) await this.#folder.addLayer(this.id, disk, disk.layers.at(-1)!)
-    await this.#save({ ...this.#record, spec: { ...this.#record.spec, disks: added } })
-    try {
+    await this.#saveDisks(added)
+    if (run) {
       // so that little is left to be flushed while the guest stands still
-      if (this.#run) for (const { name, layers } of spec.disks) await this.#folder.syncLayer(name, layers.at(-1)!)
-      if (this.#run) await putOnTop(this.#run, added)
-    } catch (error) {
-      // where QEMU refused, it is as before; where it is gone, an empty layer more does no harm
-      if (this.#run) await this.#save({ ...this.#record, spec: { ...this.#record.spec, disks: spec.disks } })
-      throw error
+      for (const { name, layers } of disks) await this.#folder.syncLayer(name, layers.at(-1)!)
+      await putOnTop(run, added).catch(async (error) => {
+        // where nobody knows whether QEMU did it, an empty layer more does no harm, and one less would lose what is written to it
+        if (isRefusal(error)) await this.#saveDisks(disks)
+        throw error
+      })
     }
     return Object.fromEntries(added.map(({ name, layers }) => [name, layers.slice(0, -1)]))
   }
 
-  /** A service that was killed as it sealed may have recorded layers that QEMU does not know. */
   async #forgetUnusedLayers(run: Run): Promise<void> {
-    const nodes = await run.execute('query-named-block-nodes', { flat: true })
-    const names = new Set(nodes.map((node) => node['node-name']))
-    const { spec } = this.#record
-    const disks = spec.disks.map((disk, index) => ({
-      ...disk,
-      layers: disk.layers.filter((layer) => names.has(layerNode(index, layer))),
-    }))
-    const isKnown = disks.every(({ layers }, index) => layers.length === spec.disks[index]!.layers.length)
-    if (!isKnown) await this.#save({ ...this.#record, spec: { ...spec, disks } })
+    const { disks } = this.#record.spec
+    const used = await layersInUse(run, disks)
+    if (used.some(({ layers }, index) => layers.length !== disks[index]!.layers.length)) await this.#saveDisks(used)
+  }
+
+  async #saveDisks(disks: readonly KeptDisk[]): Promise<void> {
+    await this.#save((record) => ({ ...record, spec: { ...record.spec, disks } }))
   }
 
   async #unconfine(): Promise<void> {
@@ -411,7 +425,7 @@ export class Machine {
 
   async #forgetCrash(): Promise<void> {
     if (this.#record.power !== 'crashed') return
-    await this.#save({ ...this.#record, power: 'shutdown', reason: null })
+    await this.#save((record) => ({ ...record, power: 'shutdown', reason: null }))
     await this.#tell()
   }
 
@@ -476,34 +490,15 @@ export class Machine {
     throw wrongPower(this.id, 'is not on; start it')
   }
 
-  async #save(record: MachineRecord): Promise<void> {
-    const before = this.#writing.catch(() => {})
-    const write = before.then(() => this.#folder.write(record))
+  /** One after the other: each changes what the one before it left. */
+  async #save(change: (record: MachineRecord) => MachineRecord): Promise<void> {
+    const write = this.#writing.then(async () => {
+      const record = change(this.#record)
+      await this.#folder.write(record)
+      this.#record = record
+    })
     this.#writing = write.catch(() => {})
     await write
-    this.#record = record
-  }
-}
-
-/** At one moment for all disks. */
-async function putOnTop(run: Run, disks: readonly KeptDisk[]): Promise<void> {
-  if (disks.length === 0) return
-  const added: string[] = []
-  try {
-    const actions = []
-    for (const [index, { name, layers }] of disks.entries()) {
-      const [sealed, top] = layers.slice(-2) as [number, number]
-      await run.execute('blockdev-add', layerOf(index, name, top, null, false))
-      added.push(layerNode(index, top))
-      actions.push({
-        type: 'blockdev-snapshot',
-        data: { node: layerNode(index, sealed), overlay: layerNode(index, top) },
-      } as const)
-    }
-    await run.execute('transaction', { actions })
-  } catch (error) {
-    for (const node of added) await run.execute('blockdev-del', { 'node-name': node }).catch(() => {}) // one in use stays
-    throw error
   }
 }
 

@@ -1,5 +1,5 @@
 import { connect, type Socket } from 'node:net'
-import { ServiceError } from '../../../base/errors.ts'
+import { isServiceError, ServiceError } from '../../../base/errors.ts'
 import { MiB } from '../../../base/units.ts'
 import { isObject, readObjects } from './json-lines.ts'
 
@@ -27,7 +27,11 @@ export interface QmpCommands {
   ]
   /** Allowed before `x-exit-preconfig` (since 6.0), so that no node need stand on the command line. */
   readonly 'blockdev-add': [object, object]
-  readonly 'query-named-block-nodes': [{ readonly flat: true }, readonly { readonly 'node-name'?: string }[]]
+  /** `qdev`: the device's id, or its path in QEMU's tree of objects. */
+  readonly 'query-block': [
+    undefined,
+    readonly { readonly qdev?: string; readonly inserted?: { readonly 'node-name'?: string } }[],
+  ]
   readonly 'blockdev-del': [{ readonly 'node-name': string }, object]
   /** All of its actions, or none. */
   readonly transaction: [{ readonly actions: readonly BlockSnapshot[] }, object]
@@ -57,6 +61,9 @@ interface Waiting {
   readonly failed: (error: Error) => void
   readonly deadline: NodeJS.Timeout
 }
+
+/** Whether QEMU said no, so that nothing was done; otherwise nobody knows. */
+export const isRefusal = (error: unknown): boolean => isServiceError(error) && error.details.isRefusal === true
 
 export class QmpClient {
   readonly #socket: Socket
@@ -176,7 +183,9 @@ export class QmpClient {
     }
     const why = isObject(object.error) && typeof object.error.desc === 'string' ? object.error.desc : 'no reason given'
     const { command } = waiting
-    waiting.failed(new ServiceError('unavailable', `QEMU refused "${command}": ${why.slice(0, 500)}`, { command }))
+    waiting.failed(
+      new ServiceError('unavailable', `QEMU refused "${command}": ${why.slice(0, 500)}`, { command, isRefusal: true }),
+    )
   }
 
   #end(): void {

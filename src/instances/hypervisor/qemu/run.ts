@@ -75,7 +75,11 @@ export class Run {
       user: options.user,
     }).finally(() => words.close())
     let monitor: QmpClient | null = null
-    const giveUp = () => void endWhatRuns(folder).catch(() => {}) // it is ended once more below, where a failure is told
+    let givenUp: Promise<void> = Promise.resolve()
+    const giveUp = () => {
+      givenUp = endWhatRuns(folder)
+      givenUp.catch(() => {}) // it is waited for below
+    }
     options.signal.addEventListener('abort', giveUp, { once: true })
     try {
       monitor = await whenItAnswers(folder, process.ended, options.signal)
@@ -94,6 +98,7 @@ export class Run {
       // one that ends by itself does so a moment after its connection broke, and then its words are what matters
       const mayEnd = !options.signal.aborted && !monitor?.isOpen
       const end = mayEnd ? await Promise.race([process.ended, pause(QUIT_WITHIN_MS, null)]) : null
+      await givenUp
       await endWhatRuns(folder)
       if (options.signal.aborted) throw cancelled(spec.id)
       throw await startProblem(error, end, folder, spec)
@@ -102,14 +107,8 @@ export class Run {
     }
   }
 
-  /**
-   * The process that an earlier service started; null where there is none. One half-started is ended.
-   * @returns its status in QEMU's words; null where it does not answer now, though it runs
-   */
-  static async find(
-    folder: MachineFolder,
-    spec: KeptSpec,
-  ): Promise<{ readonly run: Run; readonly status: string | null } | null> {
+  /** The process that an earlier service started; null where there is none. One half-started is ended. */
+  static async find(folder: MachineFolder, spec: KeptSpec): Promise<{ readonly run: Run; readonly isAnswering: boolean } | null> {
     const identity = await readIdentity(folder.identity.path)
     const isThere = identity !== null && (await isAlive(identity))
     const run = isThere ? new Run(identity, folder, spec, null) : null
@@ -120,7 +119,7 @@ export class Run {
       return null
     }
     void run.#follow()
-    return { run, status }
+    return { run, isAnswering: status !== null }
   }
 
   /** Connects. Null where it does not answer, or is not itself. */
