@@ -4,7 +4,7 @@ import { statfs } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import type { FastifyInstance } from 'fastify'
 import type { Logger } from 'pino'
-import { isServiceError, ServiceError } from './base/errors.ts'
+import { ServiceError } from './base/errors.ts'
 import { lockFolder } from './base/folder-lock.ts'
 import type { ServeOnce } from './cli/command.ts'
 import { createIdentity, type Identity } from './identity/service.ts'
@@ -249,9 +249,9 @@ async function openHypervisor(
     log.info({ event: 'hypervisor', type: hypervisor.type, version, accelerators })
     return hypervisor
   } catch (error) {
-    if (!isServiceError(error)) throw error
-    log.info({ event: 'no-hypervisor', message: error.message })
-    return absentHypervisor(new ServiceError('unavailable', error.message, {}, { cause: error }))
+    const message = error instanceof Error ? error.message : String(error)
+    log.info({ event: 'no-hypervisor', message }) // images are served all the same
+    return absentHypervisor(new ServiceError('unavailable', message, {}, { cause: error }))
   }
 }
 

@@ -61,7 +61,8 @@ function firmwareFrom(
   secureBoot: boolean,
   abilities: HypervisorAbilities,
 ): Hardware['firmware'] {
-  const usual = secureBoot || architecture !== 'x86_64' ? 'uefi' : 'bios'
+  const isPc = architecture === 'x86_64' || architecture === 'i686'
+  const usual = secureBoot || !isPc ? 'uefi' : 'bios'
   const wanted = oneOf(properties, 'hw_firmware_type', firmwares, usual)
   if (!abilities.firmwares.includes(wanted)) refuse('hw_firmware_type', wanted, abilities.firmwares.join(', ') || 'nothing')
   if (wanted === 'bios' && usual === 'uefi') {

@@ -18,7 +18,8 @@ export async function triedAccelerators(folder: string, program: string, user?: 
   const accelerators = await workingAccelerators(program, user)
   if (accelerators.length === 0) return [] // emulation always runs: something else is wrong, and may be mended
   await writeFile(`${path}.new`, JSON.stringify({ host, accelerators }), { mode: 0o600 })
-  await rename(`${path}.new`, path)
+    .then(() => rename(`${path}.new`, path))
+    .catch(() => undefined) // on a full disk: the next start tries again
   return accelerators
 }
 
