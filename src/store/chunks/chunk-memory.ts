@@ -12,7 +12,7 @@ export class ChunkMemory {
   readonly #free: number[]
   readonly #waiting: { readonly count: number; readonly take: (places: number[]) => void }[] = []
 
-  /** @param count at least twice of what is ever taken at once */
+  /** @param count at least of what is ever taken by one call */
   constructor(count: number, chunkBytes: number) {
     this.memory = new SharedArrayBuffer(count * chunkBytes) // costs nothing until it is used
     this.#chunkBytes = chunkBytes

@@ -185,6 +185,7 @@ export class ChunkReader {
     const { page, entries, wanted } = await this.#wantedOf(manifest, first, count)
     const missing: Wanted[] = []
     const arrivals: Promise<void>[] = []
+    const haste: Haste = { isUrgent: !isAhead } // of all that is fetched together
     let next = 0
     for (const one of wanted) {
       const index = one.to / this.#chunkBytes
@@ -199,10 +200,10 @@ export class ChunkReader {
       const coming = this.#coming.get(key)
       if (!coming) missing.push(one)
       else if (!isAhead) coming.haste.isUrgent = true
-      arrivals.push(this.#arrival(key, coming ?? { haste: { isUrgent: !isAhead }, waiting: [] }, (come) => take(index, come)))
+      arrivals.push(this.#arrival(key, coming ?? { haste, waiting: [] }, (come) => take(index, come)))
     }
     for (; next < count; next += 1) take(next, undefined)
-    if (missing.length > 0) void this.#load(manifest, page, entries, missing)
+    if (missing.length > 0) void this.#load(manifest, page, entries, missing, haste)
     await allEnded(arrivals)
   }
 
@@ -254,15 +255,20 @@ export class ChunkReader {
   }
 
   /** Loads chunks together, and one by one where that fails, so that a damaged one spoils no other. */
-  async #load(manifest: OpenManifest, page: number, entries: Uint8Array, missing: readonly Wanted[]): Promise<void> {
-    const haste = this.#coming.get(keyOf(missing[0]!.digest))!.haste
+  async #load(
+    manifest: OpenManifest,
+    page: number,
+    entries: Uint8Array,
+    missing: readonly Wanted[],
+    haste: Haste,
+  ): Promise<void> {
     try {
       const places = await this.#withPlaces(manifest, page, entries, missing, (places) =>
         this.#fetchToMemory(manifest, missing, places, haste),
       )
       for (const [index, { digest, plainBytes }] of missing.entries()) this.#arrive(keyOf(digest), places[index]!, plainBytes)
     } catch (error) {
-      if (missing.length > 1) for (const one of missing) void this.#load(manifest, page, entries, [one])
+      if (missing.length > 1) for (const one of missing) void this.#load(manifest, page, entries, [one], haste)
       else this.#fail(keyOf(missing[0]!.digest), error)
     }
   }
@@ -404,13 +410,12 @@ export class ChunkReader {
     haste: Haste,
   ): Promise<readonly number[]> {
     assertPlaces(wanted, places)
-    const filled = new Array<number>(wanted.length)
+    // All at once, and before any slot: who holds a slot waits for nobody who needs one.
+    const filled = await this.#memory.take(wanted.length)
     const fetching = planReads(places).map(async (read) => {
       const slot = await this.#staging.acquire()
       try {
         await this.#readToStaging(read, slot)
-        const taken = await this.#memory.take(read.members.length)
-        for (const [index, member] of read.members.entries()) filled[member] = taken[index]!
         const chunks = read.members.map((member) => this.#staged(read, slot, wanted[member]!, places[member]!, filled[member]!))
         await this.#verify(manifest, read, chunks, wanted, places, haste)
       } finally {
@@ -420,7 +425,7 @@ export class ChunkReader {
     const ended = await Promise.allSettled(fetching) // where one fails, the others still write to their places
     const failure = ended.find((one) => one.status === 'rejected')
     if (!failure) return filled
-    this.#memory.giveBack(filled.filter((place) => place !== undefined))
+    this.#memory.giveBack(filled)
     throw failure.reason
   }
 

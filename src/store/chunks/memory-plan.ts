@@ -1,4 +1,5 @@
 import { MiB } from '../../base/units.ts'
+import { STAGING_BYTES } from './chunk-reader.ts'
 import { READ_SLOT_BYTES } from './workers/read-slots.ts'
 import { SLOT_BYTES } from './workers/slot-pool.ts'
 
@@ -24,11 +25,12 @@ export function planMemory(memoryBytes: number, workers: number): MemoryPlan {
   // each worker needs one to work on, one ready, and one that is being placed; more would only wait
   const slots = Math.max(workers + 2, Math.min(4 * workers + 4, Math.floor(left / 3 / MiB)))
   const readSlots = Math.min(4 * workers + 8, Math.floor(left / 3 / READ_SLOT_BYTES))
+  const stagingSlots = Math.max(2, Math.min(4 * workers, Math.floor(left / 8 / STAGING_BYTES)))
   return {
     slots,
     slotsOfOne: Math.min(slots, 3 * workers),
     readSlots,
-    stagingSlots: 4 * workers, // most of what goes through one is a chunk or two, and takes no more memory than that
-    cacheBytes: Math.max(8 * MiB, left - slots * SLOT_BYTES - readSlots * READ_SLOT_BYTES),
+    stagingSlots,
+    cacheBytes: Math.max(8 * MiB, left - slots * SLOT_BYTES - readSlots * READ_SLOT_BYTES - stagingSlots * STAGING_BYTES),
   }
 }
