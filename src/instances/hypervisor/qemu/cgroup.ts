@@ -1,5 +1,6 @@
 import { mkdir, rmdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { setTimeout as pause } from 'node:timers/promises'
 import { ServiceError } from '../../../base/errors.ts'
 import { MiB } from '../../../base/units.ts'
 import type { KeptSpec } from './machine-folder.ts'
@@ -43,7 +44,21 @@ async function limitTo(path: string, limit: string | number): Promise<void> {
   })
 }
 
-/** Of a machine whose process has ended; the kernel may need a moment, and what stays is used again. */
+const EMPTY_WITHIN_MS = 2_000
+const POLL_MS = 20
+
+/** Of a machine whose process has ended: the kernel may need a moment until the group is empty. What stays all the same is used again. */
 export async function unconfine(cgroup: string, id: string): Promise<void> {
-  await rmdir(join(cgroup, id)).catch(() => {})
+  const deadline = performance.now() + EMPTY_WITHIN_MS
+  while (await isBusy(join(cgroup, id))) {
+    if (performance.now() >= deadline) return
+    await pause(POLL_MS)
+  }
 }
+
+/** @returns false where it is gone, or cannot go for another reason */
+const isBusy = (folder: string): Promise<boolean> =>
+  rmdir(folder).then(
+    () => false,
+    (error: NodeJS.ErrnoException) => error.code === 'EBUSY',
+  )
