@@ -169,7 +169,7 @@ async function asRequested<T extends FlavorRecord | BootImage>(find: () => Promi
   try {
     return await find()
   } catch (cause) {
-    if (!isServiceError(cause) || !['not-found', 'conflict'].includes(cause.code)) throw cause
+    if (!isServiceError(cause) || !['not-found', 'conflict', 'unsupported'].includes(cause.code)) throw cause
     throw new ServiceError('invalid-request', cause.message, cause.details, { cause })
   }
 }

@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
+import { ServiceError } from '../base/errors.ts'
 import { consoleLog } from './console-log.ts'
 import { deleteInstance } from './delete-instance.ts'
 import { showInstance } from './find-instance.ts'
+import { absentHypervisor } from './hypervisor/absent/absent-hypervisor.ts'
 import { instanceWorld, someone } from './instance-world.suite.ts'
 import { createKeypair, deleteKeypair } from './keypairs/keypairs.ts'
 import { FORWARDS_KEY } from './launch/forwards.ts'
@@ -213,4 +215,16 @@ test('the console is told by its last lines', async () => {
   world.host.machine(id).print('root\n')
   assert.equal(await consoleLog(world.ports, someone('mine', 'reader'), id, 1), 'login: root\n')
   await assert.rejects(consoleLog(world.ports, someone('other'), id, 1), { code: 'not-found' })
+})
+
+test('where machines cannot be run any more, an action is refused and begins nothing', async () => {
+  const bare = await instanceWorld()
+  const [made] = await bare.create(member)
+  await bare.idle()
+  await bare.reopen({ hypervisor: () => absentHypervisor(new ServiceError('unavailable', 'QEMU is not installed')) })
+  for (const act of [stopInstance, startInstance, pauseInstance, hardReboot])
+    await assert.rejects(act(bare.ports, member, made!.id), { code: 'unavailable', message: 'QEMU is not installed' })
+  const instance = await bare.get(made!.id)
+  assert.deepEqual([instance?.vmState, instance?.taskState], ['active', null])
+  await bare.close()
 })

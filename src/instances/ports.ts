@@ -53,7 +53,8 @@ export interface HostPorts {
 export interface ImageDisks {
   /**
    * The image, if the caller may start machines from it.
-   * @throws ServiceError `not-found`, `denied`; `conflict` where it is not active
+   * @throws ServiceError `not-found`, `denied`; `conflict` where it is not active; `unsupported` for a format whose disk cannot be
+   *   served
    */
   show(caller: Caller, imageId: string): Promise<BootImage>
   /**

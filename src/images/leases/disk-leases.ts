@@ -9,7 +9,6 @@ import { findImage } from '../find-image.ts'
 import type { ImagePorts } from '../ports.ts'
 import {
   allLeases,
-  assertActive,
   deleteLease,
   getLease,
   hasExpired,
@@ -61,10 +60,13 @@ export class DiskLeases {
     this.#socketPath = socketPath
   }
 
-  /** The image, if the caller may start machines from it. @throws ServiceError `not-found`, `denied`; `conflict` where it is not active */
+  /**
+   * The image, if the caller may start machines from it.
+   * @throws ServiceError `not-found`, `denied`; `conflict` where it is not active; `unsupported` for a format whose disk cannot be served
+   */
   async show(caller: Caller, imageId: string): Promise<BootImage> {
     const { image } = await findImage(this.#ports.catalog, caller, imageId, 'download')
-    assertActive(image)
+    lendable(image, servableFormats)
     return bootImageOf(image)
   }
 

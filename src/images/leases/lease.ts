@@ -109,7 +109,7 @@ export function lendable(image: ImageRecord, servable: readonly string[]): Pick<
 }
 
 /** @throws ServiceError `conflict` */
-export function assertActive({ id, status }: Pick<ImageRecord, 'id' | 'status'>): void {
+function assertActive({ id, status }: Pick<ImageRecord, 'id' | 'status'>): void {
   if (status !== 'active') {
     throw new ServiceError('conflict', `image ${id} is ${status}: only the disk of an active image is lent`, {
       imageId: id,

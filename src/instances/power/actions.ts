@@ -46,13 +46,14 @@ async function startAgain({ hypervisor, images }: InstancePorts, instance: Insta
 const action =
   (verb: InstanceVerb, task: PowerTask): Action =>
   async (ports, caller, id) => {
+    void ports.hypervisor.abilities // throws where this host runs no machines: nothing is begun then
     const instance = await changeInstanceAs(ports, caller, id, verb, () => ({ taskState: task }))
     failpoint('instance:asked')
     startAction(ports, instance.id, task)
     return instance
   }
 
-/** Each records the task, answers, and does it in the background. @throws ServiceError `not-found`, `denied`, `conflict` */
+/** Each records the task, answers, and does it in the background. @throws ServiceError `not-found`, `denied`, `conflict`, `unavailable` */
 export const startInstance = action('start', 'powering-on')
 export const stopInstance = action('stop', 'powering-off')
 export const softReboot = action('soft-reboot', 'rebooting')
@@ -77,13 +78,17 @@ async function act(ports: InstancePorts, id: string, task: PowerTask, signal: Ab
     if (!isForOwner(error)) ports.onProblem(error)
   }
   failpoint('instance:acted')
-  const machine = await findMachine(ports, id)
+  const machine = await findMachine(ports, id).catch((error: unknown) => {
+    failure ??= error
+    return 'nobody knows' as const
+  })
   const now = ports.now()
   await changeInstance(ports, id, (current) => {
     if (current.taskState !== task) return null
+    const fault = failure === null ? {} : { fault: faultFrom(failure, `"${task}" failed`, now) }
+    if (machine === 'nobody knows') return { ...fault, taskState: null }
     const found = asFound({ ...current, power: null }, machine, now)
-    const fault = failure === null ? {} : { vmState: 'error' as const, fault: faultFrom(failure, `"${task}" failed`, now) }
-    return { ...found, ...fault, taskState: null }
+    return { ...found, ...(failure === null ? {} : { vmState: 'error' as const }), ...fault, taskState: null }
   })
 }
 
