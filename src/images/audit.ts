@@ -47,8 +47,14 @@ export async function recordAudit(
   await documents.put(AUDIT_KIND, timeKey(at), record, { indexes })
 }
 
-/** Keys that ascend with time; the random part tells things of one millisecond apart. */
-const timeKey = (at: number): string => `${at.toString(16).padStart(12, '0')}-${randomBytes(8).toString('hex')}`
+let written = 0
+
+/** Keys that ascend with time, and within a millisecond in the order of writing; the random part tells processes apart. */
+function timeKey(at: number): string {
+  written = (written + 1) % 2 ** 24
+  const [time, order] = [at.toString(16).padStart(12, '0'), written.toString(16).padStart(6, '0')]
+  return `${time}-${order}${randomBytes(5).toString('hex')}`
+}
 
 /** Newest first. */
 export async function listAudit(

@@ -169,7 +169,7 @@ async function auditOf(imageId: string) {
   return { records, actions: records.map(({ record }) => record.action).reverse() }
 }
 
-test('lending and releasing stand in the audit record', async () => {
+test('lending and releasing stand in the audit record, in their order', async () => {
   const id = await newImage(alice, randomBytes(1000))
   const { leaseId } = await leases.lend(alice, id, 'instance 1')
   await leases.release(leaseId)
