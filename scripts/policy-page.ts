@@ -1,6 +1,7 @@
 /** Prints the policy table of images as docs/policy.md: `node scripts/policy-page.ts`. A test holds the page to the table. */
 import { writeFileSync } from 'node:fs'
-import { decide, type ImageVerb, imagePolicy, type Rank, type Standing, servicePolicy } from '../src/images/policy.ts'
+import type { Rank } from '../src/base/rank.ts'
+import { decide, type ImageVerb, imagePolicy, type Standing, servicePolicy } from '../src/images/policy.ts'
 import type { ImageStatus } from '../src/store/catalog/catalog.ts'
 
 const states = [

@@ -2,9 +2,10 @@ import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { test } from 'node:test'
 import { policyPage } from '../../scripts/policy-page.ts'
+import { rankOf } from '../base/rank.ts'
 import type { ImageMember, ImageRecord, ImageStatus, MemberStatus, Visibility } from '../store/catalog/catalog.ts'
 import { someone } from './image-world.suite.ts'
-import { authorize, decide, type ImageVerb, imagePolicy, rankOf, standingOf, type Verdict } from './policy.ts'
+import { authorize, decide, type ImageVerb, imagePolicy, standingOf, type Verdict } from './policy.ts'
 
 const roles = ['none', 'reader', 'member', 'admin'] as const
 const visibilities: readonly Visibility[] = ['public', 'private', 'shared', 'community']

@@ -1,5 +1,6 @@
 import type { Caller } from '../base/caller.ts'
 import { ServiceError } from '../base/errors.ts'
+import { type Least, type Rank, rankOf, suffices } from '../base/rank.ts'
 import type { ImageMember, ImageRecord, ImageStatus, Visibility } from '../store/catalog/catalog.ts'
 
 /**
@@ -25,8 +26,6 @@ export type Standing =
   | 'audience'
   | 'stranger'
 
-/** The least role that suffices; each includes those before it. */
-type Least = 'reader' | 'member' | 'admin'
 type InState = 'allow' | 'deny' | 'conflict' | 'admin'
 
 interface Rule {
@@ -95,18 +94,6 @@ export const servicePolicy = {
   'manage-cache': 'admin',
 } as const satisfies Record<string, Least>
 export type ServiceVerb = keyof typeof servicePolicy
-
-export type Rank = 'none' | Least
-const ranks: readonly Rank[] = ['none', 'reader', 'member', 'admin']
-
-/** A token for the whole system administers identity, not images: with secure roles on, Glance takes tokens of projects only. */
-export function rankOf(caller: Caller): Rank {
-  if (caller.systemScope) return 'none'
-  if (caller.isAdmin) return 'admin'
-  if (caller.roles.has('member')) return 'member'
-  return caller.roles.has('reader') ? 'reader' : 'none'
-}
-const suffices = (rank: Rank, least: Least): boolean => ranks.indexOf(rank) >= ranks.indexOf(least)
 
 type Target = Pick<ImageRecord, 'owner' | 'visibility'>
 

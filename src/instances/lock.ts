@@ -1,6 +1,7 @@
 import type { Caller } from '../base/caller.ts'
+import { rankOf } from '../base/rank.ts'
 import { changeInstanceAs } from './change-instance.ts'
-import { authorize, rankOf } from './policy.ts'
+import { authorize } from './policy.ts'
 import type { InstancePorts } from './ports.ts'
 import type { InstanceRecord } from './records.ts'
 

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { serviceCaller } from '../base/caller.ts'
+import { rankOf } from '../base/rank.ts'
 import { someone } from './instance-world.suite.ts'
 import {
   authorize,
@@ -8,7 +9,6 @@ import {
   type InstanceVerb,
   instancePolicy,
   isAllowed,
-  rankOf,
   servicePolicy,
   standingOf,
   type Verdict,

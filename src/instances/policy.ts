@@ -1,5 +1,6 @@
 import type { Caller } from '../base/caller.ts'
 import { ServiceError } from '../base/errors.ts'
+import { type Least, type Rank, rankOf, suffices } from '../base/rank.ts'
 import type { InstanceRecord, VmState } from './records.ts'
 
 /**
@@ -17,8 +18,6 @@ export type Verdict =
   | 'hide'
 
 export type Standing = 'owner' | 'stranger'
-export type Least = 'reader' | 'member' | 'admin'
-export type Rank = 'none' | Least
 
 interface Rule {
   /** The least role that suffices in the project that owns the instance. */
@@ -74,17 +73,6 @@ export const servicePolicy = {
   'read-hosts': 'admin',
 } as const satisfies Record<string, Least>
 export type ServiceVerb = keyof typeof servicePolicy
-
-const ranks: readonly Rank[] = ['none', 'reader', 'member', 'admin']
-
-/** A token for the whole system administers identity, not instances: Nova's secure defaults take tokens of projects only. */
-export function rankOf(caller: Caller): Rank {
-  if (caller.systemScope) return 'none'
-  if (caller.isAdmin) return 'admin'
-  if (caller.roles.has('member')) return 'member'
-  return caller.roles.has('reader') ? 'reader' : 'none'
-}
-const suffices = (rank: Rank, least: Least): boolean => ranks.indexOf(rank) >= ranks.indexOf(least)
 
 export const standingOf = (caller: Pick<Caller, 'projectId'>, { projectId }: Pick<InstanceRecord, 'projectId'>): Standing =>
   caller.projectId === projectId ? 'owner' : 'stranger'

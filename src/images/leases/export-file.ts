@@ -1,7 +1,7 @@
 import type { Caller } from '../../base/caller.ts'
 import { ServiceError } from '../../base/errors.ts'
+import { rankOf } from '../../base/rank.ts'
 import type { CatalogReader } from '../../store/catalog/catalog.ts'
-import { rankOf } from '../policy.ts'
 import { findExport } from './exports.ts'
 import type { LeasedImage } from './lease.ts'
 
