@@ -2,6 +2,7 @@ import { isServiceError, ServiceError } from '../base/errors.ts'
 import { KiB, MiB } from '../base/units.ts'
 import { type HttpClient, strange } from '../cli/client/http-client.ts'
 import { Shape } from '../cli/client/shape.ts'
+import { signingIn } from '../cli/client/signing-in.ts'
 import { MAX_BOOT_RECORD_BYTES } from '../store/content/boot-record.ts'
 import { decodeFrames, readBody } from '../store/content/decode-chunks.ts'
 import { FRAME_HEAD_BYTES, type WireChunk } from '../store/content/encode-chunks.ts'
@@ -19,15 +20,7 @@ const MOST_CHUNK_BYTES = MiB
 export function httpOrigin(http: HttpClient, exportId: string, signIn: () => Promise<void>): ChunkOrigin {
   const path = `/v1/exports/${encodeURIComponent(exportId)}/file`
   const binary = { accept: 'application/octet-stream' }
-  const signedIn = async <T>(work: () => Promise<T>): Promise<T> => {
-    try {
-      return await work()
-    } catch (error) {
-      if (!isServiceError(error, 'unauthenticated')) throw error
-      await signIn()
-      return work()
-    }
-  }
+  const signedIn = signingIn(signIn)
   let chunkBytes = MOST_CHUNK_BYTES
   return {
     async describe(signal) {

@@ -136,7 +136,7 @@ test('openstack flavor, keypair, server', { skip }, async (t) => {
     await ok`openstack server reboot --hard --wait web2`
     await consoleSays('web2', /boots=4 /)
   })
-  await step('an instance runs on when its image is deleted and the service has started again', async () => {
+  await step('an instance starts again when its image is deleted', async () => {
     await ok`openstack image delete tiny`
     await ok`openstack server stop web2`
     await becomes('web2', 'SHUTOFF')

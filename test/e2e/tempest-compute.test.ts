@@ -5,10 +5,9 @@ import { MAX_MINOR } from '../../src/serve/http/compute/microversion.ts'
 import { endMachines } from '../fixtures/guest/end-machines.ts'
 import { missingTool } from '../peers/command.ts'
 import { scratchFolder } from '../peers/daemon.ts'
-import { IdentityClient } from '../peers/identity-client.ts'
 import { makeRawImage } from './disk-images.ts'
 import { startImprint } from './image-service.ts'
-import { runTempest, type TempestAccount } from './tempest.ts'
+import { runTempest, tempestAccounts } from './tempest.ts'
 import { type ExplainedSkips, reportTempest } from './tempest-report.ts'
 
 /** What is served here. The rest of tempest.api.compute is of volumes, networks, migrations and what else is not. */
@@ -56,29 +55,13 @@ const refused = [
   'test_list_api_versions', // wants version 2.0 beside 2.1
 ]
 
-const account = (name: string, role: 'member' | 'admin'): TempestAccount => ({
-  username: name,
-  password: `${name}-password`,
-  project_name: name,
-  domain_name: 'Default',
-  roles: [role],
-  ...(role === 'admin' ? { types: ['admin'] } : {}),
-})
-const accounts = [
-  ...['one', 'two', 'three', 'four', 'five', 'six'].map((name) => account(`tempest-${name}`, 'member')),
-  ...['one', 'two'].map((name) => account(`tempest-admin-${name}`, 'admin')),
-]
-
 test('tempest.api.compute', { skip: missingTool('tempest', 'stestr', 'qemu-system-x86_64') }, async (t) => {
   const scratch = await scratchFolder('tempest')
   t.after(scratch.stop)
   const service = await startImprint({ settings: { IMPRINT_INSTANCE_ACCELERATOR: 'tcg', IMPRINT_INSTANCE_STOP_SECONDS: '1' } })
   t.after(() => endMachines(service.dataFolder)) // before its folder goes with it
   t.after(service.stop)
-  const identity = new IdentityClient(service.identityUrl, service.cast.admin.token)
-  for (const { username, password, project_name: project, roles } of accounts) {
-    await identity.ensureAccount({ user: username, password, project, roles })
-  }
+  const accounts = await tempestAccounts(service)
   const ask = async <T>(method: string, path: string, body: unknown, type = 'application/json'): Promise<T> => {
     const headers = { 'x-auth-token': service.cast.admin.token, 'content-type': type }
     const bytes = body instanceof Uint8Array ? Buffer.from(body) : JSON.stringify(body)

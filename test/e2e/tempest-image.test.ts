@@ -2,10 +2,9 @@
 import { test } from 'node:test'
 import { missingTool } from '../peers/command.ts'
 import { scratchFolder } from '../peers/daemon.ts'
-import { IdentityClient } from '../peers/identity-client.ts'
 import { makeRawImage, serveFiles } from './disk-images.ts'
 import { startServiceUnderTest } from './image-service.ts'
-import { runTempest, type TempestAccount } from './tempest.ts'
+import { runTempest, tempestAccounts } from './tempest.ts'
 import { type ExplainedSkips, reportTempest } from './tempest-report.ts'
 
 const oneStore = 'needs a second store to copy to; Imprint has one'
@@ -19,20 +18,6 @@ const explained: ExplainedSkips = {
   test_remote_: secondService,
 }
 
-const account = (name: string, role: 'member' | 'admin'): TempestAccount => ({
-  username: name,
-  password: `${name}-password`,
-  project_name: name,
-  domain_name: 'Default',
-  roles: [role],
-  ...(role === 'admin' ? { types: ['admin'] } : {}),
-})
-/** Two processes of tempest, each in need of up to two members and an administrator at once. */
-const accounts = [
-  ...['one', 'two', 'three', 'four', 'five', 'six'].map((name) => account(`tempest-${name}`, 'member')),
-  ...['one', 'two'].map((name) => account(`tempest-admin-${name}`, 'admin')),
-]
-
 test('tempest.api.image', { skip: missingTool('tempest', 'stestr') }, async (t) => {
   const scratch = await scratchFolder('tempest')
   t.after(scratch.stop)
@@ -42,10 +27,7 @@ test('tempest.api.image', { skip: missingTool('tempest', 'stestr') }, async (t) 
   const settings = { IMPRINT_IMPORT_HOSTS: '127.0.0.1', IMPRINT_IMPORT_PORTS: `80,443,${files.port}` }
   const service = await startServiceUnderTest({ settings })
   t.after(service.stop)
-  const identity = new IdentityClient(service.identityUrl, service.cast.admin.token)
-  for (const { username, password, project_name: project, roles } of accounts) {
-    await identity.ensureAccount({ user: username, password, project, roles })
-  }
+  const accounts = await tempestAccounts(service)
   const select = 'tempest\\.api\\.image'
   const results = await runTempest({ folder: scratch.path, service, importUrl: files.urlOf(raw), accounts, select })
   await reportTempest(t, results, explained)

@@ -2,7 +2,7 @@
 import { mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { command } from '../peers/command.ts'
-import { cast } from '../peers/identity-client.ts'
+import { cast, IdentityClient } from '../peers/identity-client.ts'
 import { iniText } from '../peers/ini.ts'
 import type { ImageService } from './image-service.ts'
 
@@ -14,6 +14,28 @@ export interface TempestAccount {
   readonly roles: readonly string[]
   readonly types?: readonly 'admin'[]
 }
+/** Accounts for two processes of tempest, each in need of up to two members and an administrator at once, made in the service. */
+export async function tempestAccounts(service: ImageService): Promise<readonly TempestAccount[]> {
+  const accounts = [
+    ...['one', 'two', 'three', 'four', 'five', 'six'].map((name) => account(`tempest-${name}`, 'member')),
+    ...['one', 'two'].map((name) => account(`tempest-admin-${name}`, 'admin')),
+  ]
+  const identity = new IdentityClient(service.identityUrl, service.cast.admin.token)
+  for (const { username, password, project_name: project, roles } of accounts) {
+    await identity.ensureAccount({ user: username, password, project, roles })
+  }
+  return accounts
+}
+
+const account = (name: string, role: 'member' | 'admin'): TempestAccount => ({
+  username: name,
+  password: `${name}-password`,
+  project_name: name,
+  domain_name: 'Default',
+  roles: [role],
+  ...(role === 'admin' ? { types: ['admin'] } : {}),
+})
+
 export interface TempestOptions {
   readonly folder: string
   readonly service: ImageService

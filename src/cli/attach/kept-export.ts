@@ -1,6 +1,7 @@
 import { setTimeout as wait } from 'node:timers/promises'
 import { isServiceError, type ServiceError } from '../../base/errors.ts'
 import type { NewExport } from '../client/imprint-client.ts'
+import { signingIn } from '../client/signing-in.ts'
 import type { Session } from '../session.ts'
 
 /** An export outlives a service that is away for so long, and a client that was killed. */
@@ -26,27 +27,19 @@ export async function keepExport(session: Session, imageId: string, signedIn: ()
   const { imprint, http } = session
   const made = await imprint.createExport({ image: imageId, seconds: LEASE_SECONDS })
   const over = new AbortController()
-  let signingIn: Promise<void> | undefined
+  let underWay: Promise<void> | undefined
   const signIn = () => {
-    signingIn ??= renewToken().finally(() => {
-      signingIn = undefined
+    underWay ??= renewToken().finally(() => {
+      underWay = undefined
     })
-    return signingIn
+    return underWay
   }
   const renewToken = async () => {
     const fresh = await signedIn()
     http.token = fresh.token
     fresh.close()
   }
-  const asUser = async <T>(work: () => Promise<T>): Promise<T> => {
-    try {
-      return await work()
-    } catch (error) {
-      if (!isServiceError(error, 'unauthenticated')) throw error
-      await signIn()
-      return work()
-    }
-  }
+  const asUser = signingIn(signIn)
   const keep = async (): Promise<ServiceError | undefined> => {
     for (let pauseMs = RENEW_EVERY_MS; !over.signal.aborted; ) {
       await wait(pauseMs, undefined, { signal: over.signal }).catch(() => undefined)

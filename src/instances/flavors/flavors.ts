@@ -9,17 +9,9 @@ import { flavors } from '../store.ts'
 
 type Ports = Pick<InstancePorts, 'catalog' | 'now'>
 
-export interface NewFlavor {
+export interface NewFlavor extends Omit<FlavorRecord, 'id' | 'projects' | 'extraSpecs' | 'createdAt'> {
   /** Absent: a UUID. */
   readonly id?: string
-  readonly name: string
-  readonly description: string | null
-  readonly vcpus: number
-  readonly ramMiB: number
-  readonly diskGiB: number
-  readonly ephemeralGiB: number
-  readonly swapMiB: number
-  readonly isPublic: boolean
 }
 
 /** Each list of flavors, and each refused launch, walks over all of them. */

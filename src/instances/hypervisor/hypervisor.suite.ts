@@ -20,6 +20,27 @@ export interface TestHost {
   close(): Promise<void>
 }
 
+/** What a test changes where it matters. */
+export const plainSpec = (): MachineSpec => ({
+  id: randomUUID(),
+  name: 'a machine',
+  cpus: 1,
+  memoryBytes: 128 * 2 ** 20,
+  hardware: {
+    architecture: 'x86_64',
+    machineType: null,
+    firmware: 'bios',
+    secureBoot: false,
+    diskBus: 'virtio',
+    networkModel: 'virtio',
+    cpuModel: null,
+    qemuGuestAgent: false,
+    randomness: true,
+  },
+  disks: [{ name: 'root', bytes: 2 ** 30, serial: '' }],
+  networks: [],
+})
+
 const GRACE_MS = 120_000 // a guest under emulation on a busy host
 const text = (bytes: Uint8Array) => Buffer.from(bytes).toString('latin1')
 const portTaken = 40_000

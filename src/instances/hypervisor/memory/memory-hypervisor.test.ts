@@ -1,31 +1,10 @@
-import { randomUUID } from 'node:crypto'
-import { GiB, MiB } from '../../../base/units.ts'
 import { diskLayersSuite, type LayersHost } from '../disk-layers.suite.ts'
-import { hypervisorSuite } from '../hypervisor.suite.ts'
+import { hypervisorSuite, plainSpec } from '../hypervisor.suite.ts'
 import type { MachineSpec } from '../hypervisor.ts'
 import { MemoryHost, plainGuest } from './memory-host.ts'
 import { MemoryHypervisor } from './memory-hypervisor.ts'
 
-const spec = (changes: Partial<MachineSpec> = {}): MachineSpec => ({
-  id: randomUUID(),
-  name: 'a machine',
-  cpus: 1,
-  memoryBytes: 128 * MiB,
-  hardware: {
-    architecture: 'x86_64',
-    machineType: null,
-    firmware: 'bios',
-    secureBoot: false,
-    diskBus: 'virtio',
-    networkModel: 'virtio',
-    cpuModel: null,
-    qemuGuestAgent: false,
-    randomness: true,
-  },
-  disks: [{ name: 'root', bytes: GiB, serial: '' }],
-  networks: [],
-  ...changes,
-})
+const spec = (changes: Partial<MachineSpec> = {}): MachineSpec => ({ ...plainSpec(), ...changes })
 
 function testHost(): LayersHost {
   const deaf = new Set<string>()
