@@ -32,7 +32,7 @@ const mayImport: Record<string, readonly string[]> = {
   ],
   'instances/seed': ['base'],
   'instances/hypervisor': ['base', 'disk/block', 'disk/formats', 'instances/seed'],
-  instances: ['base', 'instances/hypervisor', 'store/catalog'],
+  instances: ['base', 'disk/block', 'instances/hypervisor', 'store/catalog'],
   'serve/http': [
     'base',
     'settings',

@@ -1,4 +1,5 @@
 import type { Caller } from '../base/caller.ts'
+import type { BlockSource } from '../disk/block/block-source.ts'
 import type { Catalog } from '../store/catalog/catalog.ts'
 import type { DiskAddress, Hypervisor, PortForward } from './hypervisor/hypervisor.ts'
 import type { InstanceTasks } from './tasks.ts'
@@ -89,4 +90,58 @@ export interface LentDisk {
 export interface HeldLease {
   readonly leaseId: string
   readonly holder: string
+}
+
+/** Images that are made of instances' disks; `src/images` answers it. */
+export interface SnapshotImages {
+  /**
+   * An image that is `queued`, of a raw disk, in the caller's project: what can be refused is refused here.
+   * @throws ServiceError `denied`, `over-quota`, `invalid-request`, `conflict`
+   */
+  begin(caller: Caller, draft: SnapshotDraft): Promise<string>
+  /**
+   * `queued` → `saving` → `active`. Reads no more than the changes, and of what lies under them only what must be put together with
+   * them. md5 and sha512 follow behind. Cut short, the image is as it was, and this may be asked for again; asked for again when it is done,
+   * it answers the same.
+   * @throws ServiceError `not-found` where the image was deleted meanwhile; `no-space`, `over-quota`, `corrupt`, `cancelled`
+   */
+  save(imageId: string, contents: SnapshotContents, options?: SaveOptions): Promise<void>
+  /** It will not come: the record stays, `killed` as Glance says it, or goes where nobody has seen it. Giving up twice succeeds. */
+  giveUp(imageId: string): Promise<void>
+}
+
+export interface SnapshotDraft {
+  readonly name: string
+  /** Bytes of the image's own disk, and of all parts, for the quota. */
+  readonly diskBytes: number
+  readonly partBytes: number
+  /** GB and MB. */
+  readonly minDisk: number
+  readonly minRam: number
+  readonly properties: Readonly<Record<string, string>>
+}
+export interface SnapshotContents {
+  readonly disk: ChangedDisk
+  /** Beside the disk that the image is: memory, further disks. Names are distinct: letters, digits and `-`. */
+  readonly parts: readonly NewPart[]
+  /** Added to those of the draft: what is known only now. */
+  readonly properties: Readonly<Record<string, string>>
+}
+/** A disk by what differs from what it lies on. */
+export interface ChangedDisk {
+  readonly bytes: number
+  /** The lease of the disk under it, which may be smaller: zeros follow; null: zeros. */
+  readonly leaseId: string | null
+  /** From the lowest to the highest, each as large as the disk: a `hole` is as below. The caller closes them. */
+  readonly layers: readonly BlockSource[]
+}
+export type NewPart =
+  | { readonly kind: 'disk'; readonly name: string; readonly disk: ChangedDisk }
+  | { readonly kind: 'memory'; readonly name: string; readonly body: AsyncIterable<Uint8Array> }
+  /** What is needed to make the same machine again: JSON. */
+  | { readonly kind: 'machine'; readonly name: string; readonly text: string }
+
+export interface SaveOptions {
+  readonly signal?: AbortSignal
+  readonly onProgress?: (bytes: number) => void
 }
