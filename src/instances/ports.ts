@@ -95,26 +95,34 @@ export interface HeldLease {
 /** Images that are made of instances' disks; `src/images` answers it. */
 export interface SnapshotImages {
   /**
-   * An image that is `queued`, of a raw disk, in the caller's project: what can be refused is refused here.
+   * An image that is `queued`, of a raw disk, in the caller's project: what can be refused is refused here. With an id of which the same
+   * caller has begun one already, it answers as before.
    * @throws ServiceError `denied`, `over-quota`, `invalid-request`, `conflict`
    */
-  begin(caller: Caller, draft: SnapshotDraft): Promise<string>
+  begin(caller: Caller, draft: SnapshotDraft): Promise<void>
+  /**
+   * What belongs to the image beside its disk, before the disk is saved. Durable when it settles, and seen when the image is active. One of
+   * the same name takes the place of the one before.
+   * @throws ServiceError `not-found` where the image was deleted meanwhile; `no-space`, `over-quota`, `cancelled`; what `body` throws
+   */
+  addPart(imageId: string, part: NewPart, options?: SaveOptions): Promise<void>
   /**
    * `queued` → `saving` → `active`. Reads no more than the changes, and of what lies under them only what must be put together with
-   * them. md5 and sha512 follow behind. Cut short, the image is as it was, and this may be asked for again; asked for again when it is done,
-   * it answers the same.
+   * them. md5 and sha512 follow behind. Cut short, this may be asked for again, also by the next run of the service; asked for again when
+   * it is done, it changes nothing.
    * @throws ServiceError `not-found` where the image was deleted meanwhile; `no-space`, `over-quota`, `corrupt`, `cancelled`
    */
   save(imageId: string, contents: SnapshotContents, options?: SaveOptions): Promise<void>
-  /** It will not come: the record stays, `killed` as Glance says it, or goes where nobody has seen it. Giving up twice succeeds. */
+  /** It will not come: nothing of it is left. One that is active stays; giving up twice succeeds. */
   giveUp(imageId: string): Promise<void>
 }
 
 export interface SnapshotDraft {
+  /** Chosen by who asks, so that it can be noted before anything is begun: a UUID. */
+  readonly id: string
   readonly name: string
-  /** Bytes of the image's own disk, and of all parts, for the quota. */
-  readonly diskBytes: number
-  readonly partBytes: number
+  /** Of its disk and all parts: for the quota. */
+  readonly bytes: number
   /** GB and MB. */
   readonly minDisk: number
   readonly minRam: number
@@ -122,8 +130,6 @@ export interface SnapshotDraft {
 }
 export interface SnapshotContents {
   readonly disk: ChangedDisk
-  /** Beside the disk that the image is: memory, further disks. Names are distinct: letters, digits and `-`. */
-  readonly parts: readonly NewPart[]
   /** Added to those of the draft: what is known only now. */
   readonly properties: Readonly<Record<string, string>>
 }
@@ -135,6 +141,7 @@ export interface ChangedDisk {
   /** From the lowest to the highest, each as large as the disk: a `hole` is as below. The caller closes them. */
   readonly layers: readonly BlockSource[]
 }
+/** Names are letters, digits and `-`, at most 40. */
 export type NewPart =
   | { readonly kind: 'disk'; readonly name: string; readonly disk: ChangedDisk }
   | { readonly kind: 'memory'; readonly name: string; readonly body: AsyncIterable<Uint8Array> }
