@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { randomUUID } from 'node:crypto'
 import { after, test } from 'node:test'
 import { ServiceError } from '../base/errors.ts'
 import { GiB } from '../base/units.ts'
@@ -78,6 +79,37 @@ test('the memory of the host is promised one and a half times, and no more, whoe
   const results = await Promise.allSettled([1, 2, 3].map((n) => small.create(someone(`project-${n}`))))
   assert.deepEqual(results.map(({ status }) => status).sort(), ['fulfilled', 'fulfilled', 'rejected'])
   await assert.rejects(small.create(member), { code: 'unavailable', message: /^No valid host was found: .* 3072 of 3072 MiB/ })
+})
+
+test('of several, as many are made as the host has room for; fewer than the least are none', async () => {
+  const small = await inWorld({ abilities: { memoryBytes: 2 * GiB } })
+  await assert.rejects(small.create(member, { least: 7, most: 9 }), {
+    code: 'unavailable',
+    message: /^No valid host was found: .* 0 of 3072 MiB of memory, and 3584 more do not fit/,
+  })
+  assert.equal((await small.create(member, { least: 2, most: 9 })).length, 6)
+})
+
+test('ports that are drawn by requests at once are distinct, and none of the requests fails', async () => {
+  for (let round = 0; round < 5; round += 1) {
+    const small = await inWorld({ settings: { forwardPorts: { first: 20_000, last: 20_011 } } })
+    const forwards = { metadata: { [FORWARDS_KEY]: 'tcp:0:22' } }
+    const made = (await Promise.all(Array.from({ length: 8 }, () => small.create(member, forwards)))).flat()
+    const ports = made.flatMap(({ network }) => network!.forwards.map(({ hostPort }) => hostPort))
+    assert.equal(new Set(ports).size, 8)
+    await small.idle()
+  }
+})
+
+test('an instance may be asked for beside another, and not away from one: there is one host', async () => {
+  const { id } = await world.createOne(member)
+  const beside = (sameHost: readonly string[], differentHost: readonly string[]) =>
+    world.create(member, { neighbours: { sameHost, differentHost } })
+  const nobody = randomUUID()
+  assert.equal((await beside([nobody, id], [nobody])).length, 1)
+  await assert.rejects(beside([nobody], []), { code: 'invalid-request', message: /^No valid host was found: .*same_host/ })
+  await assert.rejects(beside([], [id]), { code: 'invalid-request', message: /^No valid host was found: .*different_host/ })
+  await world.idle()
 })
 
 test('where machines cannot be run, a request is told why and leaves nothing, and the rest works', async () => {

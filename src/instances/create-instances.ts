@@ -2,12 +2,13 @@ import { randomBytes, randomUUID } from 'node:crypto'
 import type { Caller } from '../base/caller.ts'
 import { isServiceError, ServiceError } from '../base/errors.ts'
 import { failpoint } from '../base/failpoint.ts'
+import type { DocumentReader } from '../store/catalog/catalog.ts'
 import { findFlavor, listFlavors } from './flavors/flavors.ts'
 import type { PortForward } from './hypervisor/hypervisor.ts'
 import { assertFits, rootBytesOf } from './launch/fit.ts'
 import { chooseHostPorts, FORWARDS_KEY, forwardsFrom, forwardsText } from './launch/forwards.ts'
 import { hardwareFrom } from './launch/hardware.ts'
-import { assertHostHasRoom } from './launch/host-room.ts'
+import { countWithinHost } from './launch/host-room.ts'
 import { hostnameFrom } from './launch/hostname.ts'
 import { startLaunch } from './launch/launch.ts'
 import { assertMetadata } from './metadata.ts'
@@ -31,7 +32,8 @@ export interface NewInstances {
   readonly metadata: Readonly<Record<string, string>>
   readonly tags: readonly string[]
   readonly network: 'auto' | 'none'
-  readonly configDrive: boolean
+  /** Instances on whose host it shall be, or shall not be. */
+  readonly neighbours: { readonly sameHost: readonly string[]; readonly differentHost: readonly string[] }
   readonly accessIPv4: string
   readonly accessIPv6: string
   readonly diskConfig: DiskConfig
@@ -44,6 +46,8 @@ export interface NewInstances {
 const MAX_USER_DATA_CHARACTERS = 65_535
 /** More are asked for in several requests. */
 const MAX_AT_ONCE = 1000
+/** Ports are drawn from thousands: twice the same is rare already. */
+const PORT_TRIES = 8
 
 /**
  * `POST /servers`: records that are `building`, whose machines then start in the background. All that can be refused is refused
@@ -58,16 +62,30 @@ export async function createInstances(
   const projectId = authorizeCreate(caller)
   assertWanted(wanted)
   const draft = await draftOf(ports, caller, wanted)
-  const quota = await quotaOf(ports, projectId)
-  const each = { instances: 1, cores: draft.flavor.vcpus, ram: draft.flavor.ramMiB }
-  const { least } = wanted
-  const most = await countWithinQuota(ports.catalog.documents, projectId, quota, each, wanted) // of these, ports are looked for
-  const forwards = await forwardsOf(ports, wanted, most)
   const common = { ...draft, projectId, userId: caller.userId, reservationId: `r-${randomBytes(4).toString('hex')}` }
-  const made = await ports.catalog.write(async ({ documents }) => {
-    const count = await countWithinQuota(documents, projectId, quota, each, { least, most })
-    await assertHostHasRoom(documents, ports.hypervisor.abilities, count, draft.flavor.ramMiB)
-    const records = Array.from({ length: count }, (_, index) =>
+  const made = await withFreePorts(wanted, () => record(ports, common, wanted))
+  failpoint('instance:recorded')
+  for (const { id } of made) startLaunch(ports, caller, id)
+  return made
+}
+
+/**
+ * Records as many as quota and host have room for, with all that is theirs alone. What there is room for is asked twice: first for
+ * how many ports are looked for, then in the transaction, where nobody else can take it.
+ */
+async function record(ports: InstancePorts, common: Common, wanted: NewInstances): Promise<readonly InstanceRecord[]> {
+  const { projectId, flavor } = common
+  const { least } = wanted
+  const quota = await quotaOf(ports, projectId)
+  const each = { instances: 1, cores: flavor.vcpus, ram: flavor.ramMiB }
+  const countOf = async (documents: DocumentReader, most: number) => {
+    const withinQuota = await countWithinQuota(documents, projectId, quota, each, { least, most })
+    return countWithinHost(documents, ports.hypervisor.abilities, { least, most: withinQuota }, flavor.ramMiB)
+  }
+  const most = await countOf(ports.catalog.documents, wanted.most)
+  const forwards = await forwardsOf(ports, wanted, most)
+  return ports.catalog.write(async ({ documents }) => {
+    const records = Array.from({ length: await countOf(documents, most) }, (_, index) =>
       recordOf(common, wanted, index, forwards[index] ?? [], ports.now()),
     )
     for (const record of records) {
@@ -77,15 +95,25 @@ export async function createInstances(
     }
     return records
   })
-  failpoint('instance:recorded')
-  for (const { id } of made) startLaunch(ports, caller, id)
-  return made
 }
 
+/** Another request may have taken a port since it was found free: others are drawn then. One that was asked for is refused. */
+async function withFreePorts<T>({ metadata }: NewInstances, work: () => Promise<T>): Promise<T> {
+  const draws = forwardsFrom(metadata).some(({ hostPort }) => hostPort === 0)
+  for (let tries = 1; ; tries += 1) {
+    try {
+      return await work()
+    } catch (error) {
+      if (!isServiceError(error, 'conflict') || error.details.port === undefined || !draws || tries === PORT_TRIES) throw error
+    }
+  }
+}
+
+type Common = Draft & Pick<InstanceRecord, 'projectId' | 'userId' | 'reservationId'>
 type Draft = Awaited<ReturnType<typeof draftOf>>
 
 function recordOf(
-  common: Draft & Pick<InstanceRecord, 'projectId' | 'userId' | 'reservationId'>,
+  common: Common,
   wanted: NewInstances,
   launchIndex: number,
   forwards: readonly PortForward[],
@@ -140,6 +168,7 @@ async function draftOf(ports: InstancePorts, caller: Caller, wanted: NewInstance
   if (keypair === undefined) {
     throw new ServiceError('invalid-request', `Invalid key_name provided: you have no keypair ${JSON.stringify(wanted.keyName)}`)
   }
+  await assertNeighbours(documents, wanted.neighbours)
   const hardware = hardwareFrom(image.properties, abilities)
   assertFits(image, flavor, abilities, await listFlavors(ports, caller, {}))
   return {
@@ -156,12 +185,28 @@ async function draftOf(ports: InstancePorts, caller: Caller, wanted: NewInstance
     leaseId: null,
     rootBytes: rootBytesOf(image, flavor),
     hardware,
-    configDrive: wanted.configDrive,
     accessIPv4: wanted.accessIPv4,
     accessIPv6: wanted.accessIPv6,
     diskConfig: wanted.diskConfig,
     launchedAt: null,
   } as const satisfies Partial<InstanceRecord>
+}
+
+/**
+ * Every instance is on this host. As Nova's filters `SameHostFilter` and `DifferentHostFilter`: one of those named suffices, none
+ * of those named may be there.
+ */
+async function assertNeighbours(
+  documents: DocumentReader,
+  { sameHost, differentHost }: NewInstances['neighbours'],
+): Promise<void> {
+  const isHere = async (id: string) => (await instances.get(documents, id)) !== undefined
+  const refuse = (problem: string) => {
+    throw new ServiceError('invalid-request', `No valid host was found: ${problem}, and this is the one host there is`)
+  }
+  const there = await Promise.all(sameHost.map(isHere))
+  if (sameHost.length > 0 && !there.includes(true)) refuse('none of the instances of same_host is on this host')
+  for (const id of differentHost) if (await isHere(id)) refuse(`instance ${id} of different_host is on this host`)
 }
 
 /** What a request names and there is none of makes the request wrong: Nova answers 400. */

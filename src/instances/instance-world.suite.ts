@@ -128,7 +128,7 @@ export const plainInstance: Omit<NewInstances, 'imageId'> = {
   metadata: {},
   tags: [],
   network: 'auto',
-  configDrive: false,
+  neighbours: { sameHost: [], differentHost: [] },
   accessIPv4: '',
   accessIPv6: '',
   diskConfig: 'MANUAL',

@@ -73,7 +73,6 @@ export interface InstanceRecord {
   readonly hardware: Hardware
   /** Null: none was asked for. */
   readonly network: InstanceNetwork | null
-  readonly configDrive: boolean
   /** What its users note of addresses elsewhere; ''. */
   readonly accessIPv4: string
   readonly accessIPv6: string

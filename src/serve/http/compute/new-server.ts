@@ -5,7 +5,7 @@ import type { NewInstances } from '../../../instances/create-instances.ts'
 import { bodyOf } from './json-body.ts'
 import { isYes } from './paging.ts'
 import type { Call } from './route.ts'
-import { count, description, metadata, name, strict, yesOrNo } from './schemas.ts'
+import { count, description, metadata, name, strict, uuid, yesOrNo } from './schemas.ts'
 import { ZONE } from './server-json.ts'
 
 /** `POST /servers`: what Nova's schema takes. What this service cannot do is refused below, in words of its own. */
@@ -44,9 +44,18 @@ const server = Type.Object(
   },
   strict,
 )
-const hints = Type.Optional(Type.Object({}))
-const parse = bodyOf(Type.Object({ server, 'os:scheduler_hints': hints, 'OS-SCH-HNT:scheduler_hints': hints }, strict))
+const uuids = Type.Union([uuid, Type.Array(uuid, { maxItems: 64 })], { description: 'a UUID, or a list of them' })
+/** Those of Nova that mean something where there is one host; it takes others and, for want of a filter, heeds none of them. */
+const hints = Type.Object({
+  group: Type.Optional(uuid),
+  same_host: Type.Optional(uuids),
+  different_host: Type.Optional(uuids),
+})
+const parse = bodyOf(
+  Type.Object({ server, 'os:scheduler_hints': Type.Optional(hints), 'OS-SCH-HNT:scheduler_hints': Type.Optional(hints) }, strict),
+)
 type Wanted = Static<typeof server>
+type Hints = Static<typeof hints>
 
 /** The first version that has a field. */
 const since: Partial<Readonly<Record<keyof Wanted, number>>> = {
@@ -61,8 +70,8 @@ const until: Partial<Readonly<Record<keyof Wanted, number>>> = { personality: 57
 const NETWORKS_REQUIRED = 37
 
 /** @throws ServiceError `invalid-request` */
-function parseFor(minor: number, body: unknown): Wanted {
-  const { server } = parse(body)
+function parseFor(minor: number, body: unknown): { readonly server: Wanted; readonly hints: Hints } {
+  const { server, 'os:scheduler_hints': newer, 'OS-SCH-HNT:scheduler_hints': older } = parse(body)
   for (const field of Object.keys(server) as (keyof Wanted)[]) {
     if (minor < (since[field] ?? 0) || minor >= (until[field] ?? Number.POSITIVE_INFINITY)) {
       refuse(`Invalid input for field/attribute server. Additional properties are not allowed ('${field}' was unexpected)`)
@@ -71,7 +80,7 @@ function parseFor(minor: number, body: unknown): Wanted {
   if (minor >= NETWORKS_REQUIRED && server.networks === undefined) {
     refuse("Invalid input for field/attribute server. 'networks' is a required property")
   }
-  return server
+  return { server, hints: { ...older, ...newer } }
 }
 
 export interface NewServer {
@@ -81,7 +90,7 @@ export interface NewServer {
 
 /** @throws ServiceError `invalid-request` */
 export function newServerFrom(call: Call): NewServer {
-  const server = parseFor(call.minor, call.body)
+  const { server, hints } = parseFor(call.minor, call.body)
   refuseWhatIsNot(call, server)
   const least = whole(server.min_count, 1)
   return {
@@ -96,7 +105,7 @@ export function newServerFrom(call: Call): NewServer {
       metadata: server.metadata ?? {},
       tags: server.tags ?? [],
       network: networkFrom(server.networks),
-      configDrive: isYes(String(server.config_drive ?? false)),
+      neighbours: neighboursFrom(hints),
       accessIPv4: addressFrom(server.accessIPv4 ?? '', 'accessIPv4'),
       accessIPv6: addressFrom(server.accessIPv6 ?? '', 'accessIPv6'),
       diskConfig: server['OS-DCF:diskConfig'] ?? 'MANUAL',
@@ -111,6 +120,11 @@ export function newServerFrom(call: Call): NewServer {
 function refuseWhatIsNot({ ports, caller }: Call, server: Wanted): void {
   if ((server.personality as readonly unknown[] | undefined)?.length)
     refuse('personality: files are not injected here; give user_data')
+  if (isYes(String(server.config_drive ?? false))) {
+    refuse(
+      'config_drive: guests are told their data by the disc of NoCloud (label "cidata"), which every instance has; ask for none',
+    )
+  }
   if (server.block_device_mapping?.length) refuse('block_device_mapping: there are no volumes here; give imageRef')
   if (server.trusted_image_certificates?.length) refuse('trusted_image_certificates: signatures of images are not checked here')
   for (const { name = 'default' } of server.security_groups ?? []) {
@@ -122,6 +136,19 @@ function refuseWhatIsNot({ ports, caller }: Call, server: Wanted): void {
   const hosts = [zone.split(':')[1], server.host, server.hypervisor_hostname].filter((wanted) => wanted)
   if (hosts.length > 0 && !caller.isAdmin) throw new ServiceError('denied', 'only administrators choose the host of an instance')
   if (hosts.some((wanted) => wanted !== host)) refuse(`Compute host could not be found: there is none but "${host}"`)
+}
+
+/** Hints that cannot be followed are refused: https://docs.openstack.org/nova, "Compute schedulers". */
+function neighboursFrom({ group, same_host = [], different_host = [], ...others }: Hints): NewInstances['neighbours'] {
+  if (group !== undefined) refuse(`Instance group ${group} could not be found: there are no server groups here`)
+  const [unknown] = Object.keys(others)
+  if (unknown !== undefined) {
+    refuse(
+      `scheduler hint ${JSON.stringify(unknown.slice(0, 80))}: nothing here heeds it; there are same_host and different_host`,
+    )
+  }
+  const ids = (value: string | readonly string[]) => [value].flat().map((id) => id.toLowerCase())
+  return { sameHost: ids(same_host), differentHost: ids(different_host) }
 }
 
 interface BlockDevice {

@@ -57,7 +57,7 @@ export function serverJson(look: Look, instance: InstanceRecord): object {
     'OS-DCF:diskConfig': instance.diskConfig,
     ...(['ACTIVE', 'BUILD'].includes(status) ? { progress: status === 'ACTIVE' ? 100 : 0 } : {}),
     'OS-EXT-AZ:availability_zone': ZONE,
-    config_drive: instance.configDrive ? 'True' : '',
+    config_drive: '', // there is none: the seed is NoCloud's
     key_name: key?.name ?? null,
     'OS-SRV-USG:launched_at': launchedAt === null ? null : isoSeconds(launchedAt).replace('Z', '.000000'),
     'OS-SRV-USG:terminated_at': null,

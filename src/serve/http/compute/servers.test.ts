@@ -5,6 +5,7 @@ import { computeServer } from './compute-server.suite.ts'
 const { ask, boot, world, close } = await computeServer({ quota: { instances: 60, cores: -1, ram: -1 } })
 after(close)
 const newServer = (more: object = {}) => ({ server: { name: 'web', imageRef: world.image, flavorRef: '1', ...more } })
+const NOBODY = '00000000-0000-4000-8000-000000000000'
 const status = async (id: string) => {
   await world.idle()
   return (await ask(`GET /servers/${id}`)).json.server?.status
@@ -173,6 +174,11 @@ const refused: readonly [object | string, RegExp, string?][] = [
   [newServer({ block_device_mapping_v2: [{ source_type: 'volume', uuid: 'x', boot_index: 0 }] }), /no volumes/],
   [newServer({ accessIPv4: '::1' }), /accessIPv4/],
   [newServer({ accessIPv6: 'fe80::1%eth0' }), /accessIPv6/],
+  [newServer({ config_drive: true }), /config_drive.*NoCloud/],
+  [{ ...newServer(), 'os:scheduler_hints': { group: NOBODY } }, /Instance group .* could not be found/],
+  [{ ...newServer(), 'OS-SCH-HNT:scheduler_hints': { same_host: [NOBODY] } }, /^No valid host was found/],
+  [{ ...newServer(), 'os:scheduler_hints': { same_host: 'x' } }, /field\/attribute same_host.*a UUID/],
+  [{ ...newServer(), 'os:scheduler_hints': { query: '[">=", "$free_ram_mb", 1]' } }, /scheduler hint "query"/],
 ]
 for (const [body, says, version] of refused) {
   test(`no server is made from ${JSON.stringify(body).slice(0, 90)}`, async () => {
