@@ -11,9 +11,9 @@ import {
   listFlavors,
   showFlavor,
 } from '../../../instances/flavors/flavors.ts'
+import { bodyOf } from '../json-body.ts'
+import { isYes, limitFrom, nextLink, refuseUnknown } from '../paging.ts'
 import { flavorJson, flavorSummary } from './flavor-json.ts'
-import { bodyOf } from './json-body.ts'
-import { isYes, limitFrom, nextLink, refuseUnknown } from './paging.ts'
 import { accepted, type Call, ok, part, type Route } from './route.ts'
 import { count, description, extraSpecs, name, strict, yesOrNo } from './schemas.ts'
 

@@ -3,10 +3,10 @@ import { ServiceError } from '../../../base/errors.ts'
 import { MiB } from '../../../base/units.ts'
 import { describeHost, type HostDescription } from '../../../instances/describe-host.ts'
 import { authorizeService } from '../../../instances/policy.ts'
-import { isYes, refuseUnknown } from './paging.ts'
+import { isYes, refuseUnknown } from '../paging.ts'
+import { isoMicroseconds } from '../times.ts'
 import { type Call, ok, part, type Route } from './route.ts'
 import { instanceName, ZONE } from './server-json.ts'
-import { isoMicroseconds } from './times.ts'
 
 /** The one host, in the places where clients of Nova look for hosts. */
 export const hostRoutes: readonly Route[] = [

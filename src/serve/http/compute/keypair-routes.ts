@@ -2,11 +2,11 @@ import { Type } from '@sinclair/typebox'
 import { ServiceError } from '../../../base/errors.ts'
 import { createKeypair, deleteKeypair, listKeypairs, showKeypair } from '../../../instances/keypairs/keypairs.ts'
 import type { KeypairRecord } from '../../../instances/records.ts'
-import { bodyOf } from './json-body.ts'
-import { limitFrom, nextLink, refuseUnknown } from './paging.ts'
+import { bodyOf } from '../json-body.ts'
+import { limitFrom, nextLink, refuseUnknown } from '../paging.ts'
+import { isoMicroseconds } from '../times.ts'
 import { accepted, type Call, noContent, ok, part, type Route } from './route.ts'
 import { strict } from './schemas.ts'
-import { isoMicroseconds } from './times.ts'
 
 /** Nova's `safe_chars`, and those that version 2.92 added. */
 const name = Type.String({

@@ -2,7 +2,7 @@ import { ServiceError } from '../../../base/errors.ts'
 import { MAX_KEYPAIRS } from '../../../instances/keypairs/keypairs.ts'
 import { limitsOf } from '../../../instances/limits.ts'
 import { MAX_METADATA } from '../../../instances/metadata.ts'
-import { refuseUnknown } from './paging.ts'
+import { refuseUnknown } from '../paging.ts'
 import { type Call, ok, part, type Route } from './route.ts'
 
 export const limitRoutes: readonly Route[] = [

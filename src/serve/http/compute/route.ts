@@ -1,6 +1,8 @@
 import type { FastifyRequest } from 'fastify'
-import type { AuthenticatedCaller } from '../../../identity/identity.ts'
 import type { InstancePorts } from '../../../instances/ports.ts'
+import type { VersionedCall, VersionedRoute } from '../versioned-api.ts'
+
+export { type Answer, accepted, noContent, ok, part } from '../versioned-api.ts'
 
 /** What the compute API stands on. */
 export interface ComputeServices {
@@ -11,41 +13,13 @@ export interface ComputeServices {
 
 export const PREFIX = '/compute'
 
-export interface Route {
-  readonly method: 'GET' | 'POST' | 'PUT' | 'DELETE'
-  /** Below `/compute/v2.1`. */
-  readonly path: string
-  /** The first minor version that has it. */
-  readonly since?: number
-  /** The last one. */
-  readonly until?: number
-  handle(call: Call): Promise<Answer> | Answer
-}
+export type Route = VersionedRoute<Call>
 
 /** One request, as the handlers see it. */
-export interface Call {
+export interface Call extends VersionedCall {
   readonly ports: InstancePorts
-  readonly caller: AuthenticatedCaller
-  readonly params: Readonly<Record<string, string>>
-  readonly query: URLSearchParams
-  /** Parsed, and nothing else; undefined where none came. */
-  readonly body: unknown
-  /** 79 for 2.79. */
-  readonly minor: number
   /** `http://host:port/compute/v2.1` */
   readonly base: string
   /** `http://host:port/compute`: of links that name no version. */
   readonly bookmarks: string
 }
-
-export interface Answer {
-  readonly status: number
-  readonly body?: object
-  readonly headers?: Readonly<Record<string, string>>
-}
-export const ok = (body: object): Answer => ({ status: 200, body })
-export const accepted: Answer = { status: 202 }
-export const noContent: Answer = { status: 204 }
-
-/** A part of the path, as the router decoded it. */
-export const part = ({ params }: Call, name: string): string => params[name] ?? ''

@@ -11,7 +11,7 @@ import {
   stopInstance,
   unpauseInstance,
 } from '../../../instances/power/actions.ts'
-import { bodyOf } from './json-body.ts'
+import { bodyOf } from '../json-body.ts'
 import { type Answer, accepted, type Call, ok, part, type Route } from './route.ts'
 import { strict } from './schemas.ts'
 

@@ -2,8 +2,8 @@ import { createHash } from 'node:crypto'
 import type { Caller } from '../../../base/caller.ts'
 import type { FlavorOfInstance, InstanceRecord } from '../../../instances/records.ts'
 import { statusOf } from '../../../instances/states.ts'
+import { isoSeconds } from '../times.ts'
 import type { Call } from './route.ts'
-import { isoSeconds } from './times.ts'
 
 /** There is one, as in most clouds. */
 export const ZONE = 'nova'

@@ -2,7 +2,7 @@ import { Type } from '@sinclair/typebox'
 import { ServiceError } from '../../../base/errors.ts'
 import { showInstance } from '../../../instances/find-instance.ts'
 import { mergeMetadata, metadataItem, removeMetadata, replaceMetadata } from '../../../instances/metadata.ts'
-import { bodyOf } from './json-body.ts'
+import { bodyOf } from '../json-body.ts'
 import { type Call, noContent, ok, part, type Route } from './route.ts'
 import { metadata, strict } from './schemas.ts'
 

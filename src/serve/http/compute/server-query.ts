@@ -3,10 +3,10 @@ import { type InstanceQuery, type InstanceSort, isInstanceSortKey } from '../../
 import { namePattern } from '../../../instances/list/name-pattern.ts'
 import type { InstanceRecord } from '../../../instances/records.ts'
 import { knownStatuses, statusOf } from '../../../instances/states.ts'
-import { isYes, limitFrom, refuseUnknown } from './paging.ts'
+import { isYes, limitFrom, refuseUnknown } from '../paging.ts'
+import { msFrom } from '../times.ts'
 import type { Call } from './route.ts'
 import { addressesOf, ZONE } from './server-json.ts'
-import { msFrom } from './times.ts'
 
 type Condition = (instance: InstanceRecord) => boolean
 /** @returns null: the filter means nothing in this version */

@@ -1,4 +1,4 @@
-import { ServiceError } from '../../../base/errors.ts'
+import { ServiceError } from '../../base/errors.ts'
 
 /** Nova shows whole seconds. */
 export const isoSeconds = (ms: number): string => `${new Date(ms).toISOString().slice(0, 19)}Z`

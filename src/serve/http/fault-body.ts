@@ -1,4 +1,4 @@
-/** Nova's words for a status: `nova/api/openstack/wsgi.py`, `Fault._fault_names`. */
+/** The words for a status that Nova and Cinder share: `nova/api/openstack/wsgi.py`, `Fault._fault_names`. */
 const faultNames: Readonly<Record<number, string>> = {
   400: 'badRequest',
   401: 'unauthorized',
@@ -13,5 +13,5 @@ const faultNames: Readonly<Record<number, string>> = {
   503: 'serviceUnavailable',
 }
 
-export const novaError = (status: number, message: string): string =>
+export const faultBody = (status: number, message: string): string =>
   JSON.stringify({ [faultNames[status] ?? 'computeFault']: { code: status, message } })

@@ -1,4 +1,4 @@
-import { ServiceError } from '../../../base/errors.ts'
+import { ServiceError } from '../../base/errors.ts'
 
 /** Nova's `max_limit`. */
 export const MAX_LIMIT = 1000

@@ -1,7 +1,7 @@
 import type { Static, TSchema } from '@sinclair/typebox'
 import { TypeCompiler } from '@sinclair/typebox/compiler'
 import { ValueErrorType } from '@sinclair/typebox/errors'
-import { ServiceError } from '../../../base/errors.ts'
+import { ServiceError } from '../../base/errors.ts'
 
 /** Deeper than any request of this API, and far from where writing JSON again would overflow the stack. */
 const MAX_DEPTH = 16
