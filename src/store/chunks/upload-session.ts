@@ -10,7 +10,7 @@ import type { ChunkUpload, Ingested } from './chunk-store.ts'
 import { Durability } from './durability.ts'
 import type { Engine } from './engine.ts'
 import { finishManifest } from './finish-manifest.ts'
-import { placeSlot } from './ingest.ts'
+import { placeSlot } from './ingest-run.ts'
 import { ManifestBuilder } from './manifest-builder.ts'
 import { SLOT_BYTES } from './workers/slot-pool.ts'
 
