@@ -1,6 +1,8 @@
 import { failpoint } from '../../base/failpoint.ts'
-import { countOf, digestAt, hexOf, isZeroAt, joinDigests } from '../content/digests.ts'
-import { chunksOf } from '../content/manifest-format.ts'
+import type { BlockSource } from '../../disk/block/block-source.ts'
+import { countOf, DIGEST_BYTES, digestAt, hexOf, isZeroAt, joinDigests } from '../content/digests.ts'
+import { chunksOf, PAGE_ENTRIES } from '../content/manifest-format.ts'
+import type { OpenManifest } from './chunk-reader.ts'
 import type { Ingested, IngestOptions } from './chunk-store.ts'
 import { Durability } from './durability.ts'
 import type { Engine } from './engine.ts'
@@ -78,6 +80,7 @@ export class IngestRun {
     await this.#untilRoom()
     const slot = await this.#engine.slots.acquire()
     this.#engine.slots.bytes(slot).set(block)
+    this.#engine.counters.bytesIngested += block.length
     this.#add(this.#store(slot, block.length), block.length)
   }
 
@@ -90,10 +93,21 @@ export class IngestRun {
     await this.#untilRoom()
     const zeroChunks = chunksOf(bytes, this.#engine.chunkBytes)
     this.#engine.counters.chunksZero += zeroChunks
+    this.#engine.counters.bytesIngested += bytes
     this.#add(
       this.#fileDigests.zeros(bytes, zeroChunks).then(() => ({ zeroChunks })),
       bytes,
     )
+  }
+
+  /**
+   * Takes the chunks of a known file as they are, without their bytes.
+   * @param offset of whole chunks of one page; only the last of the file may be short
+   * @param disk has the same bytes: read where the store has a chunk no more, or not whole
+   */
+  async keep(known: OpenManifest, offset: number, length: number, disk: BlockSource): Promise<void> {
+    await this.#untilRoom()
+    this.#add(this.#keepPart(known, offset, length, disk), length)
   }
 
   async #untilRoom(): Promise<void> {
@@ -105,7 +119,6 @@ export class IngestRun {
     part.catch(() => undefined) // it is awaited in its turn
     this.#underWay.push(part)
     this.#fileBytes += bytes
-    this.#engine.counters.bytesIngested += bytes
     this.#engine.lastMovedMs = performance.now()
     this.#report()
     this.#durability.assert()
@@ -137,6 +150,40 @@ export class IngestRun {
       await digested.catch(() => undefined)
       slots.release(slot)
     }
+  }
+
+  async #keepPart({ name, root }: OpenManifest, offset: number, length: number, disk: BlockSource): Promise<StoredPart> {
+    const { chunkBytes, counters, index, reader } = this.#engine
+    const [first, count] = [offset / chunkBytes, chunksOf(length, chunkBytes)]
+    const page = Math.floor(first / PAGE_ENTRIES)
+    if (isZeroAt(root.pages, page)) return { zeroChunks: count }
+    const from = first - page * PAGE_ENTRIES
+    const entries = await reader.pageEntries({ name, root }, page)
+    const digests = entries.slice(from * DIGEST_BYTES, (from + count) * DIGEST_BYTES)
+    const places = Array.from({ length: count }, (_, place) => place).filter((place) => !isZeroAt(digests, place))
+    const held = await index.claim(this.#hold.hold, joinDigests(places.map((place) => digestAt(digests, place))))
+    let [allocatedBytes, newBytes] = [0, 0]
+    for (const [at, place] of places.entries()) {
+      const bytes = Math.min(chunkBytes, length - place * chunkBytes)
+      if (held[at] === bytes) {
+        allocatedBytes += bytes
+        counters.chunksKnown += 1
+        continue
+      }
+      const chunk = await this.#readAnew(disk, offset + place * chunkBytes, bytes)
+      digests.set(chunk.digests, place * DIGEST_BYTES)
+      allocatedBytes += chunk.allocatedBytes
+      newBytes += chunk.newBytes
+    }
+    return { digests, allocatedBytes, newBytes }
+  }
+
+  async #readAnew(disk: BlockSource, offset: number, length: number): Promise<StoredBlock> {
+    const bytes = await disk.read(offset, length)
+    const { slots } = this.#engine
+    const slot = await slots.acquire()
+    slots.bytes(slot).set(bytes)
+    return this.#store(slot, length)
   }
 
   #report(): void {

@@ -6,6 +6,7 @@
 import { createHash } from 'node:crypto'
 import { existsSync, fsyncSync, openSync, readFileSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
+import { bytesSource } from '../../disk/block/memory-source.ts'
 import { FsBlobStore } from '../blobs/fs/fs-blob-store.ts'
 import type { Ingested } from './chunk-store.ts'
 import { SqliteChunkIndex } from './index/sqlite/sqlite-chunk-index.ts'
@@ -71,6 +72,13 @@ async function main(folder: string): Promise<void> {
     return ingested.manifest
   }
   const put = async (seed: number) => keep(await store.ingest(inSteps(fileOfSeed(seed), 30_000), { owner: 'p' }), seed)
+  /** The files of both seeds are as long, and differ behind what all share. */
+  const putOver = async (manifest: string, below: number, seed: number) => {
+    const [before, bytes] = [fileOfSeed(below), fileOfSeed(seed)]
+    const offset = before.findIndex((byte, at) => byte !== bytes[at])
+    const changed = [{ offset, length: bytes.length - offset }]
+    await keep(await store.ingestDisk(bytesSource(bytes), { owner: 'p', over: { manifest, changed } }), seed)
+  }
   const remove = async (manifest: string) => {
     note(`-${manifest}`)
     await store.drop(manifest)
@@ -91,7 +99,8 @@ async function main(folder: string): Promise<void> {
   }
   for (let round = 0; ; round += 1) {
     const base = 10 * round
-    const [one] = await Promise.all([put(base + 1), put(base + 2), put(base + 3)])
+    const [one, two] = await Promise.all([put(base + 1), put(base + 2), put(base + 3)])
+    await putOver(two, base + 2, base + 6)
     const second = await put(base + 4)
     await remove(one)
     await store.collect(live)

@@ -9,6 +9,7 @@ import type {
   ChunkStore,
   ChunkUpload,
   CollectReport,
+  DiskIngestOptions,
   Ingested,
   IngestOptions,
   JobOptions,
@@ -113,7 +114,7 @@ class OpenChunkStore implements ChunkStore {
     return ingest(this.#engine, body, options)
   }
 
-  ingestDisk(disk: BlockSource, options: IngestOptions): Promise<Ingested> {
+  ingestDisk(disk: BlockSource, options: DiskIngestOptions): Promise<Ingested> {
     return ingestDisk(this.#engine, disk, options)
   }
 
