@@ -1,8 +1,8 @@
 import type { Caller } from '../base/caller.ts'
+import type { TaskLines } from '../base/task-lines.ts'
 import type { BlockSource } from '../disk/block/block-source.ts'
 import type { Catalog } from '../store/catalog/catalog.ts'
 import type { DiskAddress, Hypervisor, PortForward } from './hypervisor/hypervisor.ts'
-import type { InstanceTasks } from './tasks.ts'
 
 /** What the use cases of instances stand on. `openInstances` (service.ts) makes it from the adapters. */
 export interface InstancePorts {
@@ -13,7 +13,7 @@ export interface InstancePorts {
   readonly hostPorts: HostPorts
   /** Where the machines' files are. */
   readonly diskSpace: DiskSpace
-  readonly tasks: InstanceTasks
+  readonly tasks: TaskLines
   readonly settings: InstanceSettings
   /** Told of what happens behind the requests and concerns an administrator. */
   readonly onProblem: (error: unknown) => void

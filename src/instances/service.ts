@@ -1,4 +1,5 @@
 import { hostname } from 'node:os'
+import { TaskLines } from '../base/task-lines.ts'
 import type { Catalog } from '../store/catalog/catalog.ts'
 import { loadStandardFlavors } from './flavors/standard.ts'
 import type { Hypervisor } from './hypervisor/hypervisor.ts'
@@ -6,7 +7,6 @@ import { hostPorts } from './launch/host-ports.ts'
 import type { DiskSpace, HostPorts, ImageDisks, InstancePorts, InstanceSettings, Limits } from './ports.ts'
 import { watchPower } from './power/settle.ts'
 import { recoverInstances } from './recover.ts'
-import { InstanceTasks } from './tasks.ts'
 
 export interface InstanceServiceOptions {
   readonly catalog: Catalog
@@ -40,7 +40,7 @@ const CONCURRENT_LAUNCHES = 10
 /** The instances of a service, everything that a stop or a kill left half done taken up. It closes the hypervisor. */
 export async function openInstances(options: InstanceServiceOptions): Promise<InstanceService> {
   const { catalog, hypervisor, images, limits, onProblem } = options
-  const tasks = new InstanceTasks({ concurrency: options.concurrentLaunches ?? CONCURRENT_LAUNCHES, onProblem })
+  const tasks = new TaskLines({ concurrency: options.concurrentLaunches ?? CONCURRENT_LAUNCHES, onProblem })
   const ports: InstancePorts = {
     catalog,
     hypervisor,

@@ -1,6 +1,6 @@
-import { ServiceError } from '../base/errors.ts'
+import { ServiceError } from './errors.ts'
 
-/** What is done to one instance at a time, in the order in which it was asked for. */
+/** What is done to one thing at a time, in the order in which it was asked for. */
 interface Line {
   /** Settles when all that is in line has ended. */
   tail: Promise<void>
@@ -10,11 +10,11 @@ interface Line {
 }
 
 /**
- * Work on instances that goes on after its request was answered. The works of one instance run one after the other; those that
+ * Work on instances or volumes that goes on after its request was answered. The works of one of them run one after the other; those that
  * are `heavy` also wait until fewer than `concurrency` of them run on this machine. What a stop cuts short is taken up again at
- * the next start (recover.ts).
+ * the next start, by whoever has recorded it.
  */
-export class InstanceTasks {
+export class TaskLines {
   readonly #concurrency: number
   readonly #onProblem: (error: unknown) => void
   readonly #lines = new Map<string, Line>()
@@ -29,10 +29,10 @@ export class InstanceTasks {
   }
 
   /** @throws ServiceError `unavailable` while stopping */
-  start(instanceId: string, work: (signal: AbortSignal) => Promise<void>, how: { readonly heavy?: boolean } = {}): void {
+  start(id: string, work: (signal: AbortSignal) => Promise<void>, how: { readonly heavy?: boolean } = {}): void {
     if (this.#stopping) throw new ServiceError('unavailable', 'the service is stopping: try again in a minute')
-    const line = this.#lines.get(instanceId) ?? { tail: Promise.resolve(), abort: new AbortController(), length: 0 }
-    this.#lines.set(instanceId, line)
+    const line = this.#lines.get(id) ?? { tail: Promise.resolve(), abort: new AbortController(), length: 0 }
+    this.#lines.set(id, line)
     const { signal } = line.abort
     line.length += 1
     line.tail = line.tail.then(async () => {
@@ -42,7 +42,7 @@ export class InstanceTasks {
         this.#onProblem(error)
       }
       line.length -= 1
-      if (line.length === 0 && this.#lines.get(instanceId) === line) this.#lines.delete(instanceId)
+      if (line.length === 0 && this.#lines.get(id) === line) this.#lines.delete(id)
     })
   }
 
@@ -56,10 +56,10 @@ export class InstanceTasks {
   }
 
   /** Ends what is done to the instance and drops what waits; what is started from now on comes after it. */
-  interrupt(instanceId: string): void {
-    const line = this.#lines.get(instanceId)
+  interrupt(id: string): void {
+    const line = this.#lines.get(id)
     if (!line) return
-    line.abort.abort(new ServiceError('cancelled', 'the instance is being deleted'))
+    line.abort.abort(new ServiceError('cancelled', 'it is being deleted'))
     line.abort = new AbortController()
   }
 
