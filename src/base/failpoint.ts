@@ -42,6 +42,8 @@ export const failpoints = [
   'lease:ended',
   'scratch:made',
   'scratch:bytes-synced',
+  'scratch:layer-made',
+  'scratch:sealed',
   'instance:recorded',
   'instance:lent',
   'instance:leased',

@@ -64,9 +64,12 @@ async function recorded(data: string, id: string, seed: number, trace: string) {
   return { disk, madeAt, doneAt }
 }
 
+/** After it, what was written before is there for good. */
+const isDurable = (step: Step): step is Extract<Step, { what: 'flush' | 'seal' }> => step.what === 'flush' || step.what === 'seal'
+
 /** Bytes that are looked at: on both sides of every edge, and some between. */
 function placesOf(steps: readonly Step[]): readonly number[] {
-  const edges = steps.flatMap((step) => (step.what === 'flush' ? [] : [step.offset, step.offset + step.length]))
+  const edges = steps.flatMap((step) => (isDurable(step) ? [] : [step.offset, step.offset + step.length]))
   const blocks = Array.from({ length: 8 }, (_, block) => block * COW_BLOCK_BYTES)
   const between = Array.from({ length: 2000 }, (_, n) => n * 197)
   const places = [...edges, ...blocks].flatMap((at) => [at - 1, at]).concat(between)
@@ -75,7 +78,7 @@ function placesOf(steps: readonly Step[]): readonly number[] {
 
 /** What a byte may be when so many steps were acknowledged: as of the last flush among them, and all that it was since. */
 function bytesSince(steps: readonly Step[], looked: readonly number[], acknowledged: number): readonly ReadonlySet<number>[] {
-  const flushed = steps.slice(0, acknowledged).findLastIndex(({ what }) => what === 'flush') + 1
+  const flushed = steps.slice(0, acknowledged).findLastIndex(isDurable) + 1
   const bytes = baseBytes()
   for (const step of steps.slice(0, flushed)) apply(step, bytes)
   const allowed = looked.map((at) => new Set([bytes[at]!]))
@@ -88,7 +91,7 @@ function bytesSince(steps: readonly Step[], looked: readonly number[], acknowled
 }
 
 function apply(step: Step, bytes: Uint8Array): void {
-  if (step.what === 'flush') return
+  if (isDurable(step)) return
   const end = step.offset + step.length
   if (step.what !== 'trim') {
     bytes.fill(step.what === 'write' ? step.byte : 0, step.offset, end)

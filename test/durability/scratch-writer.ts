@@ -14,12 +14,13 @@ const STEPS = 60
 export type Step =
   | { readonly what: 'write' | 'zero' | 'trim'; readonly offset: number; readonly length: number; readonly byte: number }
   | { readonly what: 'flush' }
+  | { readonly what: 'seal' }
 
 export function stepsOf(seed: number): readonly Step[] {
   const random = randomOf(seed)
   const below = (most: number) => Math.floor(random() * most)
   return Array.from({ length: STEPS }, (_, n): Step => {
-    if (n % 6 === 5) return { what: 'flush' }
+    if (n % 6 === 5) return { what: n % 12 === 5 ? 'flush' : 'seal' }
     const offset = random() < 0.3 ? below(7) * COW_BLOCK_BYTES : below(DISK_BYTES)
     const length = Math.min(DISK_BYTES - offset, 1 + below(random() < 0.3 ? 3 * COW_BLOCK_BYTES : 9000))
     return { what: (['write', 'write', 'zero', 'trim'] as const)[below(4)]!, offset, length, byte: n + 1 }
@@ -40,6 +41,7 @@ if (import.meta.main) {
   const disk = await openScratch(folder, id)
   for (const [n, step] of stepsOf(Number(seed)).entries()) {
     if (step.what === 'flush') await disk.flush()
+    else if (step.what === 'seal') await disk.seal()
     else if (step.what === 'write') await disk.write(step.offset, new Uint8Array(step.length).fill(step.byte))
     else if (step.what === 'zero') await disk.writeZeroes(step.offset, step.length, true)
     else await disk.trim(step.offset, step.length)

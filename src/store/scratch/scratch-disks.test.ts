@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { bytesSource, memorySource } from '../../disk/block/memory-source.ts'
 import { ScratchDisks } from './scratch-disks.ts'
-import { createScratchFile, openScratchFile } from './scratch-file.ts'
+import { createLayer, openLayer } from './scratch-file.ts'
 
 const BLOCK = 65_536
 async function place(t: TestContext) {
@@ -146,8 +146,8 @@ test('a map that is damaged, cut short, gone, or of another disk is refused', as
 
 test('after a sync that failed nothing is called durable any more', async (t) => {
   const { folder } = await place(t)
-  await createScratchFile(folder, BLOCK)
-  const file = await openScratchFile(folder, BLOCK)
+  await createLayer(folder, 0, BLOCK)
+  const file = await openLayer(folder, 0, BLOCK)
   await file.write(0, [Uint8Array.of(1)])
   await file.close() // the descriptors are gone: the next sync fails
   await assert.rejects(file.sync(), { code: 'EBADF' })

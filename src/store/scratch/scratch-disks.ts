@@ -3,9 +3,8 @@ import { join } from 'node:path'
 import { ServiceError } from '../../base/errors.ts'
 import { failpoint } from '../../base/failpoint.ts'
 import type { BlockSource } from '../../disk/block/block-source.ts'
-import type { WritableSource } from '../../disk/block/block-writer.ts'
-import { copyOnWrite } from '../../disk/filters/cow.ts'
-import { createScratchFile, openScratchFile } from './scratch-file.ts'
+import { LayeredDisk, type ScratchDisk } from './layered-disk.ts'
+import { createLayer } from './scratch-file.ts'
 
 /** The map of the largest one takes 4 MiB of memory when all of it was touched. */
 export const MAX_SCRATCH_BYTES = 2 ** 40
@@ -51,7 +50,7 @@ export class ScratchDisks {
     try {
       await mkdir(path, { mode: 0o700 })
       return await this.#undone(id, async () => {
-        await createScratchFile(path, diskBytes)
+        await createLayer(path, 0, diskBytes)
         failpoint('scratch:made')
         return name()
       })
@@ -62,10 +61,11 @@ export class ScratchDisks {
 
   /**
    * The disk with this id as it was left. Open once at a time: while it is being closed, this waits.
-   * @param base read where nothing was written; closed with the disk, also where this fails
+   * @param base read where nothing was written; closed with the disk, also where this fails. It may have grown, by whole blocks, since
+   *   the disk was made
    * @throws ServiceError `unavailable` where too many are open, `corrupt`; errors of the system pass through
    */
-  async open(id: string, base: BlockSource): Promise<WritableSource> {
+  async open(id: string, base: BlockSource): Promise<ScratchDisk> {
     try {
       for (let before = this.#open.get(id); before; before = this.#open.get(id)) await before.closed
       return await this.#openAlone(id, base)
@@ -103,16 +103,16 @@ export class ScratchDisks {
     }
   }
 
-  async #openAlone(id: string, base: BlockSource): Promise<WritableSource> {
+  async #openAlone(id: string, base: BlockSource): Promise<ScratchDisk> {
     if (this.#open.size >= MAX_OPEN) {
       throw new ServiceError('unavailable', `${MAX_OPEN} scratch disks are open, which is the most: close one`, {
         open: MAX_OPEN,
       })
     }
-    const path = this.#pathOf(id)
     const { promise: closed, resolve } = Promise.withResolvers<void>()
     const entry: OpenScratch = { closed, isUnwanted: false }
     this.#open.set(id, entry)
+    const path = this.#pathOf(id)
     const leave = async () => {
       try {
         if (entry.isUnwanted) await rm(path, { recursive: true, force: true })
@@ -122,10 +122,7 @@ export class ScratchDisks {
       }
     }
     try {
-      const disk = copyOnWrite(base, await openScratchFile(path, base.size))
-      return closing(disk, async () => {
-        await disk.close().finally(leave)
-      })
+      return await LayeredDisk.open(path, base, leave)
     } catch (error) {
       await leave()
       throw error
@@ -137,16 +134,3 @@ export class ScratchDisks {
     return join(this.#folder, id)
   }
 }
-
-/** The same disk, closed in another way. */
-const closing = (disk: WritableSource, close: () => Promise<void>): WritableSource => ({
-  size: disk.size,
-  zeroesAreFast: disk.zeroesAreFast,
-  read: (offset, length, into) => disk.read(offset, length, into),
-  extents: (offset, length) => disk.extents(offset, length),
-  write: (offset, bytes) => disk.write(offset, bytes),
-  writeZeroes: (offset, length, mayPunch) => disk.writeZeroes(offset, length, mayPunch),
-  trim: (offset, length) => disk.trim(offset, length),
-  flush: () => disk.flush(),
-  close,
-})

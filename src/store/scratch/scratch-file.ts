@@ -1,4 +1,4 @@
-import { type FileHandle, open, writeFile } from 'node:fs/promises'
+import { type FileHandle, open, readdir, rename, rm, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { ServiceError } from '../../base/errors.ts'
 import { failpoint } from '../../base/failpoint.ts'
@@ -16,45 +16,73 @@ const header = struct('scratch map header', {
 const MAGIC = Buffer.from('IMPSCRTC')
 const VERSION = 1
 
-/**
- * Makes the files of a scratch disk that nobody has written yet. It is there for good when this settles.
- * @param folder empty
- */
-export async function createScratchFile(folder: string, diskBytes: number): Promise<void> {
+/** A scratch disk has one layer until it is sealed; then further ones lie on it, each in two files. */
+const filesOf = (layer: number): { readonly disk: string; readonly map: string } =>
+  layer === 0 ? { disk: 'disk', map: 'map' } : { disk: `disk.${layer}`, map: `map.${layer}` }
+const MAP_NAME = /^map(?:\.([1-9]\d{0,8}))?$/
+
+/** The layers whose files are in the folder, the lowest first. A layer is there when its map is. */
+export async function layersIn(folder: string): Promise<readonly number[]> {
+  const names = await readdir(folder)
+  const layers = names.flatMap((name) => {
+    const found = MAP_NAME.exec(name)
+    return found ? [Number(found[1] ?? 0)] : []
+  })
+  return layers.sort((a, b) => a - b)
+}
+
+/** Makes the files of a layer that nobody has written yet. It is there for good when this settles; cut short it is not there. */
+export async function createLayer(folder: string, layer: number, diskBytes: number): Promise<void> {
   const first = new Uint8Array(MAP_PAGE_BYTES)
   first.set(header.build({ magic: MAGIC, version: VERSION, blockBytes: COW_BLOCK_BYTES, diskBytes }))
-  for (const [name, bytes] of [
-    ['disk', new Uint8Array(0)],
-    ['map', first],
-  ] as const) {
-    await writeFile(join(folder, name), bytes, { flag: 'wx', mode: 0o600, flush: true })
-  }
+  const { disk, map } = filesOf(layer)
+  const unfinished = join(folder, `${map}.new`)
+  await writeFile(join(folder, disk), new Uint8Array(0), { mode: 0o600, flush: true })
+  await writeFile(unfinished, first, { mode: 0o600, flush: true })
+  await syncFolder(folder) // a map without its disk would be damage
+  await rename(unfinished, join(folder, map))
   for (const path of [folder, dirname(folder)]) await syncFolder(path)
 }
 
+/** The map goes first, for good: the bytes without it are nothing. */
+export async function deleteLayer(folder: string, layer: number): Promise<void> {
+  const { disk, map } = filesOf(layer)
+  await rm(join(folder, map), { force: true })
+  await syncFolder(folder)
+  await rm(join(folder, disk), { force: true })
+}
+
 /**
- * The written blocks of a scratch disk, in a folder of its own: `disk`, sparse, holds each block where it lies on the disk; `map`
+ * The written blocks of a layer: `disk`, sparse, holds each block where it lies on the disk; `map`
  * says which blocks those are. The map's pages are written after the bytes are durable, so a page on the disk never names a
  * block that is not there whole, whether it is old, new, or each of its sectors something of both.
+ * @param diskBytes as many as when the layer was made, or more
  * @throws ServiceError `corrupt`, also where the files are gone; errors of the system pass through
  */
-export async function openScratchFile(folder: string, diskBytes: number): Promise<Overlay> {
+export async function openLayer(folder: string, layer: number, diskBytes: number): Promise<Overlay> {
   const opened: FileHandle[] = []
   const file = async (name: string): Promise<FileHandle> => {
     const handle = await open(join(folder, name), 'r+')
     opened.push(handle)
     return handle
   }
+  const names = filesOf(layer)
   try {
-    const [disk, mapFile] = [await file('disk'), await file('map')]
+    const [disk, mapFile] = [await file(names.disk), await file(names.map)]
     return new ScratchFile(disk, mapFile, await readMap(mapFile, diskBytes))
   } catch (error) {
     for (const handle of opened) await handle.close()
-    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
-    const message = 'the files of a scratch disk are gone, as after a restore from a backup: end the export, and make another'
-    throw new ServiceError('corrupt', message, {}, { cause: error })
+    throw (error as NodeJS.ErrnoException).code === 'ENOENT' ? filesAreGone(error) : error
   }
 }
+
+export const filesAreGone = (cause?: unknown): ServiceError =>
+  new ServiceError(
+    'corrupt',
+    'the files of a scratch disk are gone, as after a restore from a backup: end the export, and make another',
+    {},
+    { cause },
+  )
 
 class ScratchFile implements Overlay {
   readonly map: BlockMap
@@ -121,11 +149,15 @@ async function readMap(file: FileHandle, diskBytes: number): Promise<BlockMap> {
     MAGIC.equals(magic) &&
     shape.version === VERSION &&
     shape.blockBytes === COW_BLOCK_BYTES &&
-    shape.diskBytes === diskBytes &&
+    mayBecome(shape.diskBytes, diskBytes) &&
     isBlockMap(states)
   if (!isRight) throw damaged()
   return new BlockMap(blocks, states)
 }
+
+/** A disk may grow by whole blocks: of what is behind its former end the map's pages say nothing yet, which is what is true. */
+const mayBecome = (madeBytes: number, diskBytes: number): boolean =>
+  madeBytes === diskBytes || (madeBytes < diskBytes && madeBytes % COW_BLOCK_BYTES === 0)
 
 const damaged = (): ServiceError =>
   new ServiceError('corrupt', 'the map of a scratch disk is damaged: end the export, and make another')
