@@ -1,22 +1,21 @@
 import { lstat } from 'node:fs/promises'
 import { connect, type Socket } from 'node:net'
-import { setTimeout as pause } from 'node:timers/promises'
 import { ServiceError } from '../../../base/errors.ts'
 import type { BlockSource } from '../../../disk/block/block-source.ts'
-import { openFileSource } from '../../../disk/block/file-source.ts'
-import { openImage } from '../../../disk/formats/index.ts'
 import type { Sealed } from '../disk-layers.ts'
 import type { FoundMachine, MachineChanges, MachineSpec, PowerState } from '../hypervisor.ts'
 import { changed } from '../machine-spec.ts'
+import { pressPower, pressReset } from './buttons.ts'
 import { confine, unconfine } from './cgroup.ts'
 import { type Chosen, firmwareOf, planMachine } from './command-line.ts'
 import { ConsoleLog } from './console-log.ts'
 import type { Firmware } from './firmware.ts'
-import { layersInUse, putOnTop } from './live-layers.ts'
+import { KeptRecord } from './kept-record.ts'
+import { MachineDisks } from './machine-disks.ts'
 import { files } from './machine-files.ts'
-import { fileProblem, type KeptDisk, keptSpec, MachineFolder, type MachineRecord } from './machine-folder.ts'
+import { fileProblem, keptSpec, MachineFolder, type MachineRecord } from './machine-folder.ts'
 import type { ProcessUser } from './process.ts'
-import { isRefusal, type QmpEvent } from './qmp.ts'
+import type { QmpEvent } from './qmp.ts'
 import { quiesced } from './quiesce.ts'
 import { cancelled, endWhatRuns, Run, STATUS, whyEnded } from './run.ts'
 import { boundWords } from './words.ts'
@@ -38,12 +37,6 @@ export interface QemuHost {
   readonly onProblem: (error: unknown) => void
 }
 
-/** A guest that is still starting does not hear the button yet. */
-const PRESS_AGAIN_MS = 10_000
-const RESET_WITHIN_MS = 30_000
-/** Each read of what was never written looks through all of them, and each is a file that QEMU holds open. */
-const MAX_SEALED_LAYERS = 32
-
 /**
  * One machine: its record, its process where it has one, and what is asked of both.
  *
@@ -54,7 +47,8 @@ export class Machine {
   readonly #host: QemuHost
   readonly #folder: MachineFolder
   readonly #console: ConsoleLog
-  #record: MachineRecord
+  readonly #kept: KeptRecord
+  readonly #disks: MachineDisks
   #run: Run | null = null
   /** Settles when the end of the run is recorded. */
   #over: Promise<void> = Promise.resolve()
@@ -65,14 +59,14 @@ export class Machine {
   /** Takes the guest's own poweroff while somebody waits for it, to turn the machine on again. */
   #onGuestOff: (() => void) | null = null
   #serial: Socket | null = null
-  #writing: Promise<unknown> = Promise.resolve()
   #telling: Promise<void> = Promise.resolve()
   #sealing: Promise<void> = Promise.resolve()
 
   private constructor(host: QemuHost, record: MachineRecord) {
     this.#host = host
-    this.#record = record
     this.#folder = new MachineFolder(host.root, record.spec.id, host.user)
+    this.#kept = new KeptRecord(this.#folder, record)
+    this.#disks = new MachineDisks(this.#kept, () => this.#run)
     this.#console = new ConsoleLog(this.#folder.inRun(files.console), `${this.#folder.path}/console.older`)
   }
 
@@ -103,6 +97,9 @@ export class Machine {
   }
   get isLaunched(): boolean {
     return this.#record.isLaunched
+  }
+  get #record(): MachineRecord {
+    return this.#kept.now
   }
   get #power(): PowerState {
     if (this.#run) return this.#isPaused ? 'paused' : 'running'
@@ -151,7 +148,7 @@ export class Machine {
     await this.#starting?.settled
     const run = this.#run
     if (!run) return this.#forgetCrash()
-    if (!this.#isPaused && graceMs > 0) await this.#press(run, graceMs, run.ended)
+    if (!this.#isPaused && graceMs > 0) await pressPower(run, graceMs, run.ended, this.#host.closing)
     await run.quit()
     await this.#over
   }
@@ -163,7 +160,7 @@ export class Machine {
       const guestOff = Promise.withResolvers<void>()
       this.#onGuestOff = guestOff.resolve
       try {
-        await this.#press(run, graceMs, Promise.race([guestOff.promise, run.ended]))
+        await pressPower(run, graceMs, Promise.race([guestOff.promise, run.ended]), this.#host.closing)
         if (this.#run === run) await this.#reset(run)
       } finally {
         this.#onGuestOff = null
@@ -222,26 +219,7 @@ export class Machine {
   }
 
   async openLayer(disk: string, layer: number): Promise<BlockSource> {
-    const { spec } = this.#record
-    const isSealed = spec.disks
-      .find((each) => each.name === disk)
-      ?.layers.slice(0, -1)
-      .includes(layer)
-    if (!isSealed) {
-      throw new ServiceError('not-found', `The disk "${disk}" of the machine ${this.id} has no sealed layer ${layer}.`, {
-        id: this.id,
-      })
-    }
-    const path = this.#folder.inRun(files.disk(disk, layer))
-    // QEMU's folder: what broke out of a guest might lead us to the disk of another machine
-    if (!(await lstat(path).catch(() => null))?.isFile()) {
-      throw new ServiceError('corrupt', `The machine ${this.id} has lost a layer of its disk "${disk}".`, { id: this.id, layer })
-    }
-    const file = await openFileSource(path)
-    return openImage('qcow2', file).catch(async (error) => {
-      await file.close()
-      throw error
-    })
+    return this.#disks.openLayer(disk, layer)
   }
 
   async remove(): Promise<void> {
@@ -261,7 +239,7 @@ export class Machine {
     await this.#starting?.settled
     this.#run?.letGo()
     this.#serial?.destroy()
-    await this.#writing
+    await this.#kept.settled()
   }
 
   async #start(signal: AbortSignal | undefined, work: (ended: AbortSignal) => Promise<void>): Promise<void> {
@@ -288,12 +266,12 @@ export class Machine {
     })
     try {
       await run.execute('cont')
-      await this.#save(() => ({ ...record, power: 'on', reason: null }))
+      await this.#kept.save(() => ({ ...record, power: 'on', reason: null }))
       if (signal.aborted) throw cancelled(spec.id)
     } catch (error) {
       await run.kill()
       await this.#unconfine()
-      if (before.isLaunched) await this.#save(() => before)
+      if (before.isLaunched) await this.#kept.save(() => before)
       throw error
     }
     this.#follow(run)
@@ -307,13 +285,13 @@ export class Machine {
     if (!found) {
       if (power !== 'on') return
       const reason = await whyEnded(this.#folder, spec)
-      await this.#save((record) => ({ ...record, power: 'crashed', reason }))
+      await this.#kept.save((record) => ({ ...record, power: 'crashed', reason }))
       return
     }
-    if (power !== 'on') await this.#save((record) => ({ ...record, power: 'on', reason: null }))
+    if (power !== 'on') await this.#kept.save((record) => ({ ...record, power: 'on', reason: null }))
     this.#follow(found.run)
     if (!found.isAnswering) return
-    await this.#forgetUnusedLayers(found.run).catch(this.#host.onProblem) // it is done again before layers are added
+    await this.#disks.forgetUnusedLayers(found.run).catch(this.#host.onProblem) // it is done again before layers are added
     await this.#look(found.run)
   }
 
@@ -362,8 +340,8 @@ export class Machine {
     await this.#unconfine()
     const reason = run.isToEnd ? null : await run.why()
     const ended = (record: MachineRecord): MachineRecord => ({ ...record, power: run.isToEnd ? 'shutdown' : 'crashed', reason })
-    await this.#save(ended).catch((error) => {
-      this.#record = ended(this.#record) // it will be found to have crashed, when it is found; for now it is known
+    await this.#kept.save(ended).catch((error) => {
+      this.#kept.forceUnwritten(ended) // it will be found to have crashed, when it is found; for now it is known
       this.#host.onProblem(error)
     })
     this.#run = null
@@ -373,50 +351,13 @@ export class Machine {
 
   async #sealQuietly(quiesceMs: number): Promise<Sealed> {
     const crash = (layers: Sealed['layers'], evidence: string): Sealed => ({ layers, consistency: 'crash', evidence })
-    if (!this.#run || this.#isPaused) return crash(await this.#seal(), `the machine was ${this.#power}`)
-    if (quiesceMs <= 0) return crash(await this.#seal(), 'the guest was not asked to stand still')
+    if (!this.#run || this.#isPaused) return crash(await this.#disks.seal(), `the machine was ${this.#power}`)
+    if (quiesceMs <= 0) return crash(await this.#disks.seal(), 'the guest was not asked to stand still')
     if (!this.#record.spec.hardware.qemuGuestAgent)
-      return crash(await this.#seal(), 'the machine has no channel for a guest agent')
+      return crash(await this.#disks.seal(), 'the machine has no channel for a guest agent')
     const agent = this.#folder.inRun(files.agent)
-    const { result, quiescence } = await quiesced(agent, quiesceMs, () => this.#seal(), this.#host.onProblem)
+    const { result, quiescence } = await quiesced(agent, quiesceMs, () => this.#disks.seal(), this.#host.onProblem)
     return { layers: result, consistency: quiescence.held ? 'file-system' : 'crash', evidence: quiescence.evidence }
-  }
-
-  /**
-   * The new layers are on disk and in the record before QEMU takes them: whenever this is cut short, the layers of the record hold
-   * all that the guest wrote, the last one perhaps nothing.
-   */
-  async #seal(): Promise<Sealed['layers']> {
-    const run = this.#run
-    if (run) await this.#forgetUnusedLayers(run)
-    const { disks } = this.#record.spec
-    if (disks.some((disk) => disk.layers.length > MAX_SEALED_LAYERS)) {
-      const message = `The machine ${this.id} has ${MAX_SEALED_LAYERS} layers already; make a new one from its snapshot.`
-      throw new ServiceError('too-large', message, { id: this.id, layers: MAX_SEALED_LAYERS })
-    }
-    const added = disks.map((disk) => ({ ...disk, layers: [...disk.layers, disk.layers.at(-1)! + 1] }))
-    for (const disk of added) await this.#folder.addLayer(this.id, disk, disk.layers.at(-1)!)
-    await this.#saveDisks(added)
-    if (run) {
-      // so that little is left to be flushed while the guest stands still
-      for (const { name, layers } of disks) await this.#folder.syncLayer(name, layers.at(-1)!)
-      await putOnTop(run, added).catch(async (error) => {
-        // where nobody knows whether QEMU did it, an empty layer more does no harm, and one less would lose what is written to it
-        if (isRefusal(error)) await this.#saveDisks(disks)
-        throw error
-      })
-    }
-    return Object.fromEntries(added.map(({ name, layers }) => [name, layers.slice(0, -1)]))
-  }
-
-  async #forgetUnusedLayers(run: Run): Promise<void> {
-    const { disks } = this.#record.spec
-    const used = await layersInUse(run, disks)
-    if (used.some(({ layers }, index) => layers.length !== disks[index]!.layers.length)) await this.#saveDisks(used)
-  }
-
-  async #saveDisks(disks: readonly KeptDisk[]): Promise<void> {
-    await this.#save((record) => ({ ...record, spec: { ...record.spec, disks } }))
   }
 
   async #unconfine(): Promise<void> {
@@ -425,49 +366,13 @@ export class Machine {
 
   async #forgetCrash(): Promise<void> {
     if (this.#record.power !== 'crashed') return
-    await this.#save((record) => ({ ...record, power: 'shutdown', reason: null }))
+    await this.#kept.save((record) => ({ ...record, power: 'shutdown', reason: null }))
     await this.#tell()
   }
 
-  /** Presses the power button until `off` settles, or `graceMs` are over. */
-  async #press(run: Run, graceMs: number, off: Promise<void>): Promise<void> {
-    const over = new AbortController()
-    const signal = AbortSignal.any([over.signal, this.#host.closing])
-    const deadline = performance.now() + graceMs
-    let isOff = false
-    const whenOff = off.then(() => {
-      isOff = true
-    })
-    try {
-      for (let left = graceMs; left > 0 && !isOff && !signal.aborted; left = deadline - performance.now()) {
-        await run.execute('system_powerdown').catch(() => {}) // it may be going off just now
-        await Promise.race([whenOff, pause(Math.min(left, PRESS_AGAIN_MS), undefined, { signal }).catch(() => {})])
-      }
-    } finally {
-      over.abort()
-    }
-    if (this.#host.closing.aborted) throw cancelled(this.id)
-  }
-
   async #reset(run: Run): Promise<void> {
-    const done = Promise.withResolvers<void>()
-    const stop = run.onEvent(({ name }) => {
-      if (name === 'RESET') done.resolve()
-    })
-    const late = new AbortController()
-    try {
-      await run.execute('system_reset')
-      const inTime = await Promise.race([
-        done.promise.then(() => true),
-        run.ended.then(() => true),
-        pause(RESET_WITHIN_MS, false, { signal: late.signal }),
-      ])
-      if (!inTime) throw new ServiceError('unavailable', `QEMU does not reset the machine ${this.id}; stop it.`, { id: this.id })
-      if (this.#run === run) await run.execute('cont') // it stood still if it was off or paused; else this does nothing
-    } finally {
-      stop()
-      late.abort()
-    }
+    await pressReset(run)
+    if (this.#run === run) await run.execute('cont') // it stood still if it was off or paused; else this does nothing
     await this.#see({ isPaused: false })
   }
 
@@ -488,17 +393,6 @@ export class Machine {
   #on(): Run {
     if (this.#run) return this.#run
     throw wrongPower(this.id, 'is not on; start it')
-  }
-
-  /** One after the other: each changes what the one before it left. */
-  async #save(change: (record: MachineRecord) => MachineRecord): Promise<void> {
-    const write = this.#writing.then(async () => {
-      const record = change(this.#record)
-      await this.#folder.write(record)
-      this.#record = record
-    })
-    this.#writing = write.catch(() => {})
-    await write
   }
 }
 

@@ -136,6 +136,11 @@ export class Run {
     }
   }
 
+  /** Of the machine. */
+  get id(): string {
+    return this.#spec.id
+  }
+
   /** Settles when the process is gone; never after `letGo`. */
   get ended(): Promise<void> {
     return this.#ended.promise

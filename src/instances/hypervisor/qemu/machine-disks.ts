@@ -1,0 +1,95 @@
+import { lstat } from 'node:fs/promises'
+import { ServiceError } from '../../../base/errors.ts'
+import type { BlockSource } from '../../../disk/block/block-source.ts'
+import { openFileSource } from '../../../disk/block/file-source.ts'
+import { openImage } from '../../../disk/formats/index.ts'
+import type { Sealed } from '../disk-layers.ts'
+import type { KeptRecord } from './kept-record.ts'
+import { layersInUse, putOnTop } from './live-layers.ts'
+import { files } from './machine-files.ts'
+import type { KeptDisk } from './machine-folder.ts'
+import { isRefusal } from './qmp.ts'
+import type { Run } from './run.ts'
+
+/** Each read of what was never written looks through all of them, and each is a file that QEMU holds open. */
+const MAX_SEALED_LAYERS = 32
+
+/**
+ * The disks of one machine, on disk and in its process where it has one. What changes them takes turns, and the caller sees to that:
+ * nothing else changes the disks of the record, or those of the process, meanwhile.
+ */
+export class MachineDisks {
+  readonly #record: KeptRecord
+  readonly #runNow: () => Run | null
+
+  constructor(record: KeptRecord, runNow: () => Run | null) {
+    this.#record = record
+    this.#runNow = runNow
+  }
+
+  get #id(): string {
+    return this.#record.now.spec.id
+  }
+
+  /**
+   * The new layers are on disk and in the record before QEMU takes them: whenever this is cut short, the layers of the record hold
+   * all that the guest wrote, the last one perhaps nothing.
+   */
+  async seal(): Promise<Sealed['layers']> {
+    const run = this.#runNow()
+    if (run) await this.forgetUnusedLayers(run)
+    const { folder } = this.#record
+    const { disks } = this.#record.now.spec
+    if (disks.some((disk) => disk.layers.length > MAX_SEALED_LAYERS)) {
+      const message = `The machine ${this.#id} has ${MAX_SEALED_LAYERS} layers already; make a new one from its snapshot.`
+      throw new ServiceError('too-large', message, { id: this.#id, layers: MAX_SEALED_LAYERS })
+    }
+    const added = disks.map((disk) => ({ ...disk, layers: [...disk.layers, disk.layers.at(-1)! + 1] }))
+    for (const disk of added) await folder.addLayer(this.#id, disk, disk.layers.at(-1)!)
+    await this.#save(added)
+    if (run) {
+      // so that little is left to be flushed while the guest stands still
+      for (const { name, layers } of disks) await folder.syncLayer(name, layers.at(-1)!)
+      await putOnTop(run, added).catch(async (error) => {
+        // where nobody knows whether QEMU did it, an empty layer more does no harm, and one less would lose what is written to it
+        if (isRefusal(error)) await this.#save(disks)
+        throw error
+      })
+    }
+    return Object.fromEntries(added.map(({ name, layers }) => [name, layers.slice(0, -1)]))
+  }
+
+  /** As `DiskLayers.openLayer`. */
+  async openLayer(name: string, layer: number): Promise<BlockSource> {
+    const disk = this.#record.now.spec.disks.find((each) => each.name === name)
+    if (!disk?.layers.slice(0, -1).includes(layer)) {
+      throw new ServiceError('not-found', `The disk "${name}" of the machine ${this.#id} has no sealed layer ${layer}.`, {
+        id: this.#id,
+      })
+    }
+    const path = this.#record.folder.inRun(files.disk(name, layer))
+    // QEMU's folder: what broke out of a guest might lead us to the disk of another machine
+    if (!(await lstat(path).catch(() => null))?.isFile()) {
+      throw new ServiceError('corrupt', `The machine ${this.#id} has lost a layer of its disk "${name}".`, {
+        id: this.#id,
+        layer,
+      })
+    }
+    const file = await openFileSource(path)
+    return openImage('qcow2', file).catch(async (error) => {
+      await file.close()
+      throw error
+    })
+  }
+
+  /** Of a seal that was cut short before QEMU took its layers. */
+  async forgetUnusedLayers(run: Run): Promise<void> {
+    const { disks } = this.#record.now.spec
+    const used = await layersInUse(run, disks)
+    if (used.some(({ layers }, index) => layers.length !== disks[index]!.layers.length)) await this.#save(used)
+  }
+
+  async #save(disks: readonly KeptDisk[]): Promise<void> {
+    await this.#record.save((record) => ({ ...record, spec: { ...record.spec, disks } }))
+  }
+}
