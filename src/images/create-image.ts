@@ -11,9 +11,15 @@ import { assertWithinQuota, quotaOf } from './quotas.ts'
 
 /**
  * `POST /v2/images`: a record without bytes, `queued`.
+ * @param notes what the service itself has to say of it
  * @throws ServiceError `denied`; `too-large`; `over-quota`; `conflict` where the id was ever used
  */
-export async function createImage(ports: ImagePorts, caller: Caller, wanted: NewImage): Promise<ImageRecord> {
+export async function createImage(
+  ports: ImagePorts,
+  caller: Caller,
+  wanted: NewImage,
+  notes: ImageRecord['notes'] = {},
+): Promise<ImageRecord> {
   const owner = wanted.owner === undefined ? caller.projectId : wanted.owner
   authorizeService(caller, 'create')
   if (owner !== caller.projectId && !isAllowed(caller, 'create-for-another-project')) {
@@ -41,7 +47,7 @@ export async function createImage(ports: ImagePorts, caller: Caller, wanted: New
     deletedAt: null,
     manifest: null,
     stagedManifest: null,
-    notes: {},
+    notes,
     version: 1,
   }
   await ports.catalog.write(async (tx) => {

@@ -8,7 +8,7 @@ const PAGE = 500
 /**
  * Gives back what a stop cut in the middle of receiving: the client that was sending is gone, so an image in `saving`, or in
  * `uploading` with nothing staged, is `queued` again and says why. The bytes that had come belong to nobody; the collector takes
- * them. To be called before the service answers: afterwards such images are in use. Imports are taken up by their tasks.
+ * them. Snapshots go the same way: whoever was taking one takes it up again. To be called before the service answers: afterwards such images are in use. Imports are taken up by their tasks.
  */
 export async function recoverImages(ports: ImagePorts): Promise<number> {
   const caller = serviceCaller('req-start')
@@ -38,7 +38,10 @@ async function giveBack({ catalog, now }: ImagePorts, caller: Caller, { id, vers
     const isCut = image?.version === version && (image.status === 'saving' || image.stagedManifest === null)
     if (!isCut) return false
     const { transferId: _, reservedBytes: __, ...notes } = image.notes
-    const failure = 'the service was stopped before all bytes had come: send them again'
+    const failure =
+      notes.snapshot === true
+        ? 'the service was stopped while it read the disk of the instance: it goes on by itself'
+        : 'the service was stopped before all bytes had come: send them again'
     const at = now()
     await tx.images.update(id, version, {
       status: 'queued',

@@ -4,6 +4,7 @@ import type { BlobStore } from '../store/blobs/blob-store.ts'
 import { type MirrorReport, mirrorBlobs } from '../store/blobs/mirror-blobs.ts'
 import type { CollectReport, JobOptions, Live, StoreFault } from '../store/chunks/chunk-store.ts'
 import { allLeases } from './leases/lease.ts'
+import { allParts } from './parts/image-parts.ts'
 import type { ImagePorts } from './ports.ts'
 import { recordedManifests } from './recorded-manifests.ts'
 
@@ -121,10 +122,12 @@ export class StoreJobs {
       const { image } = body
       if (image && wanted.has(image.manifest)) found.set(image.id, { id: image.id, name: image.name }) // it may be deleted
     }
-    const { images } = this.#ports.catalog
-    for await (const { imageId, manifest } of images.manifests()) {
-      const image = wanted.has(manifest) ? await images.get(imageId) : undefined
-      if (image) found.set(imageId, { id: image.id, name: image.name })
+    const { catalog } = this.#ports
+    for (const named of [catalog.images.manifests(), allParts(catalog)]) {
+      for await (const { imageId, manifest } of named) {
+        const image = wanted.has(manifest) ? await catalog.images.get(imageId) : undefined
+        if (image) found.set(imageId, { id: image.id, name: image.name })
+      }
     }
     return [...found.values()]
   }

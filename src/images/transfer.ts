@@ -10,7 +10,7 @@ import type { Declared, ImagePorts } from './ports.ts'
 import { assertWithinQuota, type ProjectQuota, quotaOf, stageableBytes, storableBytes } from './quotas.ts'
 
 /**
- * What `upload` and `stage` have in common: bytes on their way into one image. Whoever moves the record from `queued` notes
+ * What `upload`, `stage` and a snapshot have in common: bytes on their way into one image. Whoever moves the record from `queued` notes
  * its own `transferId` there and holds the image by it; a record that does not have it any more belongs to somebody else.
  */
 export interface Transfer {
@@ -19,8 +19,10 @@ export interface Transfer {
   readonly quota: ProjectQuota
   /** Most bytes that may come: the service's limit. */
   readonly maxBytes: number
-  readonly kind: 'upload' | 'stage'
+  readonly kind: TransferKind
 }
+/** `snapshot`: the bytes are those of an instance, which the service reads by itself. */
+export type TransferKind = 'upload' | 'stage' | 'snapshot'
 
 /** What the client sends, and what it said about it. */
 export interface Incoming {
@@ -33,7 +35,8 @@ export interface Incoming {
 }
 
 const FIRST_RESERVATION_BYTES = 64 * MiB
-const stateOf = { upload: 'saving', stage: 'uploading' } as const
+const stateOf = { upload: 'saving', stage: 'uploading', snapshot: 'saving' } as const
+const verbOf = { upload: 'upload', stage: 'stage', snapshot: 'upload' } as const
 
 /**
  * Takes the image for this transfer, with room for its bytes.
@@ -43,20 +46,21 @@ export async function beginTransfer(
   ports: ImagePorts,
   caller: Caller,
   id: string,
-  kind: Transfer['kind'],
+  kind: TransferKind,
   declaredBytes: number | null,
 ): Promise<Transfer> {
   const { maxImageBytes: maxBytes } = ports.settings
-  const { image: before } = await findImage(ports.catalog, caller, id, kind)
+  const { image: before } = await findImage(ports.catalog, caller, id, verbOf[kind])
   if (declaredBytes !== null && declaredBytes > maxBytes) throw tooLarge(maxBytes)
-  const bytes = kind === 'upload' ? 'image_size_total' : 'image_stage_total'
+  const bytes = kind === 'stage' ? 'image_stage_total' : 'image_size_total'
   const quota = await quotaOf(ports, before.owner, ['image_count_uploading', bytes])
   const transferId = randomUUID()
   return ports.catalog.write(async (tx) => {
-    const { image } = await findImage(tx, caller, id, kind)
+    const { image } = await findImage(tx, caller, id, verbOf[kind])
     if (kind === 'upload') declaredOf(image)
+    if (kind !== 'snapshot') assertIsNoSnapshot(image)
     const usage = image.owner === null ? undefined : await tx.images.usage(image.owner)
-    const room = usage ? (kind === 'upload' ? storableBytes(quota, usage) : stageableBytes(quota, usage)) : Infinity
+    const room = usage ? (kind === 'stage' ? stageableBytes(quota, usage) : storableBytes(quota, usage)) : Infinity
     const reservedBytes = declaredBytes ?? Math.min(room, FIRST_RESERVATION_BYTES)
     await assertWithinQuota(tx, image.owner, quota, { uploads: 1, ...bytesOf(kind, reservedBytes) })
     const { failure: _, ...notes } = image.notes
@@ -76,6 +80,14 @@ export function declaredOf({ id, diskFormat, containerFormat }: ImageRecord): De
     throw new ServiceError('invalid-request', `set ${missing.join(' and ')} of image ${id} before you send its bytes`)
   }
   return { diskFormat, containerFormat }
+}
+
+/** Nobody but the service puts bytes into an image that becomes a snapshot. @throws ServiceError `conflict` */
+export function assertIsNoSnapshot({ id, status, notes }: ImageRecord): void {
+  if (notes.snapshot !== true || status !== 'queued') return
+  throw new ServiceError('conflict', `image ${id} is being made of an instance: wait until it is active, or delete it`, {
+    imageId: id,
+  })
 }
 
 /** The bytes as they come, with room reserved before they are used. @throws ServiceError `over-quota`, `cancelled` */
@@ -103,7 +115,7 @@ async function reserveMore(ports: ImagePorts, transfer: Transfer, needed: number
     const now = await heldImage(tx, transfer)
     await assertWithinQuota(tx, image.owner, quota, bytesOf(kind, needed - reserved))
     const usage = image.owner === null ? undefined : await tx.images.usage(image.owner)
-    const room = usage ? (kind === 'upload' ? storableBytes(quota, usage) : stageableBytes(quota, usage)) : Infinity
+    const room = usage ? (kind === 'stage' ? stageableBytes(quota, usage) : storableBytes(quota, usage)) : Infinity
     const reservedBytes = Math.max(needed, Math.min(reserved * 2, reserved + room))
     await tx.images.update(now.id, now.version, { notes: { ...now.notes, reservedBytes }, updatedAt: now.updatedAt })
     return reservedBytes
@@ -122,6 +134,7 @@ export async function heldImage(tx: CatalogWriter, { image: { id }, transferId, 
 /**
  * Records what came. Until this has happened, the lease keeps the chunks; afterwards the record does, and the lease goes: where
  * it cannot go now, that is no failure of the transfer.
+ * @param wanted changes to the record; a function is given it as it stands now
  * @param alongside what is true from then on, in the same transaction
  * @throws ServiceError `gone`
  */
@@ -130,11 +143,12 @@ export async function completeTransfer(
   caller: Caller,
   transfer: Transfer,
   { lease }: Ingested,
-  changes: Partial<ImageRecord>,
+  wanted: Partial<ImageRecord> | ((held: ImageRecord) => Partial<ImageRecord>),
   alongside?: (tx: CatalogWriter) => Promise<void>,
 ): Promise<ImageRecord> {
   const image = await ports.catalog.write(async (tx) => {
     const held = await heldImage(tx, transfer)
+    const changes = typeof wanted === 'function' ? wanted(held) : wanted
     const { transferId: _, reservedBytes: __, ...notes } = { ...held.notes, ...changes.notes }
     const at = ports.now()
     const stored = await tx.images.update(held.id, held.version, { ...changes, notes, updatedAt: at })
@@ -215,7 +229,7 @@ export const failureText = (error: unknown): string =>
 export const reasonOf = ({ signal }: Pick<Incoming, 'signal'>, error: unknown): unknown =>
   signal?.aborted && isServiceError(error, 'cancelled') ? signal.reason : error
 
-const bytesOf = (kind: Transfer['kind'], bytes: number) => (kind === 'upload' ? { storedBytes: bytes } : { stagedBytes: bytes })
+const bytesOf = (kind: TransferKind, bytes: number) => (kind === 'stage' ? { stagedBytes: bytes } : { storedBytes: bytes })
 
 export const tooLarge = (maxBytes: number): ServiceError =>
   new ServiceError('too-large', `an image has at most ${maxBytes} bytes here`, { maxBytes })

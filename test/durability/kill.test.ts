@@ -174,10 +174,16 @@ interface Case {
   /** Some steps come up first for something else, as the record of an upload before its bytes. */
   readonly passing?: number
 }
-/** The steps of instances are in kill-instances.test.ts: they need a machine. Those of volumes are in kill-volumes.test.ts. */
-type Tried = Exclude<Failpoint, 'catalog:migrating' | 'catalog:migrated' | `instance:${string}` | OfVolumes>
+/**
+ * The steps of instances are in kill-instances.test.ts: they need a machine. Those of volumes are in kill-volumes.test.ts; those of snapshots
+ * beside their use cases, which no request calls by themselves.
+ */
+type Tried = Exclude<
+  Failpoint,
+  'catalog:migrating' | 'catalog:migrated' | `instance:${string}` | `snapshot:${string}` | OfVolumes
+>
 type OfVolumes = `volume:${string}` | 'scratch:layer-made' | 'scratch:sealed'
-const isElsewhere = (name: Failpoint) => /^(instance:|volume:|scratch:(layer-made|sealed)$)/.test(name)
+const isElsewhere = (name: Failpoint) => /^(instance:|snapshot:|volume:|scratch:(layer-made|sealed)$)/.test(name)
 const cases: Readonly<Record<Tried, Case>> = {
   'blob:written': { action: upload, passing: 2 },
   'blob:synced': { action: upload, passing: 2 },

@@ -25,10 +25,13 @@ interface Stored {
   readonly imageId: string
   /** As `encodeBootRecord` makes it, in base64. */
   readonly record: string
+  /** Taken over from the image below: good until a start of this one is recorded. */
+  readonly isInherited?: true
   /** Milliseconds since 1970. */
   readonly recordedAt: number
 }
 
+type BootedImage = Pick<LeasedImage, 'id' | 'owner' | 'manifest'>
 type Ports = Pick<ImagePorts, 'catalog' | 'chunks' | 'now'>
 
 export interface BootRecord {
@@ -57,7 +60,7 @@ const keyOf = (manifest: string, owner: string | null): string => `${manifest} $
 export async function findBootRecord(ports: Ports, image: LeasedImage): Promise<BootRecord | undefined> {
   const { catalog, chunks } = ports
   const own = await catalog.documents.get<Stored>(KIND, keyOf(image.manifest, image.owner))
-  if (own) return { entries: entriesOf(own.body), isOwn: true }
+  if (own) return { entries: entriesOf(own.body), isOwn: own.body.isInherited !== true }
   const digests = await ChunkDigests.open(chunks, image.manifest)
   let best: readonly BootEntry[] = []
   for (const candidate of await candidatesFor(catalog, image, digests)) {
@@ -99,6 +102,18 @@ export async function saveFirstReads(ports: Ports, image: LeasedImage, reads: re
   if (looksLikeBoot(entries.map(({ chunk }) => chunk))) await store(ports, image, entries, digests, false)
 }
 
+/**
+ * Gives an image that was made on another one what holds for it of the other's record: it stays when the other is deleted, and whoever could
+ * start machines from that one may know it.
+ */
+export async function inheritBootRecord(ports: Ports, below: LeasedImage, image: BootedImage): Promise<void> {
+  const found = await findBootRecord(ports, below)
+  if (!found) return
+  const digests = await ChunkDigests.open(ports.chunks, image.manifest)
+  const matching = await matchingOf(found.entries, digests)
+  if (matching.length >= LEAST_SHARE * found.entries.length) await store(ports, image, matching, digests, false, true)
+}
+
 /** Ends records whose manifest no image and no lease names any more; before a collection. @returns how many */
 export async function sweepBootRecords(catalog: Catalog): Promise<number> {
   const gone = new Map<string, Set<string>>() // keys by manifest
@@ -121,19 +136,21 @@ export async function sweepBootRecords(catalog: Catalog): Promise<number> {
 /** @returns false: there is one, and it stays */
 async function store(
   { catalog, now }: Ports,
-  { manifest, owner, id }: LeasedImage,
+  { manifest, owner, id }: BootedImage,
   entries: readonly BootEntry[],
   digests: ChunkDigests,
   mayReplace: boolean,
+  isInherited = false,
 ): Promise<boolean> {
   const key = keyOf(manifest, owner)
   const record = Buffer.from(encodeBootRecord(entries)).toString('base64')
   const starts = new Set<string>()
   for (const { chunk } of entries.slice(0, START_CHUNKS)) starts.add(hexOf((await digests.of(chunk))!))
   return catalog.write(async ({ documents }) => {
-    const before = await documents.get(KIND, key)
-    if (before && !mayReplace) return false
-    const body: Stored = { manifest, owner, imageId: id, record, recordedAt: now() }
+    const before = await documents.get<Stored>(KIND, key)
+    const isWorthMore = before && (isInherited || before.body.isInherited !== true)
+    if (isWorthMore && !mayReplace) return false
+    const body: Stored = { manifest, owner, imageId: id, record, recordedAt: now(), ...(isInherited ? { isInherited } : {}) }
     await documents.put(KIND, key, body, { expect: before?.version ?? 0 })
     await documents.deleteWhere(START_KIND, { name: 'record', value: key })
     for (const start of starts) await documents.put(START_KIND, `${start} ${key}`, {}, { indexes: { record: key } })

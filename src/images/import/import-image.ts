@@ -7,6 +7,7 @@ import { findImage } from '../find-image.ts'
 import type { ImageVerb } from '../policy.ts'
 import type { ImagePorts } from '../ports.ts'
 import { assertWithinQuota, quotaOf } from '../quotas.ts'
+import { assertIsNoSnapshot } from '../transfer.ts'
 import type { ImportRequest } from './import-request.ts'
 import { abandonImport, importingNotes, runImport } from './run-import.ts'
 import { dropExpiredTasks, newTask, putTask, type TaskRecord, unfinishedTasks } from './tasks.ts'
@@ -46,6 +47,7 @@ export async function importImage(
   const task = await ports.catalog.write(async (tx) => {
     const { image } = await findImage(tx, caller, id, verb)
     assertImportable(image)
+    assertIsNoSnapshot(image)
     await assertWithinQuota(tx, image.owner, quota, { storedBytes: 0, ...(method.name === 'web-download' ? { uploads: 1 } : {}) })
     const at = ports.now()
     const begun = newTask(caller, image, request, at)

@@ -117,7 +117,7 @@ export interface ImageWriter {
 export interface ProjectUsage {
   /** Images that are not public. */
   readonly imageCount: number
-  /** Sum of `size`, and of the reserved bytes of those under way (`notes.reservedBytes`). */
+  /** Sum of `size`, of what belongs to them besides (`notes.partBytes`), and of the reserved bytes of those under way (`notes.reservedBytes`). */
   readonly totalBytes: number
   /** Bytes staged and not yet imported, and the reserved bytes of those being staged. */
   readonly stagedBytes: number

@@ -6,7 +6,7 @@ const RECEIVING: ReadonlySet<string> = new Set(['saving', 'uploading', 'importin
 
 /**
  * What one image counts against its owner: public images, which only administrators make, do not count as its own. While its only bytes are staged ones, `size` counts as staged; once it has a file
- * (or before it has any), as stored. `notes.reservedBytes` counts while bytes are on their way: as staged in `uploading`, else as stored.
+ * (or before it has any), as stored, and its parts (`notes.partBytes`) always do. `notes.reservedBytes` counts while bytes are on their way: as staged in `uploading`, else as stored.
  */
 export function usageOf(image: ImageRecord): ProjectUsage {
   if (image.status === 'deleted' || image.status === 'killed') return noUsage
@@ -17,7 +17,7 @@ export function usageOf(image: ImageRecord): ProjectUsage {
   const staging = image.status === 'uploading'
   return {
     imageCount: image.visibility === 'public' ? 0 : 1,
-    totalBytes: (onlyStaged ? 0 : size) + (staging ? 0 : reservedBytes),
+    totalBytes: (onlyStaged ? 0 : size) + bytesOf(image.notes.partBytes) + (staging ? 0 : reservedBytes),
     stagedBytes: (onlyStaged ? size : 0) + (staging ? reservedBytes : 0),
     uploadingCount: receiving ? 1 : 0,
   }

@@ -100,6 +100,7 @@ const shownNotes: Readonly<Record<string, string>> = {
   failedImport: 'os_glance_failed_import',
   failure: 'imprint_failure',
   warnings: 'imprint_warnings',
+  parentImage: 'imprint_parent_image',
   originMethod: 'imprint_origin_method',
   originUri: 'imprint_origin_uri',
   originCompression: 'imprint_origin_compression',
