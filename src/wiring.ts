@@ -225,6 +225,7 @@ async function openCompute(
       defaultLimits: computeLimits(settings),
       forwardAddress: settings.instanceAddress,
       forwardPorts: { first, last },
+      isolateGuests: settings.instanceNetwork === 'isolated',
       stopGraceMs: settings.instanceStopSeconds * 1000,
     },
     onProblem,

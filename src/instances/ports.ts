@@ -30,6 +30,8 @@ export interface InstanceSettings {
   readonly forwardAddress: string
   /** The ports of this machine that guests may be reached by, both included. */
   readonly forwardPorts: { readonly first: number; readonly last: number }
+  /** Guests reach nobody by themselves. Of machines that are there already, it is as it was when they were made. */
+  readonly isolateGuests: boolean
   /** How long a guest may take to shut itself down, as Nova's `shutdown_timeout`. */
   readonly stopGraceMs: number
 }

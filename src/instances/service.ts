@@ -32,6 +32,7 @@ export const defaultInstanceSettings: Omit<InstanceSettings, 'hostName'> = {
   defaultLimits: { instances: 10, cores: 20, ram: 51_200 }, // Nova's
   forwardAddress: '127.0.0.1',
   forwardPorts: { first: 1024, last: 32_767 }, // above what needs privileges, below what Linux gives to clients
+  isolateGuests: false,
   stopGraceMs: 60_000, // Nova's shutdown_timeout
 }
 /** Each reads and writes files and starts a process; ten make a batch appear at once. */

@@ -94,6 +94,11 @@ export const settingsTable = {
     default: '1024-32767', // above what needs privileges, below what Linux gives to clients
     parse: portRange,
   }),
+  instanceNetwork: setting({
+    summary: 'what guests reach: open, all that this machine reaches, its loopback included; or isolated, nothing by themselves',
+    default: 'open',
+    parse: oneOf('open', 'isolated'),
+  }),
   instanceStopSeconds: setting({
     summary: 'how long the guest of an instance may take to shut down before it is switched off',
     default: 60,

@@ -5,7 +5,8 @@ import { createHash, randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import { existsSync, watch } from 'node:fs'
 import { mkdir, open, readdir, readFile, readlink, rmdir, stat, writeFile } from 'node:fs/promises'
-import { createServer } from 'node:net'
+import { createServer as createHttpServer } from 'node:http'
+import { type AddressInfo, createServer } from 'node:net'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { type TestContext, test } from 'node:test'
@@ -90,6 +91,27 @@ test('a guest starts from NBD, keeps what it writes, and finds its name, its see
   await hypervisor.start(spec.id, { bases: { root: moved } })
   await untilPrinted(hypervisor, spec.id, 'ready', 3)
   assert.equal(await ask(hypervisor, spec.id, 'cat /disk/kept'), 'kept')
+})
+
+test('an isolated guest reaches nobody, not this host either, and is reached by its ports', { skip }, async (context) => {
+  const [host, hypervisor] = await opened(context)
+  const local = createHttpServer((_, answer) => answer.end('for the host alone')).listen(0, '127.0.0.1')
+  await once(local, 'listening')
+  context.after(() => local.close())
+  const { port: localPort } = local.address() as AddressInfo
+  const fetched = `printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 5 10.0.2.2 ${localPort} || echo refused`
+  for (const [isIsolated, answer] of [
+    [false, 'for the host alone'], // so that the other answer means something
+    [true, 'refused'],
+  ] as const) {
+    const port = await freePort()
+    const spec = host.spec({ networks: [{ ...forwarding(port), isIsolated }] })
+    await hypervisor.launch(spec)
+    await untilPrinted(hypervisor, spec.id, 'ready')
+    assert.match(await ask(hypervisor, spec.id, fetched), new RegExp(`${answer}$`))
+    assert.equal(await (await fetch(`http://127.0.0.1:${port}/`)).text(), 'hello from the guest\n')
+    await hypervisor.remove(spec.id)
+  }
 })
 
 test('a guest goes on when the service that serves its disk was away', { skip }, async (context) => {

@@ -160,6 +160,8 @@ export interface MachineNetwork {
   /** `52:54:00:…` */
   readonly mac: string
   readonly forwards: readonly PortForward[]
+  /** The guest reaches nobody by itself, neither this host nor what lies beyond; forwarded ports lead to it all the same. */
+  readonly isIsolated?: boolean
 }
 export interface PortForward {
   readonly protocol: 'tcp' | 'udp'

@@ -54,7 +54,11 @@ async function borrow({ images, ...ports }: InstancePorts, caller: Caller, insta
   return address
 }
 
-async function machineOf({ catalog }: InstancePorts, instance: InstanceRecord, base: DiskAddress): Promise<MachineSpec> {
+async function machineOf(
+  { catalog, settings }: InstancePorts,
+  instance: InstanceRecord,
+  base: DiskAddress,
+): Promise<MachineSpec> {
   const { id, name, flavor, hardware, network, rootBytes } = instance
   return {
     id,
@@ -63,7 +67,7 @@ async function machineOf({ catalog }: InstancePorts, instance: InstanceRecord, b
     memoryBytes: flavor.ramMiB * MiB,
     hardware,
     disks: [{ name: 'root', bytes: rootBytes, base, serial: id.slice(0, 20) }],
-    networks: network ? [network] : [],
+    networks: network ? [{ ...network, isIsolated: settings.isolateGuests }] : [],
     seed: seedFor(instance, await seeds.get(catalog.documents, id)),
   }
 }

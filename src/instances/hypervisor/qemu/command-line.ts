@@ -120,9 +120,10 @@ const machineArgument = ({ machineType }: Chosen, firmware: Firmware | undefined
     ...(firmware?.needsSmm ? ['smm=on'] : []),
   ].join(',')
 
-const userNetwork = ({ forwards }: KeptSpec['networks'][number], index: number) => ({
+const userNetwork = ({ forwards, isIsolated = false }: KeptSpec['networks'][number], index: number) => ({
   type: 'user',
   id: `net${index}`,
+  restrict: isIsolated,
   hostfwd: forwards.map(({ protocol, hostAddress, hostPort, guestPort }) => ({
     str: `${protocol}:${hostAddress}:${hostPort}-:${guestPort}`,
   })),
