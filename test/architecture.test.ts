@@ -33,8 +33,10 @@ const mayImport: Record<string, readonly string[]> = {
   'instances/seed': ['base'],
   'instances/hypervisor': ['base', 'disk/block', 'disk/formats', 'instances/seed'],
   instances: ['base', 'disk/block', 'instances/hypervisor', 'store/catalog'],
+  'serve/websocket': ['base'],
   'serve/http': [
     'base',
+    'serve/websocket',
     'settings',
     'disk/block',
     'identity',
@@ -48,7 +50,18 @@ const mayImport: Record<string, readonly string[]> = {
   'serve/process': ['base', 'settings', 'serve/nbd'],
   'cli/client': ['base', 'store/content'],
   host: ['base', 'disk/block', 'disk/filters', 'disk/formats', 'store/content', 'store/chunks/workers', 'cli/client'],
-  cli: ['base', 'settings', 'disk/block', 'disk/filters', 'disk/formats', 'cli/client', 'store/content', 'host', 'serve/nbd'],
+  cli: [
+    'base',
+    'settings',
+    'disk/block',
+    'disk/filters',
+    'disk/formats',
+    'cli/client',
+    'store/content',
+    'host',
+    'serve/nbd',
+    'serve/websocket',
+  ],
 }
 /** Folders whose subfolders implement one interface and must not know each other. */
 const families = ['disk/formats', 'store/blobs', 'store/catalog', 'store/chunks/index', 'serve/http', 'instances/hypervisor']

@@ -35,10 +35,10 @@ interface Cell {
 function model({ verb, role, owner, vmState, taskState, locked, launched }: Cell): Verdict {
   const admin = role === 'admin'
   if (!admin && (role === 'none' || owner === 'theirs')) return 'hide'
-  if (verb === 'show' || verb === 'console-log') return 'allow'
+  if (verb === 'show') return 'allow'
   if (verb === 'unlock-for-admin' && !admin) return 'deny'
   if (role === 'reader') return 'deny'
-  const isNote = ['update', 'tag', 'lock', 'unlock', 'unlock-for-admin'].includes(verb)
+  const isNote = ['console-log', 'serial-console', 'update', 'tag', 'lock', 'unlock', 'unlock-for-admin'].includes(verb)
   if (isNote) return taskState === 'deleting' ? 'conflict' : 'allow'
   if (locked && !admin) return 'conflict'
   if (verb === 'delete') return 'allow'

@@ -38,7 +38,8 @@ const acts = { least: 'member', whileBusy: false, keptByLock: true, afterLaunch:
 
 export const instancePolicy = {
   show: looks,
-  'console-log': looks,
+  'console-log': notes,
+  'serial-console': notes,
   update: notes,
   tag: notes,
   'change-metadata': { ...notes, keptByLock: true },

@@ -2,6 +2,7 @@ import type { Caller } from '../base/caller.ts'
 import type { TaskLines } from '../base/task-lines.ts'
 import type { BlockSource } from '../disk/block/block-source.ts'
 import type { Catalog } from '../store/catalog/catalog.ts'
+import type { SerialConsoles } from './console/serial-consoles.ts'
 import type { DiskAddress, Hypervisor, PortForward } from './hypervisor/hypervisor.ts'
 
 /** What the use cases of instances stand on. `openInstances` (service.ts) makes it from the adapters. */
@@ -14,6 +15,7 @@ export interface InstancePorts {
   /** Where the machines' files are. */
   readonly diskSpace: DiskSpace
   readonly tasks: TaskLines
+  readonly consoles: SerialConsoles
   readonly settings: InstanceSettings
   /** Told of what happens behind the requests and concerns an administrator. */
   readonly onProblem: (error: unknown) => void

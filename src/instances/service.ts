@@ -1,6 +1,7 @@
 import { hostname } from 'node:os'
 import { TaskLines } from '../base/task-lines.ts'
 import type { Catalog } from '../store/catalog/catalog.ts'
+import { SerialConsoles } from './console/serial-consoles.ts'
 import { loadStandardFlavors } from './flavors/standard.ts'
 import type { Hypervisor } from './hypervisor/hypervisor.ts'
 import { hostPorts } from './launch/host-ports.ts'
@@ -42,6 +43,8 @@ const CONCURRENT_LAUNCHES = 10
 export async function openInstances(options: InstanceServiceOptions): Promise<InstanceService> {
   const { catalog, hypervisor, images, limits, onProblem } = options
   const tasks = new TaskLines({ concurrency: options.concurrentLaunches ?? CONCURRENT_LAUNCHES, onProblem })
+  const now = options.now ?? Date.now
+  const consoles = new SerialConsoles({ catalog, hypervisor, now })
   const ports: InstancePorts = {
     catalog,
     hypervisor,
@@ -50,9 +53,10 @@ export async function openInstances(options: InstanceServiceOptions): Promise<In
     hostPorts: options.hostPorts ?? hostPorts,
     diskSpace: options.diskSpace,
     tasks,
+    consoles,
     settings: { hostName: hostname(), ...defaultInstanceSettings, ...options.settings },
     onProblem,
-    now: options.now ?? Date.now,
+    now,
   }
   await loadStandardFlavors(ports)
   const unwatch = watchPower(ports)
@@ -61,6 +65,7 @@ export async function openInstances(options: InstanceServiceOptions): Promise<In
     ports,
     async close() {
       unwatch()
+      consoles.close()
       const ended = tasks.stop()
       await hypervisor.close() // ends what waits for a guest
       await ended

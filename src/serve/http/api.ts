@@ -1,3 +1,5 @@
+import type { IncomingMessage } from 'node:http'
+import type { Socket } from 'node:net'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import type { ErrorCode, ServiceError } from '../../base/errors.ts'
 import type { AuthenticatedCaller } from '../../identity/identity.ts'
@@ -13,8 +15,18 @@ export interface Api {
   readonly prefix: string
   /** Where the clients of this API know another status for a code than the table's. */
   readonly statuses?: Partial<Readonly<Record<ErrorCode, number>>>
+  /** What a connection to this API may become instead of an exchange of HTTP. */
+  readonly upgrade?: Upgrade
   register(app: FastifyInstance): void | Promise<void>
   renderError(error: ServiceError, status: number, request: FastifyRequest): RenderedError
+}
+export interface Upgrade {
+  /** The whole path, without a query. */
+  readonly path: string
+  /** Answers the request, and has the connection from then on. It says no by throwing, before it has answered. */
+  accept(request: IncomingMessage, socket: Socket, head: Buffer): Promise<void>
+  /** Ends all of them: the service stops. */
+  close(): void
 }
 export interface RenderedError {
   readonly contentType: string

@@ -1,11 +1,12 @@
 import { randomUUID } from 'node:crypto'
-import type { IncomingMessage, Server, ServerResponse } from 'node:http'
+import { type IncomingMessage, type Server, type ServerResponse, STATUS_CODES } from 'node:http'
 import type { Socket } from 'node:net'
 import fastify, { type FastifyError, type FastifyInstance, type FastifyReply, type FastifyRequest, LogController } from 'fastify'
 import type { Logger } from 'pino'
 import { isServiceError, ServiceError } from '../../base/errors.ts'
 import type { Authenticator } from '../../identity/identity.ts'
-import { type Api, statusOf } from './api.ts'
+import { asksForWebSocket } from '../websocket/handshake.ts'
+import { type Api, statusOf, type Upgrade } from './api.ts'
 import type { Metrics } from './metrics.ts'
 import { stallGuard } from './stall-guard.ts'
 
@@ -30,6 +31,7 @@ const STALL_WINDOW_MS = 60_000
 const STALL_LEAST_BYTES = 60 * 1024 // 1 KiB/s: the slowest line that would ever finish an image
 const SWEEP_MS = 5_000
 const MAX_JSON_BYTES = 1024 * 1024
+const LINGER_MS = 2_000 // for a refused client to close its side
 
 const startedAt = new WeakMap<FastifyRequest, { ms: number; read: number; written: number }>()
 
@@ -37,6 +39,15 @@ const startedAt = new WeakMap<FastifyRequest, { ms: number; read: number; writte
 export function createServer(options: ServerOptions): FastifyInstance {
   const { apis, authenticator, metrics, log } = options
   const exchanges = new WeakMap<Socket, Exchange>()
+  const upgrades = new Map(apis.flatMap(({ upgrade }) => (upgrade ? [[upgrade.path, upgrade] as const] : [])))
+  const http = {
+    maxHeaderSize: MAX_HEADER_BYTES,
+    headersTimeout: HEADERS_TIMEOUT_MS,
+    connectionsCheckingInterval: SWEEP_MS,
+    keepAliveTimeoutBuffer: 1000,
+    // every other request that would like another protocol (HTTP/2, say) is answered in this one
+    shouldUpgradeCallback: (request: IncomingMessage) => asksForWebSocket(request) && upgrades.has(pathOf(request)),
+  }
   const app = fastify({
     loggerInstance: log,
     logController: new LogController({ disableRequestLogging: true }),
@@ -51,13 +62,8 @@ export function createServer(options: ServerOptions): FastifyInstance {
     onConstructorPoisoning: 'ignore',
     clientErrorHandler: (error: Error & { code?: string }, socket: Socket) =>
       refuseUnreadable(error, socket, exchanges.get(socket)),
-    http: {
-      maxHeaderSize: MAX_HEADER_BYTES,
-      headersTimeout: HEADERS_TIMEOUT_MS,
-      connectionsCheckingInterval: SWEEP_MS,
-      keepAliveTimeoutBuffer: 1000,
-    },
-    ...(options.tls ? { https: options.tls } : {}),
+    http,
+    ...(options.tls ? { https: { ...http, ...options.tls } } : {}),
   } as object) as unknown as FastifyInstance
   app.server.maxConnections = MAX_CONNECTIONS
   app.server.on('request', (request, response) => exchanges.set(request.socket, { request, response }))
@@ -70,7 +76,11 @@ export function createServer(options: ServerOptions): FastifyInstance {
   let closing = false
   app.addHook('preClose', async () => {
     closing = true
+    for (const upgrade of upgrades.values()) upgrade.close()
   })
+  app.server.on('upgrade', (request: IncomingMessage, socket: Socket, head: Buffer) =>
+    hand(upgrades.get(pathOf(request)), request, socket, head, log),
+  )
   // Hooks that wait for nothing call back: a promise for each of them would cost as much as a small answer.
   app.addHook('onSend', (_request, reply, payload, done) => {
     if (closing) reply.header('connection', 'close') // what runs may finish; the connection takes nothing after it
@@ -196,6 +206,40 @@ function answerError(api: Api, { error, status }: Failure, request: FastifyReque
     .send(body)
 }
 
+const pathOf = ({ url = '' }: IncomingMessage): string => url.split('?', 1)[0]!
+
+/** Gives the connection to who asked for it, or answers with why not and closes it. */
+function hand(upgrade: Upgrade | undefined, request: IncomingMessage, socket: Socket, head: Buffer, log: Logger): void {
+  socket.on('error', () => {}) // it closes, and whoever has it hears that
+  const path = pathOf(request)
+  const started = performance.now()
+  upgrade?.accept(request, socket, head).then(
+    () => {
+      log.info({ event: 'upgraded', path })
+      socket.once('close', () => {
+        const { bytesRead: bytesIn, bytesWritten: bytesOut } = socket
+        log.info({ event: 'upgrade-ended', path, ms: Math.round(performance.now() - started), bytesIn, bytesOut })
+      })
+    },
+    (error: unknown) => {
+      if (!isServiceError(error)) log.error({ event: 'unexpected-error', path, err: error })
+      const { code, message } = isServiceError(error) ? error : new ServiceError('unavailable', 'internal error; the log has it')
+      const status = statusOf[code]
+      log.info({ event: 'upgrade-refused', path, status })
+      socket.setTimeout(LINGER_MS, () => socket.destroy())
+      answerPlainly(socket, `${status} ${STATUS_CODES[status] ?? ''}`, { code, message })
+    },
+  )
+}
+
+/** To a socket that no response stands for. */
+function answerPlainly(socket: Socket, status: string, answer: { readonly code: string; readonly message: string }): void {
+  const body = JSON.stringify(answer)
+  socket.end(
+    `HTTP/1.1 ${status}\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\nconnection: close\r\n\r\n${body}`,
+  )
+}
+
 interface Exchange {
   readonly request: IncomingMessage
   readonly response: ServerResponse
@@ -222,8 +266,5 @@ function refuseUnreadable(error: Error & { code?: string }, socket: Socket, last
       : error.code === 'ERR_HTTP_REQUEST_TIMEOUT'
         ? ['408 Request Timeout', 'the headers did not arrive in time']
         : ['400 Bad Request', 'this is not a well-formed HTTP request']
-  const body = JSON.stringify({ code: 'invalid-request', message })
-  socket.end(
-    `HTTP/1.1 ${status}\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\nconnection: close\r\n\r\n${body}`,
-  )
+  answerPlainly(socket, status, { code: 'invalid-request', message })
 }

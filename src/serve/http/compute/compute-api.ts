@@ -1,11 +1,13 @@
 import type { Api } from '../api.ts'
 import { versionedApi } from '../versioned-api.ts'
+import { consoleRoutes } from './console-routes.ts'
 import { flavorRoutes } from './flavor-routes.ts'
 import { hostRoutes } from './host-routes.ts'
 import { keypairRoutes } from './keypair-routes.ts'
 import { limitRoutes } from './limit-routes.ts'
 import { computeMicroversions } from './microversion.ts'
 import { type Call, type ComputeServices, PREFIX, type Route } from './route.ts'
+import { serialSocket } from './serial-socket.ts'
 import { serverActionRoutes } from './server-actions.ts'
 import { metadataRoutes } from './server-metadata.ts'
 import { serverPartRoutes } from './server-parts.ts'
@@ -16,7 +18,7 @@ export { computeVersions }
 
 /** Nova's API, version 2.1 and its microversions: a subset, listed in docs/compute.md. */
 export function computeApi({ ports, baseUrlOf }: ComputeServices): Api {
-  return versionedApi<Call>({
+  const api = versionedApi<Call>({
     name: 'compute',
     prefix: PREFIX,
     // a quota is refused as Nova does; what is not served at all is not a matter of media types here
@@ -37,11 +39,13 @@ export function computeApi({ ports, baseUrlOf }: ComputeServices): Api {
       return { ...call, ports, base: `${bookmarks}/v2.1`, bookmarks }
     },
   })
+  return { ...api, upgrade: serialSocket(ports) }
 }
 
 export const computeRoutes: readonly Route[] = [
   ...serverRoutes,
   ...serverActionRoutes,
+  ...consoleRoutes,
   ...metadataRoutes,
   ...serverPartRoutes,
   ...flavorRoutes,

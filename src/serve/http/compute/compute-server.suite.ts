@@ -64,6 +64,8 @@ export async function computeServer(options: WorldOptions = {}) {
   return {
     world,
     ask,
+    /** Answers on a port. @returns its address */
+    listen: () => app.listen({ host: '127.0.0.1', port: 0 }),
     /** A server that runs. */
     async boot(more: object = {}, asked: Asked = {}): Promise<string> {
       const server = { name: 'web', imageRef: world.image, flavorRef: '1', ...more }

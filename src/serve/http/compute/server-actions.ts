@@ -12,6 +12,7 @@ import {
   unpauseInstance,
 } from '../../../instances/power/actions.ts'
 import { bodyOf } from '../json-body.ts'
+import { serialUrl } from './console-routes.ts'
 import { type Answer, accepted, type Call, ok, part, type Route } from './route.ts'
 import { strict } from './schemas.ts'
 
@@ -53,6 +54,13 @@ const consoleBody = bodyOf(
   Type.Object({ 'os-getConsoleOutput': Type.Union([Type.Null(), Type.Object({ length }, strict)]) }, strict),
 )
 
+const serialBody = bodyOf(
+  Type.Object(
+    { 'os-getSerialConsole': Type.Object({ type: Type.Literal('serial', { description: 'serial' }) }, strict) },
+    strict,
+  ),
+)
+
 const acts: Readonly<Record<string, Act>> = {
   'os-start': plain('os-start', startInstance),
   'os-stop': plain('os-stop', stopInstance),
@@ -74,14 +82,21 @@ const acts: Readonly<Record<string, Act>> = {
     const lines = Number(consoleBody(body)['os-getConsoleOutput']?.length ?? -1)
     return ok({ output: await consoleLog(ports, caller, id, lines < 0 ? null : lines) })
   },
+  async 'os-getSerialConsole'(call, id) {
+    const { type } = serialBody(call.body)['os-getSerialConsole']
+    return ok({ console: { type, url: await serialUrl(call, id) } })
+  },
 }
+
+/** The last version that has an action; after it another request does the same. */
+const until: Partial<Readonly<Record<string, number>>> = { 'os-getSerialConsole': 5 }
 
 export const actionNames: readonly string[] = Object.keys(acts)
 
 /** Nova's other actions: known, and not served here. */
 const notHere: ReadonlySet<string> = new Set([
   ...['addFixedIp', 'addFloatingIp', 'addSecurityGroup', 'changePassword', 'confirmResize', 'createBackup', 'createImage'],
-  ...['evacuate', 'injectNetworkInfo', 'migrate', 'os-getRDPConsole', 'os-getSPICEConsole', 'os-getSerialConsole'],
+  ...['evacuate', 'injectNetworkInfo', 'migrate', 'os-getRDPConsole', 'os-getSPICEConsole'],
   ...['os-getVNCConsole', 'os-migrateLive', 'os-resetState', 'rebuild', 'removeFixedIp', 'removeFloatingIp'],
   ...['removeSecurityGroup', 'rescue', 'resetNetwork', 'resize', 'restore', 'resume', 'revertResize', 'shelve'],
   ...['shelveOffload', 'suspend', 'trigger_crash_dump', 'unrescue', 'unshelve'],
@@ -94,7 +109,7 @@ export const serverActionRoutes: readonly Route[] = [
     async handle(call) {
       const [name = '', ...others] = Object.keys((call.body as object | undefined) ?? {})
       const act = others.length === 0 && Object.hasOwn(acts, name) ? acts[name] : undefined
-      if (act) return act(call, part(call, 'id'))
+      if (act && call.minor <= (until[name] ?? call.minor)) return act(call, part(call, 'id'))
       if (others.length === 0 && notHere.has(name)) {
         throw new ServiceError('unsupported', `"${name}" is not served here; what is: ${actionNames.join(', ')}`)
       }
