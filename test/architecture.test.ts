@@ -49,7 +49,16 @@ const mayImport: Record<string, readonly string[]> = {
   'serve/nbd': ['base', 'disk/block'],
   'serve/process': ['base', 'settings', 'serve/nbd'],
   'cli/client': ['base', 'store/content'],
-  host: ['base', 'disk/block', 'disk/filters', 'disk/formats', 'store/content', 'store/chunks/workers', 'cli/client'],
+  host: [
+    'base',
+    'disk/block',
+    'disk/filters',
+    'disk/formats',
+    'disk/guest',
+    'store/content',
+    'store/chunks/workers',
+    'cli/client',
+  ],
   cli: [
     'base',
     'settings',

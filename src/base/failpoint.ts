@@ -62,6 +62,11 @@ export const failpoints = [
   'instance:removed',
   'instance:released',
   'instance:deleted',
+  'deploy:begun',
+  'deploy:window-written',
+  'deploy:synced',
+  'deploy:verified',
+  'deploy:head-written',
 ] as const
 export type Failpoint = (typeof failpoints)[number]
 

@@ -25,6 +25,7 @@ export const commandLoaders: Readonly<Record<string, () => Promise<Command>>> = 
   'image reactivate': async () => (await import('./commands/image-reactivate.ts')).imageReactivate,
   'image audit': async () => (await import('./commands/image-audit.ts')).imageAudit,
   attach: async () => (await import('./commands/attach.ts')).attach,
+  deploy: async () => (await import('./commands/deploy.ts')).deploy,
   export: async () => (await import('./commands/export.ts')).exportImage,
   'export list': async () => (await import('./commands/export-list.ts')).exportList,
   'export renew': async () => (await import('./commands/export-renew.ts')).exportRenew,

@@ -9,6 +9,8 @@ export interface TransferState {
   readonly totalBytes: number | null
   /** Bytes that went over the line. */
   readonly movedBytes: number
+  /** Bytes dealt with in other ways, by what was done with them; people are told of them in place of what was sent. */
+  readonly counts?: Readonly<Record<string, number>>
 }
 
 const TERMINAL_EVERY_MS = 100
@@ -20,7 +22,8 @@ const WINDOW_MS = 5000
 export class Progress {
   readonly #out: Output
   readonly #now: () => number
-  readonly #samples: { readonly at: number; readonly bytes: number }[] = []
+  #samples: { readonly at: number; readonly bytes: number }[] = []
+  #phase: string | undefined
   #shownAt = Number.NEGATIVE_INFINITY
 
   constructor(out: Output, now: () => number = () => performance.now()) {
@@ -32,6 +35,8 @@ export class Progress {
     const at = this.#now()
     if (at - this.#shownAt < (this.#out.json ? EVENT_EVERY_MS : TERMINAL_EVERY_MS)) return
     this.#shownAt = at
+    if (state.phase !== this.#phase) this.#samples = [] // each phase counts anew
+    this.#phase = state.phase
     this.#samples.push({ at, bytes: state.doneBytes })
     while (this.#samples.length > 2 && at - this.#samples[0]!.at > WINDOW_MS) this.#samples.shift()
     const first = this.#samples[0]!
@@ -53,12 +58,12 @@ export class Progress {
 }
 
 function progressLine(state: TransferState, bytesPerSecond: number, leftMs: number | null, columns: number): string {
-  const { phase, doneBytes, totalBytes, movedBytes } = state
+  const { phase, doneBytes, totalBytes, movedBytes, counts = { sent: movedBytes } } = state
   const share = totalBytes === null ? null : totalBytes === 0 ? 1 : Math.min(1, doneBytes / totalBytes)
   const texts = [
     share === null ? formatBytes(doneBytes) : `${String(Math.floor(share * 100)).padStart(3)} %`,
     `${formatBytes(Math.round(bytesPerSecond))}/s`,
-    `sent ${formatBytes(movedBytes)}`,
+    ...Object.entries(counts).map(([what, bytes]) => `${what} ${formatBytes(bytes)}`),
     leftMs === null ? '' : `${formatDuration(leftMs)} left`,
   ].filter(Boolean)
   const text = `${phase}  ${texts.join('  ')}`

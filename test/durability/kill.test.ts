@@ -176,14 +176,14 @@ interface Case {
 }
 /**
  * The steps of instances are in kill-instances.test.ts: they need a machine. Those of volumes are in kill-volumes.test.ts; those of snapshots
- * beside their use cases, which no request calls by themselves.
+ * beside their use cases, which no request calls by themselves; those of `imprint deploy` in e2e/deploy.test.ts.
  */
 type Tried = Exclude<
   Failpoint,
-  'catalog:migrating' | 'catalog:migrated' | `instance:${string}` | `snapshot:${string}` | OfVolumes
+  'catalog:migrating' | 'catalog:migrated' | `instance:${string}` | `snapshot:${string}` | `deploy:${string}` | OfVolumes
 >
 type OfVolumes = `volume:${string}` | 'scratch:layer-made' | 'scratch:sealed'
-const isElsewhere = (name: Failpoint) => /^(instance:|snapshot:|volume:|scratch:(layer-made|sealed)$)/.test(name)
+const isElsewhere = (name: Failpoint) => /^(instance:|snapshot:|deploy:|volume:|scratch:(layer-made|sealed)$)/.test(name)
 const cases: Readonly<Record<Tried, Case>> = {
   'blob:written': { action: upload, passing: 2 },
   'blob:synced': { action: upload, passing: 2 },

@@ -2,6 +2,7 @@ import { setTimeout as wait } from 'node:timers/promises'
 import { isServiceError, type ServiceError } from '../../base/errors.ts'
 import type { NewExport } from '../client/imprint-client.ts'
 import { signingIn } from '../client/signing-in.ts'
+import type { Output } from '../output.ts'
 import type { Session } from '../session.ts'
 
 /** An export outlives a service that is away for so long, and a client that was killed. */
@@ -63,4 +64,11 @@ export async function keepExport(session: Session, imageId: string, signedIn: ()
       await asUser(() => imprint.endExport(made.id))
     },
   }
+}
+
+/** An export that cannot be ended now ends by itself. */
+export async function endQuietly(kept: Pick<KeptExport, 'end'>, out: Output): Promise<void> {
+  await kept.end().catch((error: unknown) => {
+    if (!isServiceError(error, 'not-found')) out.note('The service did not hear that this ended; its export ends by itself.')
+  })
 }

@@ -1,12 +1,11 @@
 import { homedir } from 'node:os'
 import { join } from 'node:path'
-import { isServiceError } from '../../base/errors.ts'
 import { formatBytes, GiB } from '../../base/units.ts'
 import { ChunkPool } from '../../host/chunk-pool.ts'
 import { DiskCache, LEAST_CACHE_BYTES } from '../../host/disk-cache/disk-cache.ts'
 import { httpOrigin } from '../../host/http-origin.ts'
 import { openRemoteDisk } from '../../host/open-remote-disk.ts'
-import { keepExport } from '../attach/kept-export.ts'
+import { endQuietly, keepExport } from '../attach/kept-export.ts'
 import { type ServedDisk, serveDisk } from '../attach/served-disk.ts'
 import { bytesOf } from '../byte-count.ts'
 import { command } from '../command.ts'
@@ -118,13 +117,6 @@ const aborted = (signal: AbortSignal): Promise<undefined> =>
     if (signal.aborted) done(undefined)
     else signal.addEventListener('abort', () => done(undefined), { once: true })
   })
-
-/** An export that cannot be ended now ends by itself. */
-async function endQuietly(kept: { end(): Promise<void> }, out: Output): Promise<void> {
-  await kept.end().catch((error: unknown) => {
-    if (!isServiceError(error, 'not-found')) out.note('The service did not hear that this ended; its export ends by itself.')
-  })
-}
 
 function logTo(out: Output) {
   const say = (facts: object, message: string) => {

@@ -1,0 +1,82 @@
+import { formatBytes } from '../../base/units.ts'
+import { httpOrigin } from '../../host/http-origin.ts'
+import { endQuietly, keepExport } from '../attach/kept-export.ts'
+import { command } from '../command.ts'
+import { confirmLoss } from '../deploy/confirm.ts'
+import { type DeployOutcome, deployImage } from '../deploy/deploy-image.ts'
+import { UsageError } from '../exit-codes.ts'
+import type { Output } from '../output.ts'
+import { Progress } from '../progress.ts'
+import { safeText } from '../safe-text.ts'
+import { openSession } from '../session.ts'
+
+export const deploy = command({
+  name: 'deploy',
+  summary: 'Write the disk of an image onto a disk of this machine: what differs, verified',
+  description: [
+    'The disk is read, and only chunks that differ from the image are fetched and written; then they are read back. Given again after',
+    'it was stopped, killed or cut off, it goes on. Until all is written and verified the head of the disk is zeros, so that no firmware',
+    'starts from half a system. A disk that is mounted or in use is refused. What lies behind the image on a larger disk stays.',
+  ].join('\n'),
+  arguments: { image: { help: 'name or id' } },
+  options: {
+    to: { type: 'text', value: 'PATH', help: 'the disk, as /dev/sda, or a file; must be given', completes: 'file' },
+    yes: { type: 'flag', help: 'do not ask before the content of the disk is replaced' },
+    dryRun: { type: 'flag', help: 'write nothing; say how much differs' },
+    noGrow: { type: 'flag', help: 'leave the partition table (GPT) as it is, also where the disk is larger than the image' },
+  },
+  examples: [
+    ['imprint deploy debian-12 --to /dev/sda', 'reinstall this machine, from a rescue system'],
+    ['imprint deploy debian-12 --to /dev/nvme0n1 --yes --json', 'in a script'],
+    ['imprint deploy debian-12 --to disk.raw --dry-run', 'compare'],
+  ],
+  exits: [3, 4, 5, 6, 7],
+  async run({ image: wanted, to: path, yes, dryRun, noGrow }, { out, connect, signal, environment }) {
+    if (path === undefined)
+      throw new UsageError('say where to with --to: a disk, as /dev/sda, or a file; see: imprint deploy --help')
+    const session = await connect()
+    const image = await session.images.find(wanted)
+    const name = image.name ?? image.id
+    await using opened = new AsyncDisposableStack()
+    const kept = opened.adopt(await keepExport(session, image.id, () => openSession(environment)), (it) => endQuietly(it, out))
+    const progress = new Progress(out)
+    opened.defer(() => progress.end())
+    const outcome = await deployImage({
+      origin: httpOrigin(session.http, kept.made.id, kept.signIn),
+      path,
+      isDry: dryRun,
+      isGrown: !noGrow,
+      signal,
+      onProgress: (state) => progress.show(state),
+      confirm: async (target) => (yes ? undefined : confirmLoss(out, target, name)),
+    })
+    progress.end()
+    out.result({ image: image.id, name: image.name, dryRun, ...outcome }, () => tell(out, name, outcome, dryRun))
+    return 0
+  },
+})
+
+function tell(out: Output, name: string, outcome: DeployOutcome, isDry: boolean): void {
+  const { target, sameBytes, writtenBytes, zeroedBytes, fetchedBytes, readsMedium, partitionTable, isReread } = outcome
+  const [path, image] = [safeText(target.path), safeText(name)]
+  const amounts = `${formatBytes(writtenBytes)} of data and ${formatBytes(zeroedBytes)} of zeros`
+  if (isDry) {
+    out.line(`${path} differs from ${image} in ${amounts}; ${formatBytes(sameBytes)} are there already.`)
+    return
+  }
+  if (writtenBytes + zeroedBytes === 0) {
+    out.line(`${path} holds ${image}: all of its ${formatBytes(sameBytes)} were there already; nothing was written.`)
+    return
+  }
+  const how = readsMedium
+    ? 'read back and verified'
+    : 'verified through the cache of the system, which is all that this file system offers'
+  out.line(`Wrote ${image} onto ${path}: ${amounts}, ${how}; ${formatBytes(sameBytes)} were there already.`)
+  out.note(
+    `${formatBytes(fetchedBytes)} came over the line.${partitionTable === null ? '' : ` Note: ${safeText(partitionTable)}.`}`,
+  )
+  if (isReread === false)
+    out.note(
+      'The kernel still has the partition table from before (blockdev and partprobe failed): restart before you use its partitions.',
+    )
+}

@@ -1,0 +1,34 @@
+import { ranTool } from './system-tool.ts'
+
+/** Ways to make zeros without sending them, by programs of util-linux, since Node offers neither call. The first that works is kept. */
+const ways = [
+  // frees the room; a disk does it only where its freed blocks are sure to read as zeros: fallocate(2), FALLOC_FL_PUNCH_HOLE
+  { program: 'fallocate', flags: ['--punch-hole', '--keep-size'] },
+  // the disk's own command for zeros: BLKZEROOUT
+  { program: 'blkdiscard', flags: ['--force', '--zeroout'] },
+] as const
+
+export class CheapZeros {
+  readonly #fd: number
+  #way = 0
+
+  /** @param fd of a file or a block device, open for writing */
+  constructor(fd: number) {
+    this.#fd = fd
+  }
+
+  /** @returns whether the range is zeros now; where not, some of it may be */
+  async make(offset: number, length: number): Promise<boolean> {
+    const range = ['--offset', String(offset), '--length', String(length), '/proc/self/fd/3']
+    for (let way = this.#way; way < ways.length; way += 1) {
+      const { program, flags } = ways[way]!
+      if (await ranTool(program, [...flags, ...range], this.#fd)) return true
+      this.#way = Math.max(this.#way, way + 1)
+    }
+    return false
+  }
+}
+
+/** Has the kernel look at the partition table again (`BLKRRPART`). @returns whether a program for it was there and succeeded */
+export const rereadPartitions = async (path: string): Promise<boolean> =>
+  (await ranTool('blockdev', ['--rereadpt', path])) || ranTool('partprobe', [path])
