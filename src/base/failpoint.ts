@@ -50,7 +50,7 @@ export const failpoints = [
   'snapshot:saving',
   'snapshot:ingested',
   'snapshot:active',
-  'snapshot:given-up',
+  'snapshot:deleted',
   'instance:recorded',
   'instance:lent',
   'instance:leased',

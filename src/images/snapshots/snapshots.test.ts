@@ -317,6 +317,37 @@ test('the disk and its parts count against the quota of the project', async (t) 
   await assertNothingLeft()
 })
 
+test("of a project's snapshots with the same properties so many stay as are asked for, the youngest", async () => {
+  let createdAt = Date.now()
+  const save = async (properties: Record<string, string>, caller = alice) => {
+    const id = await begun({ bytes: CHUNK, properties }, caller)
+    await snapshots.save(id, { disk: { bytes: CHUNK, leaseId: null, layers: [] }, properties: {} })
+    const { version } = await shown(id)
+    createdAt += 1
+    await world.ports.catalog.write(({ images }) => images.update(id, version, { createdAt }))
+    return id
+  }
+  const backup = { image_type: 'backup', backup_type: 'daily' }
+  const [protectedOne, ...others] = [await save(backup), await save(backup), await save(backup), await save(backup)]
+  const [weekly, bobs] = [await save({ ...backup, backup_type: 'weekly' }), await save(backup, bob)]
+  const { id: uploaded } = await world.create(alice, backup)
+  await upload(world.ports, alice, uploaded, sent(Buffer.from('x')))
+  await world.ports.jobs.idle()
+  const { version } = await shown(protectedOne!)
+  await world.ports.catalog.write(({ images }) => images.update(protectedOne!, version, { protected: true }))
+  assert.equal(await snapshots.rotate('alice', backup, 2), 2)
+  assert.equal(await snapshots.rotate('alice', backup, 2), 0)
+  const statuses = await Promise.all(
+    [protectedOne!, ...others, weekly, bobs, uploaded].map(async (id) => (await shown(id)).status),
+  )
+  assert.deepEqual(statuses, ['active', 'deleted', 'deleted', 'active', 'active', 'active', 'active'])
+  await snapshots.remove(protectedOne!)
+  await snapshots.remove(protectedOne!)
+  await snapshots.remove(uploaded)
+  assert.deepEqual([(await shown(protectedOne!)).status, (await shown(uploaded)).status], ['deleted', 'active'])
+  await assertNothingLeft()
+})
+
 test('a snapshot starts by what is known of its image, until it was started itself', async () => {
   const bytes = randomBytes(DISK)
   const leaseId = await lent(bytes, 'raw', bob)

@@ -109,17 +109,41 @@ export class ImageSnapshots {
 
   /** It will not come: nothing of it is left. One that is active stays; giving up twice succeeds. */
   async giveUp(imageId: string): Promise<void> {
+    await this.#delete(imageId, ({ status }) => status === 'queued' || status === 'saving')
+  }
+
+  /** Deletes one that was made here, whatever has become of it, also where it is protected. One that is gone is as good as deleted. */
+  async remove(imageId: string): Promise<void> {
+    await this.#delete(imageId, () => true)
+  }
+
+  /**
+   * Deletes the oldest of the project's active snapshots that have these properties, until so many are left. Protected ones stay, and count.
+   * @returns how many it deleted
+   */
+  async rotate(projectId: string, properties: Readonly<Record<string, string>>, keep: number): Promise<number> {
+    const found = await snapshotsWith(this.#ports, projectId, properties)
+    let left = found.length
+    for (const { id } of found.sort((a, b) => a.createdAt - b.createdAt)) {
+      if (left <= keep) break
+      if (await this.#delete(id, (image) => image.status === 'active' && !image.protected)) left -= 1
+    }
+    return found.length - left
+  }
+
+  /** @param isOver asked of the snapshot as it stands. @returns whether it was there, and is deleted */
+  async #delete(imageId: string, isOver: (image: ImageRecord) => boolean): Promise<boolean> {
     const running = this.#saving.get(imageId)
     running?.over.abort()
     await running?.work.catch(() => undefined) // whoever asked for it is told
     const gone = await this.#ports.catalog.write(async (tx) => {
       const image = await tx.images.get(imageId)
-      const isUnfinished = image && isSnapshot(image) && (image.status === 'queued' || image.status === 'saving')
-      return isUnfinished ? entomb(this.#ports, tx, service, image) : undefined
+      return image && isSnapshot(image) && isOver(image) ? entomb(this.#ports, tx, service, image) : undefined
     })
-    if (!gone) return
-    failpoint('snapshot:given-up')
+    if (!gone) return false
+    failpoint('snapshot:deleted')
     await dropBytes(this.#ports, gone)
+    return true
   }
 
   async #save(imageId: string, { disk, properties }: SnapshotContents, options: SaveOptions): Promise<void> {
@@ -149,6 +173,34 @@ export class ImageSnapshots {
     if (!image || !isSnapshot(image)) throw noSuchImage(imageId)
     return image
   }
+}
+
+const PAGE = 500
+
+async function snapshotsWith(
+  { catalog }: ImagePorts,
+  projectId: string,
+  properties: Readonly<Record<string, string>>,
+): Promise<Pick<ImageRecord, 'id' | 'createdAt'>[]> {
+  const found: Pick<ImageRecord, 'id' | 'createdAt'>[] = []
+  for (const hidden of [false, true]) {
+    for (let marker: string | undefined; ; ) {
+      const page = await catalog.images.list({
+        viewer: { projectId },
+        visibility: 'all',
+        owner: projectId,
+        hidden,
+        statuses: ['active'],
+        properties,
+        limit: PAGE,
+        ...(marker === undefined ? {} : { marker }),
+      })
+      for (const image of page) if (isSnapshot(image)) found.push({ id: image.id, createdAt: image.createdAt })
+      marker = page.at(-1)?.id
+      if (marker === undefined || page.length < PAGE) break
+    }
+  }
+  return found
 }
 
 const isSnapshot = ({ notes, status }: ImageRecord): boolean => notes.snapshot === true && status !== 'deleted'
