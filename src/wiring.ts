@@ -158,7 +158,7 @@ async function openService(
   opened.defer(every(HOUR_MS, sweep, problem('uploads by chunks')))
   const nbd = opened.adopt(await openNbd(settings, disks, log.child({ event: 'nbd' })), (it) => it.close())
   opened.defer(every(MINUTE_MS, endExpired, problem('exports')))
-  const lent = new DiskLeases(leases, nbd.addresses.socketPath)
+  const lent = new DiskLeases({ ...images.ports, ...leases }, nbd.addresses.socketPath)
   const instances = opened.adopt(await openCompute(settings, data, catalog, lent, identity.limitsOf('compute'), log), (it) =>
     it.close(),
   )

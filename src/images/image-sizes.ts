@@ -1,6 +1,8 @@
 import type { Caller } from '../base/caller.ts'
 import { ServiceError } from '../base/errors.ts'
+import type { ManifestSizes } from '../store/chunks/chunk-store.ts'
 import { findImage } from './find-image.ts'
+import { partsOf } from './parts/image-parts.ts'
 import type { ImagePorts } from './ports.ts'
 
 /** What an image weighs, in bytes. */
@@ -9,9 +11,11 @@ export interface ImageSizes {
   readonly virtualBytes: number | null
   /** The file that was put in. */
   readonly fileBytes: number
-  /** Of it, what is not zeros. */
+  /** What belongs to it beside the file: further disks, memory. The three below are of the file and these together. */
+  readonly partBytes: number
+  /** What is not zeros. */
   readonly allocatedBytes: number
-  /** Its chunks in the store, compressed, each counted once. */
+  /** Chunks in the store, compressed, each counted once for the file and once for each part that has it. */
   readonly storedBytes: number
   /** Of these, what no other image uses (to its owner: no other image of the project): what deleting it frees. */
   readonly exclusiveBytes: number
@@ -34,8 +38,16 @@ export async function imageSizes(
   if (image.manifest === null) {
     throw new ServiceError('conflict', `image ${image.id} is ${image.status}: it has no bytes yet`, { imageId: image.id })
   }
-  const { fileBytes, allocatedBytes, storedBytes, exclusiveBytes } = await (caller.isAdmin || image.owner === null
-    ? chunks.sizes(image.manifest)
-    : chunks.sizes(image.manifest, image.owner))
-  return { virtualBytes: image.virtualSize, fileBytes, allocatedBytes, storedBytes, exclusiveBytes }
+  const owner = caller.isAdmin ? undefined : (image.owner ?? undefined)
+  const file = await chunks.sizes(image.manifest, owner)
+  const parts = await Promise.all((await partsOf(catalog, image.id)).map(({ manifest }) => chunks.sizes(manifest, owner)))
+  const sum = (of: (sizes: ManifestSizes) => number) => [file, ...parts].reduce((total, sizes) => total + of(sizes), 0)
+  return {
+    virtualBytes: image.virtualSize,
+    fileBytes: file.fileBytes,
+    partBytes: parts.reduce((total, { fileBytes }) => total + fileBytes, 0),
+    allocatedBytes: sum((sizes) => sizes.allocatedBytes),
+    storedBytes: sum((sizes) => sizes.storedBytes),
+    exclusiveBytes: sum((sizes) => sizes.exclusiveBytes),
+  }
 }

@@ -76,6 +76,26 @@ export interface ImageDisks {
   held(holderKind: string): AsyncIterable<HeldLease>
 }
 
+/** What images hold beside the disk that they are; `src/images` answers it. Only the service makes parts, so they may be trusted. */
+export interface ImageParts {
+  /** Ascending by name; nothing until the image is active. @throws ServiceError `not-found`, `denied` */
+  parts(caller: Caller, imageId: string): Promise<readonly ImagePart[]>
+  /**
+   * As `lend`, of a further disk; `image.diskBytes` are those of the part.
+   * @throws ServiceError `not-found`, `denied`; `conflict` where the image is not active; `unsupported` for a part that is no disk
+   */
+  lendPart(caller: Caller, imageId: string, partName: string, holder: string): Promise<LentDisk>
+  /** Front to back, verified; the image may be deleted meanwhile. @throws ServiceError `not-found`, `denied`, `corrupt` */
+  readPart(caller: Caller, imageId: string, partName: string): AsyncIterable<Uint8Array>
+}
+
+export interface ImagePart {
+  readonly name: string
+  /** `disk`: raw; `memory`: what a hypervisor resumes from; `machine`: JSON. */
+  readonly kind: NewPart['kind']
+  readonly bytes: number
+}
+
 export interface BootImage {
   readonly id: string
   readonly name: string | null

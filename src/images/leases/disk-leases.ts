@@ -6,6 +6,8 @@ import { formats } from '../../disk/formats/index.ts'
 import type { CatalogWriter, ImageRecord } from '../../store/catalog/catalog.ts'
 import { recordAudit } from '../audit.ts'
 import { findImage } from '../find-image.ts'
+import type { ImagePart } from '../parts/image-parts.ts'
+import { findPart, listParts, readPart } from '../parts/read-parts.ts'
 import type { ImagePorts } from '../ports.ts'
 import {
   allLeases,
@@ -15,6 +17,7 @@ import {
   type Lease,
   type LeaseTerms,
   lendable,
+  lendablePart,
   newName,
   putLease,
   type StoredLease,
@@ -49,13 +52,23 @@ export interface DiskAddress {
 /** Formats whose disk can be served: those that our engine opens, and optical discs, which are what they are. */
 export const servableFormats: readonly string[] = [...formats.map(({ name }) => name), 'iso']
 
+/** A disk that was lent; the address is told once. */
+export interface LentDisk {
+  readonly leaseId: string
+  /** Of the image that it is a part of, `diskBytes` are those of the part. */
+  readonly image: BootImage
+  readonly address: DiskAddress
+}
+
+type DiskLeasePorts = LeasePorts & Pick<ImagePorts, 'chunks' | 'readers'>
+
 /** Disks of images for parts of the service that run machines from them: lent until they are released. */
 export class DiskLeases {
-  readonly #ports: LeasePorts
+  readonly #ports: DiskLeasePorts
   readonly #socketPath: string
 
   /** @param socketPath where the service listens for NBD */
-  constructor(ports: LeasePorts, socketPath: string) {
+  constructor(ports: DiskLeasePorts, socketPath: string) {
     this.#ports = ports
     this.#socketPath = socketPath
   }
@@ -75,24 +88,32 @@ export class DiskLeases {
    * @param holder what needs it: `instance <id>`
    * @throws ServiceError as `show`; `unsupported` for a format whose disk cannot be served
    */
-  async lend(
-    caller: Caller,
-    imageId: string,
-    holder: string,
-  ): Promise<{ readonly leaseId: string; readonly image: BootImage; readonly address: DiskAddress }> {
-    const leaseId = randomUUID()
-    const { name, nameHash } = newName()
-    const image = await this.#ports.catalog.write((tx) =>
-      makeLease(this.#ports, tx, caller, leaseId, imageId, {
-        isWritable: false,
-        projectId: null,
-        holder,
-        nameHash,
-        seconds: null,
-      }),
+  async lend(caller: Caller, imageId: string, holder: string): Promise<LentDisk> {
+    return this.#lend(holder, async (tx, leaseId, terms) =>
+      bootImageOf(await makeLease(this.#ports, tx, caller, leaseId, imageId, terms)),
     )
-    failpoint('lease:made')
-    return { leaseId, image: bootImageOf(image), address: this.#addressOf(name) }
+  }
+
+  /** What the image holds beside its disk. @throws ServiceError `not-found`, `denied` */
+  parts(caller: Caller, imageId: string): Promise<readonly ImagePart[]> {
+    return listParts(this.#ports, caller, imageId)
+  }
+
+  /**
+   * As `lend`, of a further disk of the image.
+   * @throws ServiceError `not-found`, `denied`; `conflict` where the image is not active; `unsupported` for a part that is no disk
+   */
+  async lendPart(caller: Caller, imageId: string, partName: string, holder: string): Promise<LentDisk> {
+    return this.#lend(holder, async (tx, leaseId, terms) => {
+      const { image, part } = await findPart(tx, caller, imageId, partName)
+      await enterLease(tx, caller, leaseId, { ...lendablePart(image, part), ...termsFrom(terms, this.#ports.now()) })
+      return { ...bootImageOf(image), diskBytes: part.bytes }
+    })
+  }
+
+  /** The bytes of a part, front to back, verified. @throws ServiceError `not-found`, `denied`, `corrupt` */
+  readPart(caller: Caller, imageId: string, partName: string): AsyncIterable<Uint8Array> {
+    return readPart(this.#ports, caller, imageId, partName)
   }
 
   /** A new address of what is lent; the one before is good no more. @throws ServiceError `not-found` */
@@ -120,6 +141,18 @@ export class DiskLeases {
    */
   async *held(holderKind: string): AsyncGenerator<{ readonly leaseId: string; readonly holder: string }> {
     for await (const { key, body } of allLeases(this.#ports.catalog, holderKind)) yield { leaseId: key, holder: body.holder }
+  }
+
+  async #lend(
+    holder: string,
+    make: (tx: CatalogWriter, leaseId: string, terms: NewLeaseTerms) => Promise<BootImage>,
+  ): Promise<LentDisk> {
+    const leaseId = randomUUID()
+    const { name, nameHash } = newName()
+    const terms = { isWritable: false, projectId: null, holder, nameHash, seconds: null }
+    const image = await this.#ports.catalog.write((tx) => make(tx, leaseId, terms))
+    failpoint('lease:made')
+    return { leaseId, image, address: this.#addressOf(name) }
   }
 
   #addressOf(exportName: string): DiskAddress {

@@ -1,6 +1,7 @@
 import { createHash, randomBytes } from 'node:crypto'
 import { ServiceError } from '../../base/errors.ts'
 import type { CatalogReader, CatalogWriter, ImageRecord, StoredDocument } from '../../store/catalog/catalog.ts'
+import type { StoredPart } from '../parts/image-parts.ts'
 
 /**
  * A disk that is lent: whoever has the lease's name may read it over NBD until the lease ends, whatever becomes of the image
@@ -106,6 +107,16 @@ export function lendable(image: ImageRecord, servable: readonly string[]): Pick<
   const diskBytes = image.virtualSize
   if (manifest === null || diskBytes === null) throw new Error(`image ${id} is active without bytes`)
   return { image: { id, name, owner, manifest, diskFormat }, diskBytes }
+}
+
+/** What can be lent of a part. @throws ServiceError `conflict`, `unsupported` */
+export function lendablePart(image: ImageRecord, part: StoredPart): Pick<Lease, 'image' | 'diskBytes'> {
+  assertActive(image)
+  const { id, name, owner } = image
+  if (part.kind !== 'disk') {
+    throw new ServiceError('unsupported', `part "${part.name}" of image ${id} is no disk: it is ${part.kind}`, { imageId: id })
+  }
+  return { image: { id, name, owner, manifest: part.manifest, diskFormat: 'raw' }, diskBytes: part.bytes }
 }
 
 /** @throws ServiceError `conflict` */

@@ -33,7 +33,7 @@ beforeEach(() => {
   const now = () => Date.now() + later
   disks = new LeasedDisks({ catalog: world.ports.catalog, chunks: world.chunks, now }, null)
   ports = { catalog: world.ports.catalog, now, disks, scratchQuotaBytes: 0 }
-  leases = new DiskLeases(ports, SOCKET)
+  leases = new DiskLeases({ ...world.ports, ...ports }, SOCKET)
 })
 after(() => world.close())
 
@@ -108,7 +108,7 @@ test('the check names a deleted image that is lent, where damage touches it', as
   const lent = new LeasedDisks({ catalog, chunks: own.chunks, now }, null)
   const { id } = await own.create(alice, { name: 'gone' })
   await upload(own.ports, alice, id, sent(randomBytes(200_000)))
-  await new DiskLeases({ catalog, now, disks: lent, scratchQuotaBytes: 0 }, SOCKET).lend(alice, id, 'instance 1')
+  await new DiskLeases({ ...own.ports, disks: lent, scratchQuotaBytes: 0 }, SOCKET).lend(alice, id, 'instance 1')
   await deleteImage(own.ports, alice, id)
   for (const pack of await Array.fromAsync(own.blobs.list('packs/'))) await own.blobs.delete(pack)
   const jobs = new StoreJobs(own.ports, { blobs: own.blobs, open: async () => assert.fail() })

@@ -33,7 +33,7 @@ before(async () => {
   snapshots = new ImageSnapshots(world.ports)
   const { catalog, now } = world.ports
   const disks = new LeasedDisks({ catalog, chunks: world.chunks, now }, null)
-  leases = new DiskLeases({ catalog, now, disks, scratchQuotaBytes: 0 }, '/run/nbd.sock')
+  leases = new DiskLeases({ ...world.ports, now, disks, scratchQuotaBytes: 0 }, '/run/nbd.sock')
 })
 after(() => world.close())
 

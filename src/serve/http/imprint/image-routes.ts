@@ -1,9 +1,10 @@
 import { Type } from '@sinclair/typebox'
 import { listAudit } from '../../../images/audit.ts'
 import { imageSizes } from '../../../images/image-sizes.ts'
+import { listParts } from '../../../images/parts/read-parts.ts'
 import { auditOfImage } from '../../../images/read-audit.ts'
 import { type Route, route } from './route.ts'
-import { AuditEntries, imageId, projectId, Sizes } from './schemas.ts'
+import { AuditEntries, imageId, Parts, projectId, Sizes } from './schemas.ts'
 import type { ImprintServices } from './services.ts'
 import { administratorsOnly } from './store-routes.ts'
 
@@ -23,6 +24,18 @@ export const imageRoutes = ({ images }: ImprintServices): readonly Route[] => [
     reply: { status: 200, body: Sizes, description: 'bytes' },
     errors: ['unauthenticated', 'denied', 'not-found', 'conflict'],
     handle: ({ caller, params }) => imageSizes(images, caller, params.id),
+  }),
+  route({
+    method: 'GET',
+    path: '/images/:id/parts',
+    summary: 'What an image holds beside its disk',
+    description:
+      'Further disks, memory, and what the machine was, of an image that was made of an instance. An uploaded image has none.',
+    who: 'whoever may download the image',
+    params: Type.Object({ id: imageId }),
+    reply: { status: 200, body: Parts, description: 'ascending by name' },
+    errors: ['unauthenticated', 'denied', 'not-found'],
+    handle: async ({ caller, params }) => ({ parts: await listParts(images, caller, params.id) }),
   }),
   route({
     method: 'GET',

@@ -119,6 +119,7 @@ test('an upload is lacks, chunks, commit; said twice the commit answers the same
   assert.equal(third.json.image.id, first!.json.image.id)
   const sizes = await ask(`/images/${first!.json.image.id}/sizes`, { as: 'ada' })
   assert.equal(sizes.json.allocatedBytes, CHUNK + b.length)
+  assert.deepEqual((await ask(`/images/${first!.json.image.id}/parts`, { as: 'ada' })).json, { parts: [] })
 
   // the same project holds them now
   const again = await begin('ada', CHUNK)

@@ -78,9 +78,20 @@ export type UploadBody = Static<typeof UploadBody>
 export const Sizes = Type.Object({
   virtualBytes: Type.Union([bytes('the disk that a machine sees'), Type.Null()]),
   fileBytes: bytes('the file that was put in'),
-  allocatedBytes: bytes('of the file, without its zeros'),
-  storedBytes: bytes('its chunks in the store, compressed, each counted once'),
+  partBytes: bytes('what belongs to the image beside the file; the three below are of both together'),
+  allocatedBytes: bytes('what is not zeros'),
+  storedBytes: bytes('chunks in the store, compressed, each counted once for the file and once for each part that has it'),
   exclusiveBytes: bytes('of these, what no other image uses (for others than administrators: no other image of the project)'),
+})
+
+export const Parts = Type.Object({
+  parts: Type.Array(
+    Type.Object({
+      name: Type.String(),
+      kind: Type.Union([Type.Literal('disk'), Type.Literal('memory'), Type.Literal('machine')]),
+      bytes: bytes('of the disk, the memory as it was saved, or the JSON that tells of the machine'),
+    }),
+  ),
 })
 
 const quotaName = Type.Union([Type.Literal('images'), Type.Literal('bytes'), Type.Literal('uploads'), Type.Literal('staged')])
