@@ -1,4 +1,5 @@
 import type { Caller } from '../base/caller.ts'
+import { beginAction, endActions } from './actions/actions.ts'
 import { findInstance } from './find-instance.ts'
 import type { InstanceVerb } from './policy.ts'
 import type { InstancePorts } from './ports.ts'
@@ -9,7 +10,7 @@ type Ports = Pick<InstancePorts, 'catalog' | 'now'>
 export type InstanceChanges = Partial<Omit<InstanceRecord, 'id' | 'projectId' | 'updatedAt'>>
 
 /**
- * Changes what the caller may change, by what stands there now.
+ * Changes what the caller may change, by what stands there now, and notes who did it.
  * @throws ServiceError `not-found`, `denied`, `conflict`; what `change` throws
  */
 export const changeInstanceAs = (
@@ -23,11 +24,12 @@ export const changeInstanceAs = (
     const instance = await findInstance(documents, caller, id, verb)
     const changed = { ...instance, ...change(instance), updatedAt: now() }
     await instances.put(documents, changed)
+    await beginAction(documents, caller, changed, verb, changed.updatedAt)
     return changed
   })
 
 /**
- * For work that was begun before: nobody is asked again.
+ * For work that was begun before: nobody is asked again. Where it ends a task, that is noted.
  * @param change null: it stays as it is
  * @returns as it is now; undefined where it is gone
  */
@@ -42,5 +44,6 @@ export const changeInstance = (
     if (!instance || !changes) return instance
     const changed = { ...instance, ...changes, updatedAt: now() }
     await instances.put(documents, changed)
+    await endActions(documents, instance, changed, changed.updatedAt)
     return changed
   })

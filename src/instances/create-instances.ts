@@ -3,6 +3,7 @@ import type { Caller } from '../base/caller.ts'
 import { isServiceError, ServiceError } from '../base/errors.ts'
 import { failpoint } from '../base/failpoint.ts'
 import type { DocumentReader } from '../store/catalog/catalog.ts'
+import { beginAction } from './actions/actions.ts'
 import { findFlavor, listFlavors } from './flavors/flavors.ts'
 import type { PortForward } from './hypervisor/hypervisor.ts'
 import { assertFits, rootBytesOf } from './launch/fit.ts'
@@ -63,7 +64,7 @@ export async function createInstances(
   assertWanted(wanted)
   const draft = await draftOf(ports, caller, wanted)
   const common = { ...draft, projectId, userId: caller.userId, reservationId: `r-${randomBytes(4).toString('hex')}` }
-  const made = await withFreePorts(wanted, () => record(ports, common, wanted))
+  const made = await withFreePorts(wanted, () => record(ports, caller, common, wanted))
   failpoint('instance:recorded')
   for (const { id } of made) startLaunch(ports, caller, id)
   return made
@@ -73,7 +74,12 @@ export async function createInstances(
  * Records as many as quota and host have room for, with all that is theirs alone. What there is room for is asked twice: first for
  * how many ports are looked for, then in the transaction, where nobody else can take it.
  */
-async function record(ports: InstancePorts, common: Common, wanted: NewInstances): Promise<readonly InstanceRecord[]> {
+async function record(
+  ports: InstancePorts,
+  caller: Caller,
+  common: Common,
+  wanted: NewInstances,
+): Promise<readonly InstanceRecord[]> {
   const { projectId, flavor } = common
   const { least } = wanted
   const quota = await quotaOf(ports, projectId)
@@ -91,6 +97,7 @@ async function record(ports: InstancePorts, common: Common, wanted: NewInstances
     for (const record of records) {
       await instances.put(documents, record)
       await seeds.put(documents, record.id, wanted)
+      await beginAction(documents, caller, record, 'create', record.createdAt)
       for (const forward of record.network?.forwards ?? []) await forwardedPorts.take(documents, forward, record.id)
     }
     return records

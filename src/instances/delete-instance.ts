@@ -3,7 +3,7 @@ import { failpoint } from '../base/failpoint.ts'
 import { changeInstance, changeInstanceAs } from './change-instance.ts'
 import { faultFrom } from './faults.ts'
 import type { InstancePorts } from './ports.ts'
-import { forwardedPorts, instances, seeds } from './store.ts'
+import { forwardedPorts, instanceActions, instances, seeds } from './store.ts'
 
 /**
  * `DELETE /servers/{id}`: in any state, also while something is done to it, which ends. Then in the background: the machine and
@@ -41,6 +41,7 @@ async function remove(ports: InstancePorts, id: string): Promise<void> {
   await ports.catalog.write(async ({ documents }) => {
     await seeds.delete(documents, id)
     await forwardedPorts.giveBack(documents, id)
+    await instanceActions.forget(documents, id)
     await instances.delete(documents, id)
   })
   failpoint('instance:deleted')

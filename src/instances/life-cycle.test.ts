@@ -213,7 +213,8 @@ test('the console is told by its last lines', async () => {
   assert.equal(await consoleLog(world.ports, member, id, 2), 'two\nlogin: ')
   assert.equal(await consoleLog(world.ports, member, id, 0), '')
   world.host.machine(id).print('root\n')
-  assert.equal(await consoleLog(world.ports, someone('mine', 'reader'), id, 1), 'login: root\n')
+  assert.equal(await consoleLog(world.ports, member, id, 1), 'login: root\n')
+  await assert.rejects(consoleLog(world.ports, someone('mine', 'reader'), id, 1), { code: 'denied' })
   await assert.rejects(consoleLog(world.ports, someone('other'), id, 1), { code: 'not-found' })
 })
 

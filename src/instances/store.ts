@@ -1,5 +1,6 @@
 import { ServiceError } from '../base/errors.ts'
 import type { DocumentReader, DocumentWriter, StoredDocument } from '../store/catalog/catalog.ts'
+import type { InstanceAction } from './actions/actions.ts'
 import type { PortForward } from './hypervisor/hypervisor.ts'
 import { type FlavorRecord, type InstanceRecord, isInstanceId, type KeypairRecord } from './records.ts'
 
@@ -61,6 +62,24 @@ export const instances = {
     await docs.put('instance', instance.id, instance, { indexes: { project: instance.projectId } })
   },
   delete: (docs: DocumentWriter, id: string): Promise<boolean> => docs.delete('instance', id),
+}
+
+const actionsOf = (instanceId: string): string => `${instanceId}|`
+const actionKey = ({ instanceId, startedAt, requestId }: InstanceAction): string =>
+  `${actionsOf(instanceId)}${String(startedAt).padStart(15, '0')}|${requestId}`
+
+export const instanceActions = {
+  /** The newest first. */
+  of: async (docs: DocumentReader, instanceId: string): Promise<readonly InstanceAction[]> =>
+    (await docs.list<InstanceAction>('instance-action', { prefix: actionsOf(instanceId), direction: 'desc' })).map(
+      ({ body }) => body,
+    ),
+  put: async (docs: DocumentWriter, action: InstanceAction): Promise<void> => {
+    await docs.put('instance-action', actionKey(action), action, { indexes: { instance: action.instanceId } })
+  },
+  delete: (docs: DocumentWriter, action: InstanceAction): Promise<boolean> => docs.delete('instance-action', actionKey(action)),
+  forget: (docs: DocumentWriter, instanceId: string): Promise<number> =>
+    docs.deleteWhere('instance-action', { name: 'instance', value: instanceId }),
 }
 
 /** What only a launch needs, apart from the instance, as it is up to 64 KiB. */

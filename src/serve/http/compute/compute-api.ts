@@ -1,5 +1,6 @@
 import type { Api } from '../api.ts'
 import { versionedApi } from '../versioned-api.ts'
+import { actionLogRoutes } from './action-log-routes.ts'
 import { consoleRoutes } from './console-routes.ts'
 import { flavorRoutes } from './flavor-routes.ts'
 import { hostRoutes } from './host-routes.ts'
@@ -46,6 +47,7 @@ export const computeRoutes: readonly Route[] = [
   ...serverRoutes,
   ...serverActionRoutes,
   ...consoleRoutes,
+  ...actionLogRoutes,
   ...metadataRoutes,
   ...serverPartRoutes,
   ...flavorRoutes,

@@ -22,6 +22,12 @@ const NETWORK_NAME = 'user'
 /** What the hypervisor calls it, as far as anybody asks. */
 export const instanceName = (id: string): string => `instance-${id}`
 
+/** The same for all servers of a project on one host, and tells neither. */
+export const hostIdOf = (projectId: string, hostName: string): string =>
+  createHash('sha224')
+    .update(projectId + hostName)
+    .digest('hex')
+
 type Look = Pick<Call, 'base' | 'bookmarks' | 'minor' | 'ports'> & { readonly caller: Caller }
 
 export const serverLinks = ({ base, bookmarks }: Look, id: string) => [
@@ -43,9 +49,7 @@ export function serverJson(look: Look, instance: InstanceRecord): object {
     tenant_id: projectId,
     user_id: userId,
     metadata,
-    hostId: createHash('sha224')
-      .update(projectId + look.ports.settings.hostName)
-      .digest('hex'),
+    hostId: hostIdOf(projectId, look.ports.settings.hostName),
     image: { id: instance.imageId, links: [{ rel: 'bookmark', href: `${look.bookmarks}/images/${instance.imageId}` }] },
     flavor: flavorOf(look, instance.flavor),
     created: isoSeconds(createdAt),

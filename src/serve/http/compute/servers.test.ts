@@ -314,3 +314,38 @@ test('what instances here never have is an empty list; forwarded ports are told 
   assert.equal((await ask(`GET /servers/${id}/ips/none`)).status, 404)
   assert.equal((await ask(`GET /servers/${id}/os-interface`, { as: 'other:member' })).status, 404)
 })
+
+test('what was done to a server is listed and shown as in Nova', async () => {
+  const id = await boot()
+  await act(id, { pause: null })
+  await world.idle()
+  const listed = await ask(`GET /servers/${id}/os-instance-actions`)
+  assert.deepEqual(
+    listed.json.instanceActions.map(({ action, message }: { action: string; message: string }) => [action, message]),
+    [
+      ['pause', null],
+      ['create', null],
+    ],
+  )
+  const [pause] = listed.json.instanceActions
+  assert.match(pause.start_time, /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}$/)
+  assert.deepEqual([pause.instance_uuid, pause.project_id, 'updated_at' in pause], [id, 'mine', false])
+  const show = async (version: string, as = 'mine:reader') =>
+    (await ask(`GET /servers/${id}/os-instance-actions/${pause.request_id}`, { version, as })).json.instanceAction
+  assert.equal((await show('2.50')).events, undefined)
+  assert.equal((await show('2.50', 'x:admin')).events.length, 1)
+  const [event] = (await show('2.62')).events
+  assert.deepEqual([event.event, event.result, 'host' in event], ['compute_pause_instance', 'Success', false])
+  assert.match(event.hostId, /^[0-9a-f]{56}$/)
+  const page = await ask(`GET /servers/${id}/os-instance-actions?limit=1`, { version: '2.58' })
+  assert.equal(page.json.instanceActions.length, 1)
+  const next = new URL(page.json.links[0].href)
+  assert.equal(next.searchParams.get('marker'), pause.request_id)
+  const rest = await ask(`GET /servers/${id}/os-instance-actions${next.search}`, { version: '2.58' })
+  assert.deepEqual([rest.json.instanceActions[0].action, 'links' in rest.json], ['create', false])
+  const path = `/servers/${id}/os-instance-actions`
+  assert.equal((await ask(`GET ${path}?marker=none`, { version: '2.58' })).status, 400)
+  assert.equal((await ask(`GET ${path}?changes-since=2999-01-01`, { version: '2.58' })).json.instanceActions.length, 0)
+  assert.equal((await ask(`GET ${path}?changes-before=2999-01-01`, { version: '2.66' })).json.instanceActions.length, 2)
+  assert.equal((await ask(`GET ${path}/req-none`)).status, 404)
+})
