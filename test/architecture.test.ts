@@ -65,6 +65,7 @@ const mayImport: Record<string, readonly string[]> = {
     'disk/block',
     'disk/filters',
     'disk/formats',
+    'disk/guest',
     'cli/client',
     'store/content',
     'host',

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict'
+import { execFileSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { readFile, stat, writeFile } from 'node:fs/promises'
+import { mkdir, readFile, stat, writeFile } from 'node:fs/promises'
 import { after, before, test } from 'node:test'
-import { scratch } from '../../../test/fixtures/disk/tools.ts'
+import { lacking, scratch } from '../../../test/fixtures/disk/tools.ts'
 import { MiB } from '../../base/units.ts'
 import { memorySource } from '../../disk/block/memory-source.ts'
 import { wrapDisk } from '../../disk/formats/index.ts'
@@ -84,4 +85,26 @@ test('what is there is not replaced unasked; what cannot be done is refused by n
   assert.equal((await deploy('asked', '--to', '/proc', '--yes')).status, 1)
   const { exports } = (await run(['export', 'list', '--json'], { environment: admin })).json
   assert.deepEqual(exports, [], 'and no export is left behind')
+})
+
+const root = process.getuid?.() === 0 ? lacking('losetup') : 'needs root'
+test('an image for other servers is refused, with what would fit; --force-model writes it', { skip: root }, async (t) => {
+  const path = await scratch(t)
+  await added(path('v1'), 'for others', v1, '--property', 'server_models=HPE/ProLiant*')
+  await mkdir(path('class/dmi/id'), { recursive: true })
+  await writeFile(path('class/dmi/id/sys_vendor'), 'Dell Inc.\n')
+  await writeFile(path('class/dmi/id/product_name'), 'PowerEdge R740\n')
+  await writeFile(path('medium'), Buffer.alloc(16 * MiB))
+  const device = execFileSync('losetup', ['--find', '--show', path('medium')], { encoding: 'utf8' }).trim()
+  t.after(() => execFileSync('losetup', ['--detach', device]))
+  const words = ['deploy', 'for others', '--to', device, '--yes']
+  const environment = { ...admin, IMPRINT_SYS: path('') }
+  const refused = await run(words, { environment })
+  assert.equal(refused.status, 5)
+  assert.match(refused.err, /made for HPE\/ProLiant\* .*Dell Inc\. PowerEdge R740.*--force-model/)
+  assert.ok((await readFile(path('medium'))).every((byte) => byte === 0))
+  const forced = await run([...words, '--force-model', '--json'], { environment })
+  assert.equal(forced.status, 0, forced.err)
+  assert.equal(forced.json.readsMedium, true)
+  assert.ok((await readFile(path('medium'))).subarray(0, v1.length).equals(v1))
 })

@@ -1,4 +1,6 @@
 import { formatBytes } from '../../base/units.ts'
+import { assertFits } from '../../host/deploy/fit.ts'
+import { thisMachine } from '../../host/deploy/this-machine.ts'
 import { httpOrigin } from '../../host/http-origin.ts'
 import { endQuietly, keepExport } from '../attach/kept-export.ts'
 import { command } from '../command.ts'
@@ -10,19 +12,24 @@ import { Progress } from '../progress.ts'
 import { safeText } from '../safe-text.ts'
 import { openSession } from '../session.ts'
 
+/** Where the kernel tells what the machine is, unless IMPRINT_SYS names another folder, as tests do. */
+const SYS = '/sys'
+
 export const deploy = command({
   name: 'deploy',
   summary: 'Write the disk of an image onto a disk of this machine: what differs, verified',
   description: [
     'The disk is read, and only chunks that differ from the image are fetched and written; then they are read back. Given again after',
     'it was stopped, killed or cut off, it goes on. Until all is written and verified the head of the disk is zeros, so that no firmware',
-    'starts from half a system. A disk that is mounted or in use is refused. What lies behind the image on a larger disk stays.',
+    'starts from half a system. A disk that is mounted or in use is refused, and one of a machine that the image is not made for: its',
+    'properties server_models, hw_architecture and hw_firmware_type are compared with DMI data, processor and firmware.',
   ].join('\n'),
   arguments: { image: { help: 'name or id' } },
   options: {
     to: { type: 'text', value: 'PATH', help: 'the disk, as /dev/sda, or a file; must be given', completes: 'file' },
     yes: { type: 'flag', help: 'do not ask before the content of the disk is replaced' },
     dryRun: { type: 'flag', help: 'write nothing; say how much differs' },
+    forceModel: { type: 'flag', help: 'write it also where the image says that it is not made for such a machine' },
     noGrow: { type: 'flag', help: 'leave the partition table (GPT) as it is, also where the disk is larger than the image' },
   },
   examples: [
@@ -31,7 +38,7 @@ export const deploy = command({
     ['imprint deploy debian-12 --to disk.raw --dry-run', 'compare'],
   ],
   exits: [3, 4, 5, 6, 7],
-  async run({ image: wanted, to: path, yes, dryRun, noGrow }, { out, connect, signal, environment }) {
+  async run({ image: wanted, to: path, yes, dryRun, noGrow, forceModel }, { out, connect, signal, environment }) {
     if (path === undefined)
       throw new UsageError('say where to with --to: a disk, as /dev/sda, or a file; see: imprint deploy --help')
     const session = await connect()
@@ -48,6 +55,10 @@ export const deploy = command({
       isGrown: !noGrow,
       signal,
       onProgress: (state) => progress.show(state),
+      assertFits: async (target) => {
+        const isAsked = target.device !== null && !forceModel // a file may be for another machine
+        if (isAsked) assertFits({ ...image, name }, await thisMachine(environment.IMPRINT_SYS || SYS), target)
+      },
       confirm: async (target) => (yes ? undefined : confirmLoss(out, target, name)),
     })
     progress.end()

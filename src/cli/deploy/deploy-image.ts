@@ -1,8 +1,11 @@
+import { isServiceError } from '../../base/errors.ts'
 import { MiB } from '../../base/units.ts'
 import { recognise } from '../../disk/formats/index.ts'
+import { readGpt } from '../../disk/guest/partitions/gpt.ts'
 import { ChunkPool } from '../../host/chunk-pool.ts'
 import { bootPatches } from '../../host/deploy/boot-patches.ts'
-import { openImageDisk } from '../../host/deploy/image-disk.ts'
+import type { FitTarget } from '../../host/deploy/fit.ts'
+import { type ImageDisk, openImageDisk } from '../../host/deploy/image-disk.ts'
 import { Target } from '../../host/deploy/target.ts'
 import { type Deployed, writeDisk } from '../../host/deploy/write-disk.ts'
 import type { ChunkOrigin } from '../../host/origin.ts'
@@ -20,6 +23,8 @@ export interface DeployWish {
   readonly isGrown: boolean
   readonly signal: AbortSignal
   readonly onProgress: (state: TransferState) => void
+  /** Asked first, also in a dry run. @throws where the image cannot start from there */
+  readonly assertFits: (target: DeployTarget & FitTarget) => Promise<void>
   /** Asked before anything is written. @throws to write nothing */
   readonly confirm: (target: DeployTarget) => Promise<void>
 }
@@ -63,6 +68,8 @@ export async function deployImage(wish: DeployWish): Promise<DeployOutcome> {
   const image = opened.adopt(await openImageDisk({ origin, pool }), (it) => it.close())
   const target = opened.adopt(await Target.open(path, { isReadOnly: isDry, leastBytes: image.size }), (it) => it.close())
   const described = await describe(target)
+  const isDisk = described.device !== null
+  await wish.assertFits({ ...described, tableSectorBytes: isDisk ? await tableSectorBytes(image) : null })
   if (!isDry) await wish.confirm(described)
   const { patches, note } = isGrown ? await bootPatches(image, target.source(), target.sectorBytes) : nothingMoved
   if (!isDry) await target.prepare()
@@ -96,6 +103,15 @@ export async function deployImage(wish: DeployWish): Promise<DeployOutcome> {
 }
 
 const nothingMoved = { patches: [], note: null }
+
+/** A damaged table is told of when it is to be fitted to the disk. */
+async function tableSectorBytes(image: ImageDisk): Promise<number | null> {
+  const table = await readGpt(image).catch((error: unknown) => {
+    if (isServiceError(error, 'invalid-image')) return undefined
+    throw error
+  })
+  return table?.sectorBytes ?? null
+}
 
 async function describe(target: Target): Promise<DeployTarget> {
   const { path, device, size, sectorBytes } = target

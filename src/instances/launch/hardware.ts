@@ -1,3 +1,4 @@
+import { architectureNamed } from '../../base/architecture.ts'
 import { ServiceError } from '../../base/errors.ts'
 import type { Hardware, HypervisorAbilities } from '../hypervisor/hypervisor.ts'
 
@@ -12,8 +13,6 @@ const machineTypes: Readonly<Record<string, RegExp>> = {
   aarch64: /^virt(-\d{1,2}\.\d{1,2})?$/,
 }
 const machineTypeExamples: Readonly<Record<string, string>> = { x86_64: 'pc, q35, pc-q35-7.2 …', aarch64: 'virt, virt-7.2 …' }
-/** Other words for the same, as images have them. */
-const architectureNames: Readonly<Record<string, string>> = { amd64: 'x86_64', x64: 'x86_64', arm64: 'aarch64' }
 
 /**
  * The machine that the image asks for by its properties, whose words are Glance's (`hw_…`). Properties that mean nothing here are
@@ -41,7 +40,7 @@ export function hardwareFrom(properties: Properties, abilities: HypervisorAbilit
 function architectureFrom(properties: Properties, { architectures }: HypervisorAbilities): string {
   const name = given(properties, 'hw_architecture') === undefined ? 'architecture' : 'hw_architecture'
   const value = given(properties, name)
-  const wanted = value === undefined ? architectures[0] : (architectureNames[value] ?? value)
+  const wanted = value === undefined ? architectures[0] : architectureNamed(value)
   if (wanted !== undefined && architectures.includes(wanted)) return wanted
   return refuse(name, value ?? '', architectures.join(', ') || 'nothing: this host can run no guest')
 }

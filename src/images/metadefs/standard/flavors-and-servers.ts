@@ -82,6 +82,10 @@ export const bareMetalImage: StandardNamespace = {
     img_type: choice('Kind of image', 'A whole disk with its partitions, or one partition.', ['whole-disk', 'partition']),
     rootfs_uuid: text('Root file system', 'Identifier of the root file system, for software RAID.'),
     rootdisk_min_bytes: whole('Least root disk', 'Bytes that the disk must have.', 0),
+    server_models: text(
+      'Server models',
+      'Models that the image is made for, as maker/product with * and ?, separated by semicolons: imprint deploy refuses others.',
+    ),
     firmware_packages: text('Firmware', 'Firmware files that the image brings for network cards and controllers.'),
   },
 }
