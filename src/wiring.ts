@@ -22,6 +22,7 @@ import { recordedManifests } from './images/recorded-manifests.ts'
 import { openImages } from './images/service.ts'
 import { StoreJobs } from './images/store-jobs.ts'
 import { absentHypervisor } from './instances/hypervisor/absent/absent-hypervisor.ts'
+import type { DiskLayers } from './instances/hypervisor/disk-layers.ts'
 import type { Hypervisor } from './instances/hypervisor/hypervisor.ts'
 import { QemuHypervisor } from './instances/hypervisor/qemu/qemu-hypervisor.ts'
 import type { ImageDisks } from './instances/ports.ts'
@@ -237,7 +238,7 @@ async function openHypervisor(
   folder: string,
   log: Logger,
   onProblem: (error: unknown) => void,
-): Promise<Hypervisor> {
+): Promise<Hypervisor & DiskLayers> {
   const { qemu: program, instanceAccelerator: accelerator } = settings
   try {
     const hypervisor = await QemuHypervisor.open({
