@@ -6,6 +6,7 @@ import type { FastifyInstance } from 'fastify'
 import type { Logger } from 'pino'
 import { ServiceError } from './base/errors.ts'
 import { lockFolder } from './base/folder-lock.ts'
+import { GiB } from './base/units.ts'
 import type { ServeOnce } from './cli/command.ts'
 import { createIdentity, type Identity } from './identity/service.ts'
 import { ChunkUploads } from './images/add-by-chunks.ts'
@@ -14,25 +15,27 @@ import { createExaminer } from './images/examine/examiner.ts'
 import { createDialer } from './images/import/dialer.ts'
 import { DiskLeases } from './images/leases/disk-leases.ts'
 import { sweepExports } from './images/leases/exports.ts'
-import { getLease } from './images/leases/lease.ts'
+import { allLeases, getLease } from './images/leases/lease.ts'
 import { LeasedDisks } from './images/leases/leased-disks.ts'
 import { loadStandardMetadefs } from './images/metadefs/standard/load.ts'
 import { noProtections, parseProtections } from './images/protections/protections.ts'
 import { recordedManifests } from './images/recorded-manifests.ts'
 import { openImages } from './images/service.ts'
 import { StoreJobs } from './images/store-jobs.ts'
+import { VolumeDisks } from './images/volumes/volume-disks.ts'
 import { absentHypervisor } from './instances/hypervisor/absent/absent-hypervisor.ts'
-import type { DiskLayers } from './instances/hypervisor/disk-layers.ts'
 import type { Hypervisor } from './instances/hypervisor/hypervisor.ts'
 import { QemuHypervisor } from './instances/hypervisor/qemu/qemu-hypervisor.ts'
 import type { ImageDisks } from './instances/ports.ts'
 import { type InstanceService, openInstances } from './instances/service.ts'
+import { instances as instanceRecords } from './instances/store.ts'
 import { computeApi } from './serve/http/compute/compute-api.ts'
 import { identityApi } from './serve/http/identity/identity-api.ts'
 import { imageApi, imageVersions } from './serve/http/image/image-api.ts'
 import { imprintApi } from './serve/http/imprint/imprint-api.ts'
 import { createMetrics } from './serve/http/metrics.ts'
 import { createServer } from './serve/http/server.ts'
+import { volumeApi } from './serve/http/volume/volume-api.ts'
 import { addressFor, baseUrl, hostAndPort } from './serve/process/address.ts'
 import { announcement } from './serve/process/announce.ts'
 import { openLog } from './serve/process/log.ts'
@@ -48,6 +51,8 @@ import type { ChunkStore } from './store/chunks/chunk-store.ts'
 import { SqliteChunkIndex } from './store/chunks/index/sqlite/sqlite-chunk-index.ts'
 import { openChunkStore } from './store/chunks/open.ts'
 import { ScratchDisks } from './store/scratch/scratch-disks.ts'
+import type { HostDisk } from './volumes/ports.ts'
+import { openVolumes } from './volumes/service.ts'
 
 const VERSION = (JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string }).version
 const HOUR_MS = 3_600_000
@@ -112,6 +117,7 @@ async function openService(
         image_stage_total: inMiB(settings.quotaStaged),
       },
       compute: computeLimits(settings),
+      volumev3: volumeLimits(settings),
     },
   })
   await loadStandardMetadefs({ catalog })
@@ -160,8 +166,26 @@ async function openService(
   const nbd = opened.adopt(await openNbd(settings, disks, log.child({ event: 'nbd' })), (it) => it.close())
   opened.defer(every(MINUTE_MS, endExpired, problem('exports')))
   const lent = new DiskLeases({ ...images.ports, ...leases }, nbd.addresses.socketPath)
-  const instances = opened.adopt(await openCompute(settings, data, catalog, lent, identity.limitsOf('compute'), log), (it) =>
-    it.close(),
+  const hypervisor = await openHypervisor(settings, join(data, 'machines'), log, problem('instances'))
+  const volumes = opened.adopt(
+    await openVolumes({
+      catalog,
+      contents: new VolumeDisks({ ...leases, chunks }, lent),
+      images: lent,
+      limits: identity.limitsOf('volumev3'),
+      disk: hostDisk(data, catalog, scratch, hypervisor),
+      settings: {
+        defaultLimits: volumeLimits(settings),
+        reservedBytes: settings.volumeReserve,
+        promiseRatio: settings.volumePromisePercent / 100,
+      },
+      onProblem: problem('volumes'),
+    }),
+    (it) => it.close(),
+  )
+  const instances = opened.adopt(
+    await openCompute(settings, data, catalog, hypervisor, lent, identity.limitsOf('compute'), problem('instances')),
+    (it) => it.close(),
   )
   const app = createServer({
     apis: [
@@ -179,6 +203,7 @@ async function openService(
         startedAt: Date.now(),
         now: Date.now,
       }),
+      volumeApi({ ports: volumes.ports, baseUrlOf }),
     ],
     authenticator: identity.authenticator,
     metrics: createMetrics(() => chunks.stats(), nbd.counters),
@@ -202,26 +227,30 @@ const computeLimits = ({ quotaInstances, quotaCores, quotaRam }: Settings) => ({
   ram: inMiB(quotaRam),
 })
 
+const volumeLimits = ({ quotaVolumes, quotaVolumeSnapshots, quotaVolumeBytes }: Settings) => ({
+  volumes: quotaVolumes,
+  snapshots: quotaVolumeSnapshots,
+  gigabytes: quotaVolumeBytes < 0 ? -1 : Math.floor(quotaVolumeBytes / GiB),
+  per_volume_gigabytes: -1,
+})
+
 /** Where there is no QEMU the service runs without it: the compute API says what is missing when a machine is to be started. */
 async function openCompute(
   settings: Settings,
   data: string,
   catalog: Catalog,
+  hypervisor: Hypervisor,
   images: ImageDisks,
   limits: ReturnType<Identity['limitsOf']>,
-  log: Logger,
+  onProblem: (error: unknown) => void,
 ): Promise<InstanceService> {
-  const onProblem = (error: unknown) => log.error({ event: 'background-problem', what: 'instances', err: error })
   const [first = 0, last = 0] = settings.instancePorts.split('-').map(Number)
   return openInstances({
     catalog,
-    hypervisor: await openHypervisor(settings, join(data, 'machines'), log, onProblem),
+    hypervisor,
     images,
     limits,
-    diskSpace: async () => {
-      const { bsize, blocks, bavail } = await statfs(data)
-      return { totalBytes: bsize * blocks, freeBytes: bsize * bavail }
-    },
+    diskSpace: () => spaceAt(data),
     settings: {
       defaultLimits: computeLimits(settings),
       forwardAddress: settings.instanceAddress,
@@ -233,12 +262,33 @@ async function openCompute(
   })
 }
 
+async function spaceAt(folder: string): Promise<{ readonly totalBytes: number; readonly freeBytes: number }> {
+  const { bsize, blocks, bavail } = await statfs(folder)
+  return { totalBytes: bsize * blocks, freeBytes: bsize * bavail }
+}
+
+/** The file system on which volumes, exports and machines write, and what others than volumes may yet write on it. */
+const hostDisk = (data: string, catalog: Catalog, scratch: ScratchDisks, hypervisor: Hypervisor): HostDisk => ({
+  async room() {
+    const machines = await hypervisor.list().catch(() => []) // where none can run, none has taken anything
+    const takenByMachines = machines.reduce((sum, { diskBytes }) => sum + diskBytes, 0)
+    return { freeBytes: (await spaceAt(data)).freeBytes, takenBytes: (await scratch.takenBytes()) + takenByMachines }
+  },
+  async promised(documents) {
+    let bytes = (await instanceRecords.list(documents)).reduce((sum, { rootBytes }) => sum + rootBytes, 0)
+    for await (const { body } of allLeases({ images: catalog.images, documents }, 'export')) {
+      if (body.isWritable) bytes += body.diskBytes
+    }
+    return bytes
+  },
+})
+
 async function openHypervisor(
   settings: Settings,
   folder: string,
   log: Logger,
   onProblem: (error: unknown) => void,
-): Promise<Hypervisor & DiskLayers> {
+): Promise<Hypervisor> {
   const { qemu: program, instanceAccelerator: accelerator } = settings
   try {
     const hypervisor = await QemuHypervisor.open({

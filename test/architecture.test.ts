@@ -34,6 +34,7 @@ const mayImport: Record<string, readonly string[]> = {
   'instances/hypervisor': ['base', 'disk/block', 'disk/formats', 'instances/seed'],
   instances: ['base', 'disk/block', 'instances/hypervisor', 'store/catalog'],
   'serve/websocket': ['base'],
+  volumes: ['base', 'store/catalog'],
   'serve/http': [
     'base',
     'serve/websocket',
@@ -42,6 +43,7 @@ const mayImport: Record<string, readonly string[]> = {
     'identity',
     'images',
     'instances',
+    'volumes',
     'store/catalog',
     'store/chunks',
     'store/content',

@@ -23,7 +23,7 @@ export interface ProjectLimits {
   of(projectId: string, resourceName: string): Promise<number | undefined>
 }
 
-/** @param serviceType of the service whose resources they are: `image`, `compute` */
+/** @param serviceType of the service whose resources they are: `image`, `compute`, `volumev3` */
 export const projectLimits = ({ catalog, services, region }: Ports, serviceType: string): ProjectLimits => ({
   async of(projectId, resourceName) {
     const service = services.find(({ type }) => type === serviceType)

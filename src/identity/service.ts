@@ -34,13 +34,14 @@ const defaultServices: readonly Omit<ServiceEntry, 'id'>[] = [
   { type: 'identity', name: 'keystone', path: '/identity/v3' },
   { type: 'image', name: 'glance', path: '/image' },
   { type: 'compute', name: 'nova', path: '/compute/v2.1' },
+  { type: 'volumev3', name: 'cinderv3', path: '/volume/v3' },
 ]
 
 export interface Identity {
   readonly authenticator: Authenticator
   /** Of images. */
   readonly limits: ProjectLimits
-  /** @param serviceType of the service whose resources they are: `image`, `compute` */
+  /** @param serviceType of the service whose resources they are: `image`, `compute`, `volumev3` */
   limitsOf(serviceType: string): ProjectLimits
   /** For the identity API: what its use cases stand on. */
   readonly ports: Ports

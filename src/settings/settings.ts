@@ -84,6 +84,29 @@ export const settingsTable = {
     parse: bytes(-1, 2 ** 53 - 1),
     show: formatBytes,
   }),
+  quotaVolumes: setting({ summary: 'volumes of a project; -1 = no limit', default: 10, parse: count(-1, 2 ** 31) }),
+  quotaVolumeSnapshots: setting({
+    summary: 'snapshots of volumes of a project; -1 = no limit',
+    default: 10,
+    parse: count(-1, 2 ** 31),
+  }),
+  quotaVolumeBytes: setting({
+    summary: 'bytes of all volumes of a project and their snapshots, as large as they are made; -1 = no limit',
+    default: 1000 * GiB,
+    parse: bytes(-1, 2 ** 53 - 1),
+    show: formatBytes,
+  }),
+  volumeReserve: setting({
+    summary: 'bytes of the file system that volumes are not promised',
+    default: GiB,
+    parse: bytes(0, 2 ** 53 - 1),
+    show: formatBytes,
+  }),
+  volumePromisePercent: setting({
+    summary: 'how much of the rest is promised to volumes and instances, in percent; beyond 100 it may be found full',
+    default: 100,
+    parse: count(1, 10_000),
+  }),
   instanceAddress: setting({
     summary: 'address of this machine on which forwarded ports of instances are reached; loopback unless told otherwise',
     default: '127.0.0.1',

@@ -193,11 +193,11 @@ export async function makeBlankLease(
 /** `seconds`: until it ends by itself; null: when it is released. */
 export type NewLeaseTerms = Omit<LeaseTerms, 'createdAt' | 'expiresAt'> & { readonly seconds: number | null }
 
-function termsFrom({ seconds, ...terms }: NewLeaseTerms, createdAt: number): LeaseTerms {
+export function termsFrom({ seconds, ...terms }: NewLeaseTerms, createdAt: number): LeaseTerms {
   return { ...terms, createdAt, expiresAt: seconds === null ? null : createdAt + seconds * 1000 }
 }
 
-async function enterLease(tx: CatalogWriter, caller: Caller, leaseId: string, lease: Lease): Promise<void> {
+export async function enterLease(tx: CatalogWriter, caller: Caller, leaseId: string, lease: Lease): Promise<void> {
   await putLease(tx, leaseId, lease)
   await recordAudit(tx, caller, 'lend', auditedAs(lease), lease.createdAt, factsOf(leaseId, lease))
 }

@@ -1,15 +1,17 @@
 import { setMaxListeners } from 'node:events'
 import { ServiceError } from '../../base/errors.ts'
 import { type BlockSource, stack } from '../../disk/block/block-source.ts'
-import type { BlockWriter, WritableSource } from '../../disk/block/block-writer.ts'
+import type { BlockWriter } from '../../disk/block/block-writer.ts'
 import { memorySource } from '../../disk/block/memory-source.ts'
 import { COW_BLOCK_BYTES } from '../../disk/filters/cow.ts'
 import { readAhead } from '../../disk/filters/read-ahead.ts'
+import { sized } from '../../disk/filters/sized.ts'
 import { openImage } from '../../disk/formats/index.ts'
+import type { ScratchDisk } from '../../store/scratch/layered-disk.ts'
 import type { ScratchDisks } from '../../store/scratch/scratch-disks.ts'
 import { bootFilters } from '../boot-records/boot-filters.ts'
 import type { ImagePorts } from '../ports.ts'
-import { hasExpired, hashOfName, type LeasedImage, leaseOfName, type StoredLease } from './lease.ts'
+import { hasExpired, hashOfName, type Lease, type LeasedImage, leaseOfName, type StoredLease } from './lease.ts'
 import { SharedDisks } from './shared-disks.ts'
 
 /** A leased disk as one connection has it open: what the NBD server takes for an export. */
@@ -48,7 +50,7 @@ export class LeasedDisks {
   /** By manifest and format. */
   readonly #disks = new SharedDisks<BlockSource>()
   /** By lease. */
-  readonly #writable = new SharedDisks<WritableSource>()
+  readonly #writable = new SharedDisks<ScratchDisk>()
   readonly #names = new Map<string, OpenName>()
 
   /** @param scratch where what is written goes; null: leases of writable disks cannot be opened */
@@ -100,6 +102,26 @@ export class LeasedDisks {
     await this.#scratch?.remove(leaseId).catch(() => undefined) // a sweep finds what stayed
   }
 
+  /** The disk of a lease that is writable, open while `work` runs: those who have it open see what it does. @throws as `open` */
+  async withScratch<T>(lease: StoredLease, work: (disk: ScratchDisk) => Promise<T>): Promise<T> {
+    const { disk, giveBack } = await this.#takeScratch(lease)
+    try {
+      return await work(disk)
+    } finally {
+      await giveBack()
+    }
+  }
+
+  /** What is read of a writable disk where nobody has written, as large as the disk. The caller closes it. */
+  async openBase({ image, diskBytes }: Pick<Lease, 'image' | 'diskBytes'>): Promise<BlockSource> {
+    return image ? sized(diskBytes)(await openDisk(this.#ports, image)) : memorySource(diskBytes, [])
+  }
+
+  /** Settles when nobody has the disk of the lease open. */
+  whenClosed(leaseId: string): Promise<void> {
+    return this.#writable.whenClosed(leaseId)
+  }
+
   /** Disks that are open now. */
   get openDisks(): number {
     return this.#disks.size + this.#writable.size
@@ -131,14 +153,17 @@ export class LeasedDisks {
     return { disk, giveBack, blockSizes, description: `image ${image.id}` }
   }
 
-  async #takeWritable({ key, body: { image, diskBytes } }: StoredLease) {
-    const scratch = this.#scratchPlace()
-    const { disk, giveBack } = await this.#writable.take(key, async () =>
-      scratch.open(key, image ? await openDisk(this.#ports, image) : memorySource(diskBytes, [])),
-    )
+  async #takeWritable(lease: StoredLease) {
+    const { disk, giveBack } = await this.#takeScratch(lease)
+    const { image } = lease.body
     const blockSizes = { minimumBytes: 1, preferredBytes: COW_BLOCK_BYTES }
     const description = image ? `scratch disk over image ${image.id}` : 'scratch disk'
     return { disk, writer: disk, giveBack, blockSizes, description }
+  }
+
+  #takeScratch({ key, body }: StoredLease) {
+    const scratch = this.#scratchPlace()
+    return this.#writable.take(key, async () => scratch.open(key, await this.openBase(body)))
   }
 
   #scratchPlace(): ScratchPlace {

@@ -3,6 +3,8 @@ import type { BlockSource } from '../../disk/block/block-source.ts'
 interface Entry<Disk> {
   readonly disk: Promise<Disk>
   users: number
+  /** Settles when it is closed. */
+  readonly closed: PromiseWithResolvers<void>
 }
 
 export interface SharedDisk<Disk> {
@@ -17,7 +19,7 @@ export class SharedDisks<Disk extends BlockSource> {
 
   /** @param open is called where nobody has the disk of this key open */
   async take(key: string, open: () => Promise<Disk>): Promise<SharedDisk<Disk>> {
-    const entry = this.#entries.get(key) ?? { disk: open(), users: 0 }
+    const entry = this.#entries.get(key) ?? { disk: open(), users: 0, closed: Promise.withResolvers<void>() }
     this.#entries.set(key, entry)
     entry.users += 1
     let isTaken = true
@@ -27,7 +29,11 @@ export class SharedDisks<Disk extends BlockSource> {
       entry.users -= 1
       if (entry.users > 0) return
       this.#entries.delete(key)
-      await (await entry.disk).close()
+      try {
+        await (await entry.disk).close()
+      } finally {
+        entry.closed.resolve()
+      }
     }
     try {
       return { disk: await entry.disk, giveBack }
@@ -35,6 +41,11 @@ export class SharedDisks<Disk extends BlockSource> {
       await giveBack().catch(() => undefined) // it never opened, so there is nothing to close
       throw error
     }
+  }
+
+  /** Settles when nobody has the disk of this key open. */
+  async whenClosed(key: string): Promise<void> {
+    for (let entry = this.#entries.get(key); entry; entry = this.#entries.get(key)) await entry.closed.promise
   }
 
   get size(): number {

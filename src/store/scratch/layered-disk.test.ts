@@ -7,7 +7,7 @@ import { type TestContext, test } from 'node:test'
 import fc from 'fast-check'
 import type { BlockSource } from '../../disk/block/block-source.ts'
 import { bytesSource, memorySource } from '../../disk/block/memory-source.ts'
-import { lengthened } from '../../disk/filters/lengthened.ts'
+import { sized } from '../../disk/filters/sized.ts'
 import type { ScratchDisk } from './layered-disk.ts'
 import { ScratchDisks } from './scratch-disks.ts'
 
@@ -185,12 +185,12 @@ test('a disk of whole blocks may have grown when it is opened again, in all its 
   await disk.write(BLOCK, Buffer.alloc(100, 5))
   await disk.seal()
   await disk.close()
-  disk = await disks.open(id, lengthened(9 * BLOCK)(small))
+  disk = await disks.open(id, sized(9 * BLOCK)(small))
   assert.deepEqual([(await disk.read(0, 1))[0], (await disk.read(BLOCK, 1))[0]], [4, 5])
   assert.ok((await disk.read(2 * BLOCK, 7 * BLOCK)).every((byte) => byte === 0))
   await disk.write(8 * BLOCK, Buffer.alloc(BLOCK, 6))
   await disk.close()
-  disk = await disks.open(id, lengthened(9 * BLOCK)(small))
+  disk = await disks.open(id, sized(9 * BLOCK)(small))
   assert.equal((await disk.read(9 * BLOCK - 1, 1))[0], 6)
   await disk.close()
   await assert.rejects(disks.open(id, memorySource(BLOCK, [])), { code: 'corrupt' })

@@ -1,4 +1,4 @@
-import { mkdir, readdir, rm } from 'node:fs/promises'
+import { mkdir, readdir, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { ServiceError } from '../../base/errors.ts'
 import { failpoint } from '../../base/failpoint.ts'
@@ -80,6 +80,17 @@ export class ScratchDisks {
     const open = this.#open.get(id)
     if (open) open.isUnwanted = true
     else await rm(this.#pathOf(id), { recursive: true, force: true })
+  }
+
+  /** Bytes that all disks take on the file system. */
+  async takenBytes(): Promise<number> {
+    let bytes = 0
+    for (const entry of await readdir(this.#folder, { recursive: true, withFileTypes: true })) {
+      if (!entry.isFile()) continue
+      const found = await stat(join(entry.parentPath, entry.name)).catch(() => null) // removed meanwhile
+      bytes += (found?.blocks ?? 0) * 512
+    }
+    return bytes
   }
 
   /** Removes every disk that is not open and that nobody wants any more. @returns how many */

@@ -1,5 +1,4 @@
 import type { ServiceError } from '../../../base/errors.ts'
-import type { DiskLayers } from '../disk-layers.ts'
 import type { Hypervisor } from '../hypervisor.ts'
 
 /**
@@ -7,7 +6,7 @@ import type { Hypervisor } from '../hypervisor.ts'
  * reason, its abilities too, and nothing is recorded as lost.
  * @param reason `unavailable`, saying what is missing
  */
-export function absentHypervisor(reason: ServiceError): Hypervisor & DiskLayers {
+export function absentHypervisor(reason: ServiceError): Hypervisor {
   const refuse = async (): Promise<never> => {
     throw reason
   }
@@ -26,9 +25,6 @@ export function absentHypervisor(reason: ServiceError): Hypervisor & DiskLayers 
     resume: refuse,
     consoleLog: refuse,
     serial: refuse,
-    seal: refuse,
-    openLayer: refuse,
-    rebase: refuse,
     remove: refuse,
     watch: () => () => {},
     close: async () => {},

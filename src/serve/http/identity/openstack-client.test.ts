@@ -93,7 +93,7 @@ test('openstack: an administrator makes a project and a user, who makes a creden
     Row[],
   ]
   assert.match(String(token.id), /^imp_/)
-  assert.deepEqual(catalog.map(({ Type }) => Type).sort(), ['compute', 'identity', 'image'])
+  assert.deepEqual(catalog.map(({ Type }) => Type).sort(), ['compute', 'identity', 'image', 'volumev3'])
   assert.deepEqual([project.description, project.colour, project.tags], ['second', 'red', ['blue']])
   assert.deepEqual([user.email, user.description, user.default_project_id], ['ann@example.org', 'someone', project.id])
   assert.deepEqual(names(users), ['admin', 'ann'])
@@ -166,8 +166,8 @@ test('openstack: services, regions, domains and limits', { skip: missing }, asyn
     Row,
     Row[],
   ]
-  assert.deepEqual(names(services), ['glance', 'keystone', 'nova'])
-  assert.deepEqual([endpoints.length, regions.length], [9, 1])
+  assert.deepEqual(names(services), ['cinderv3', 'glance', 'keystone', 'nova'])
+  assert.deepEqual([endpoints.length, regions.length], [12, 1])
   assert.deepEqual(names(domains), ['Default'])
   assert.ok(registered.some((row) => row['Resource Name'] === 'image_count_total' && row['Default Limit'] === 50))
   assert.equal(limits.length, 1)

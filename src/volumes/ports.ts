@@ -1,0 +1,123 @@
+import type { Caller } from '../base/caller.ts'
+import type { TaskLines } from '../base/task-lines.ts'
+import type { Catalog, DocumentReader } from '../store/catalog/catalog.ts'
+import type { Turns } from './turns.ts'
+
+/** What the use cases of volumes stand on. `openVolumes` (service.ts) makes it from the adapters. */
+export interface VolumePorts {
+  readonly catalog: Catalog
+  readonly contents: VolumeContents
+  readonly images: VolumeImages
+  readonly limits: Limits
+  readonly disk: HostDisk
+  /** By volume: what reads or changes its layers. */
+  readonly tasks: TaskLines
+  /** By volume: who seals its disk notes the layer before the next one seals it. */
+  readonly seals: Turns
+  readonly settings: VolumeSettings
+  /** Told of what happens behind the requests and concerns an administrator. */
+  readonly onProblem: (error: unknown) => void
+  /** Milliseconds since 1970. */
+  readonly now: () => number
+}
+
+export interface VolumeSettings {
+  /** Name of this machine: `os-vol-host-attr:host`. */
+  readonly hostName: string
+  /** For projects that have no limit of their own; −1: without limit. */
+  readonly defaultLimits: Readonly<Record<QuotaName, number>>
+  /** Bytes of the file system that are promised to nobody. */
+  readonly reservedBytes: number
+  /** How many times what is left of it may be promised. */
+  readonly promiseRatio: number
+}
+
+/** Cinder's names. Gigabytes are GiB, as in Cinder; those of snapshots count. */
+export const quotaNames = ['volumes', 'snapshots', 'gigabytes', 'per_volume_gigabytes'] as const
+export type QuotaName = (typeof quotaNames)[number]
+
+export interface Limits {
+  /** The project's limit, or the one registered for everybody. −1: without limit; undefined: nobody set one. */
+  of(projectId: string, name: string): Promise<number | undefined>
+}
+
+/** The file system on which volumes are written. */
+export interface HostDisk {
+  /** What is free, and what volumes and machines have taken of what was promised to them. */
+  room(): Promise<{ readonly freeBytes: number; readonly takenBytes: number }>
+  /** Bytes that are promised to others than volumes: asked inside `catalog.write`. */
+  promised(documents: DocumentReader): Promise<number>
+}
+
+/**
+ * The bytes of volumes; `src/images` answers it. What is written to a disk lies in layers over a base that is stored for good. A disk is
+ * there until it is released, over restarts of the service, whatever becomes of what it was made from.
+ */
+export interface VolumeContents {
+  /**
+   * Makes a disk that may be written. With an id that is there already it does nothing: who was killed asks again.
+   * @param id of the volume
+   * @throws ServiceError `not-found`, `denied`, `conflict`, `unsupported` for an image that the caller may not start machines from;
+   *   `too-large`, `no-space`
+   */
+  make(caller: Caller, id: string, bytes: number, from: ContentsSource): Promise<void>
+  /** Zeros follow. Settles when nobody has it open any more: an address that was given before is good no more. @throws ServiceError `not-found` */
+  grow(id: string, bytes: number): Promise<void>
+  /** Where it is to be had over NBD from now on; the address before is good no more. @throws ServiceError `not-found` */
+  address(id: string): Promise<DiskAddress>
+  /**
+   * From one moment on writes go to a new layer.
+   * @returns what the layer below is known by: greater than those before
+   * @throws ServiceError `unavailable` where too many are sealed already; `no-space`
+   */
+  seal(id: string): Promise<number>
+  /**
+   * Stores what the disk was when that layer was sealed, as the base on which it lies from now on, and makes another disk on the same
+   * base: what is kept. Layers are settled in their order. With a disk to keep that is there already it does nothing.
+   * @param owner the project whose bytes these are
+   * @throws ServiceError `no-space`, `corrupt`, `cancelled`
+   */
+  settle(id: string, layer: number, owner: string, keep: Kept, signal: AbortSignal): Promise<void>
+  /** Ends it. Releasing twice succeeds. */
+  release(id: string): Promise<void>
+  /** What is there, of volumes or of what is kept beside them. */
+  held(kind: DiskKind): AsyncIterable<string>
+}
+
+export type DiskKind = 'volume' | 'volume-snapshot' | 'volume-upload'
+export type ContentsSource =
+  | { readonly kind: 'blank' }
+  | { readonly kind: 'image'; readonly imageId: string }
+  /** A disk that was kept by `settle`. */
+  | { readonly kind: 'kept'; readonly id: string }
+/** A volume's may be written, the others are only read. */
+export interface Kept {
+  readonly id: string
+  readonly kind: DiskKind
+  readonly bytes: number
+}
+
+/** An NBD export. Its name is a secret. */
+export interface DiskAddress {
+  readonly socketPath: string
+  readonly exportName: string
+}
+
+/** Images as volumes are made from them, and they from volumes; `src/images` answers it. */
+export interface VolumeImages {
+  /**
+   * The image, if the caller may make volumes from it.
+   * @throws ServiceError `not-found`, `denied`; `conflict` where it is not active; `unsupported` for a format whose disk cannot be served
+   */
+  show(caller: Caller, imageId: string): Promise<SourceImage>
+}
+export interface SourceImage {
+  readonly id: string
+  readonly name: string | null
+  /** Bytes of the disk in it. */
+  readonly diskBytes: number
+  /** GB and MB, as Glance has them. */
+  readonly minDisk: number
+  readonly minRam: number
+  readonly properties: Readonly<Record<string, string>>
+}
