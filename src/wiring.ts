@@ -24,6 +24,7 @@ import { openImages } from './images/service.ts'
 import { StoreJobs } from './images/store-jobs.ts'
 import { VolumeDisks } from './images/volumes/volume-disks.ts'
 import { absentHypervisor } from './instances/hypervisor/absent/absent-hypervisor.ts'
+import type { DiskLayers } from './instances/hypervisor/disk-layers.ts'
 import type { Hypervisor } from './instances/hypervisor/hypervisor.ts'
 import { QemuHypervisor } from './instances/hypervisor/qemu/qemu-hypervisor.ts'
 import type { ImageDisks } from './instances/ports.ts'
@@ -239,7 +240,7 @@ async function openCompute(
   settings: Settings,
   data: string,
   catalog: Catalog,
-  hypervisor: Hypervisor,
+  hypervisor: Hypervisor & DiskLayers,
   images: ImageDisks,
   limits: ReturnType<Identity['limitsOf']>,
   onProblem: (error: unknown) => void,
@@ -288,7 +289,7 @@ async function openHypervisor(
   folder: string,
   log: Logger,
   onProblem: (error: unknown) => void,
-): Promise<Hypervisor> {
+): Promise<Hypervisor & DiskLayers> {
   const { qemu: program, instanceAccelerator: accelerator } = settings
   try {
     const hypervisor = await QemuHypervisor.open({

@@ -4,6 +4,7 @@ import { ServiceError } from '../base/errors.ts'
 import { GiB } from '../base/units.ts'
 import { SqliteCatalog } from '../store/catalog/sqlite/sqlite-catalog.ts'
 import { createInstances, type NewInstances } from './create-instances.ts'
+import type { DiskLayers } from './hypervisor/disk-layers.ts'
 import type { DiskAddress, Hypervisor, HypervisorAbilities } from './hypervisor/hypervisor.ts'
 import { MemoryHost } from './hypervisor/memory/memory-host.ts'
 import { MemoryHypervisor } from './hypervisor/memory/memory-hypervisor.ts'
@@ -69,7 +70,12 @@ export async function instanceWorld(options: WorldOptions = {}) {
   const problems: unknown[] = []
   const listening = new Set<number>()
   /** @param between what stands between the use cases and the adapters: a test lets calls fail, or never end, there */
-  const open = (between: { readonly hypervisor?: (real: Hypervisor) => Hypervisor; readonly images?: ImageDisks } = {}) => {
+  const open = (
+    between: {
+      readonly hypervisor?: (real: Hypervisor & DiskLayers) => Hypervisor & DiskLayers
+      readonly images?: ImageDisks
+    } = {},
+  ) => {
     const hypervisor = new MemoryHypervisor(host, options.abilities)
     return openInstances({
       catalog,

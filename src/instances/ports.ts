@@ -3,12 +3,13 @@ import type { TaskLines } from '../base/task-lines.ts'
 import type { BlockSource } from '../disk/block/block-source.ts'
 import type { Catalog } from '../store/catalog/catalog.ts'
 import type { SerialConsoles } from './console/serial-consoles.ts'
+import type { DiskLayers } from './hypervisor/disk-layers.ts'
 import type { DiskAddress, Hypervisor, PortForward } from './hypervisor/hypervisor.ts'
 
 /** What the use cases of instances stand on. `openInstances` (service.ts) makes it from the adapters. */
 export interface InstancePorts {
   readonly catalog: Catalog
-  readonly hypervisor: Hypervisor
+  readonly hypervisor: Hypervisor & DiskLayers
   readonly images: ImageDisks
   readonly limits: Limits
   readonly hostPorts: HostPorts

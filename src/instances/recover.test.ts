@@ -3,10 +3,9 @@ import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
 import { ServiceError } from '../base/errors.ts'
 import { deleteInstance } from './delete-instance.ts'
-import type { Hypervisor } from './hypervisor/hypervisor.ts'
 import { MemoryHypervisor } from './hypervisor/memory/memory-hypervisor.ts'
 import { instanceWorld, type MemoryImages, someone } from './instance-world.suite.ts'
-import type { ImageDisks } from './ports.ts'
+import type { ImageDisks, InstancePorts } from './ports.ts'
 import { hardReboot, pauseInstance, softReboot, startInstance, stopInstance } from './power/actions.ts'
 import { statusOf } from './states.ts'
 
@@ -166,7 +165,7 @@ test('a lease that nobody has any more ends; a machine without a record, and its
 test('a host that cannot be asked changes no record', async () => {
   const { id } = await world.createOne(member)
   const absent = new ServiceError('unavailable', 'QEMU is not installed')
-  const failing = (real: Hypervisor) =>
+  const failing = (real: InstancePorts['hypervisor']) =>
     new Proxy(real, {
       get: (target, name) => (name === 'list' ? () => Promise.reject(absent) : Reflect.get(target, name).bind(target)),
     })
@@ -181,10 +180,10 @@ async function openCut(port: 'images' | 'hypervisor', method: string, cut: Cut) 
     await world.reopen({ images: found.dead })
     return found
   }
-  let found: ReturnType<typeof cutAt<Hypervisor>> | undefined
+  let found: ReturnType<typeof cutAt<InstancePorts['hypervisor']>> | undefined
   await world.reopen({
     hypervisor: (real) => {
-      found = cutAt(real, method as keyof Hypervisor, cut)
+      found = cutAt(real, method as keyof InstancePorts['hypervisor'], cut)
       return found.dead
     },
   })

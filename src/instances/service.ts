@@ -3,6 +3,7 @@ import { TaskLines } from '../base/task-lines.ts'
 import type { Catalog } from '../store/catalog/catalog.ts'
 import { SerialConsoles } from './console/serial-consoles.ts'
 import { loadStandardFlavors } from './flavors/standard.ts'
+import type { DiskLayers } from './hypervisor/disk-layers.ts'
 import type { Hypervisor } from './hypervisor/hypervisor.ts'
 import { hostPorts } from './launch/host-ports.ts'
 import type { DiskSpace, HostPorts, ImageDisks, InstancePorts, InstanceSettings, Limits } from './ports.ts'
@@ -11,7 +12,7 @@ import { recoverInstances } from './recover.ts'
 
 export interface InstanceServiceOptions {
   readonly catalog: Catalog
-  readonly hypervisor: Hypervisor
+  readonly hypervisor: Hypervisor & DiskLayers
   readonly images: ImageDisks
   readonly limits: Limits
   readonly settings?: Partial<InstanceSettings>

@@ -180,10 +180,16 @@ interface Case {
  */
 type Tried = Exclude<
   Failpoint,
-  'catalog:migrating' | 'catalog:migrated' | `instance:${string}` | `snapshot:${string}` | `deploy:${string}` | OfVolumes
+  | 'catalog:migrating'
+  | 'catalog:migrated'
+  | `machine:${string}`
+  | `instance:${string}`
+  | `snapshot:${string}`
+  | `deploy:${string}`
+  | OfVolumes
 >
 type OfVolumes = `volume:${string}` | 'scratch:layer-made' | 'scratch:sealed'
-const isElsewhere = (name: Failpoint) => /^(instance:|snapshot:|deploy:|volume:|scratch:(layer-made|sealed)$)/.test(name)
+const isElsewhere = (name: Failpoint) => /^(machine:|instance:|snapshot:|deploy:|volume:|scratch:(layer-made|sealed)$)/.test(name)
 const cases: Readonly<Record<Tried, Case>> = {
   'blob:written': { action: upload, passing: 2 },
   'blob:synced': { action: upload, passing: 2 },

@@ -11,7 +11,10 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { type TestContext, test } from 'node:test'
 import { setTimeout as pause } from 'node:timers/promises'
+import { failpoints } from '../../src/base/failpoint.ts'
 import { GiB, MiB } from '../../src/base/units.ts'
+import { stacked } from '../../src/instances/hypervisor/disk-layers.suite.ts'
+import type { DiskLayers } from '../../src/instances/hypervisor/disk-layers.ts'
 import { until, untilPrinted } from '../../src/instances/hypervisor/hypervisor.suite.ts'
 import type { Hardware, Hypervisor, MachineSpec } from '../../src/instances/hypervisor/hypervisor.ts'
 import { QemuHypervisor, type QemuOptions } from '../../src/instances/hypervisor/qemu/qemu-hypervisor.ts'
@@ -24,7 +27,7 @@ const skip = noTinyGuest()
 const noMount = process.getuid?.() === 0 ? missingTool('mount') : 'mounting a small file system takes root'
 const GRACE_MS = 120_000
 
-async function opened(context: TestContext, options: Partial<QemuOptions> = {}): Promise<[MachineHost, Hypervisor]> {
+async function opened(context: TestContext, options: Partial<QemuOptions> = {}): Promise<[MachineHost, Hypervisor & DiskLayers]> {
   const host = await machineHost(options)
   const hypervisor = await host.open().catch(async (error) => {
     await host.close()
@@ -426,14 +429,50 @@ test('a service that is killed as it seals disks leaves the machine running, wit
   await last.close()
 })
 
+test('a service that is killed as it rebases a disk loses nothing, and leaves no file when it was asked again', {
+  skip,
+}, async (context) => {
+  const host = await machineHost()
+  context.after(() => host.close())
+  const { id } = host.spec()
+  const [OFFSET, sector] = [512 * MiB, (fill: string) => Buffer.alloc(512, fill)]
+  let hypervisor = await host.open()
+  context.after(() => hypervisor.close())
+  await hypervisor.launch(host.spec({ id }))
+  await untilPrinted(hypervisor, id, 'ready')
+  const steps = failpoints.filter((name) => name.startsWith('machine:'))
+  assert.ok(steps.length >= 3)
+  let disk = await host.openBase()
+  for (const [through, step] of steps.entries()) {
+    await host.write(hypervisor, id, OFFSET, sector(String(through)))
+    await hypervisor.seal(id, 0)
+    // what the guest wrote is in the base then, and in no layer that stays: what loses the base reads something else
+    disk = stacked([disk, await hypervisor.openLayer(id, 'root', through)])
+    const base = await host.lend(disk)
+    await hypervisor.close()
+    const child = fixture('rebase.ts', [host.folder, id, JSON.stringify({ base, through })], { IMPRINT_FAILPOINT: step })
+    assert.deepEqual(await once(child, 'exit'), [null, 'SIGKILL'])
+
+    hypervisor = await host.open()
+    assert.equal((await hypervisor.show(id)).power, 'running', step)
+    assert.deepEqual(Buffer.from(await host.read(hypervisor, id, OFFSET, 512)), sector(String(through)), step)
+    await hypervisor.rebase(id, { root: { base, through } })
+    assert.deepEqual(Buffer.from(await host.read(hypervisor, id, OFFSET, 512)), sector(String(through)), step)
+    const layers = (await readdir(join(host.folder, id, 'run'))).filter((name) => name.endsWith('.qcow2'))
+    assert.deepEqual(layers, [`disk-root.${through + 1}.qcow2`], step)
+  }
+  await hypervisor.stop(id, 0)
+  await hypervisor.start(id)
+  await untilPrinted(hypervisor, id, 'ready', 2)
+})
+
 /** Runs a service that launches the machine, and kills it when `sign` is there: a file below the folder, or the word `launched`. */
 async function killedWhen(folder: string, spec: MachineSpec, sign: string): Promise<void> {
   await killedAsIt('launch.ts', [folder, JSON.stringify(spec)], folder, sign)
 }
 
 async function killedAsIt(script: string, args: readonly string[], folder: string, sign: string): Promise<void> {
-  const path = new URL(`../fixtures/guest/${script}`, import.meta.url).pathname
-  const child = spawn(process.execPath, [path, ...args], { stdio: ['ignore', 'pipe', 'inherit'] })
+  const child = fixture(script, args)
   const ended = once(child, 'exit')
   const kill = () => child.kill('SIGKILL')
   for await (const line of createInterface({ input: child.stdout })) {
@@ -441,6 +480,12 @@ async function killedAsIt(script: string, args: readonly string[], folder: strin
     if (line === 'launched') kill()
   }
   await ended
+}
+
+function fixture(script: string, args: readonly string[], environment: Readonly<Record<string, string>> = {}) {
+  const path = new URL(`../fixtures/guest/${script}`, import.meta.url).pathname
+  const env = { ...process.env, ...environment }
+  return spawn(process.execPath, [path, ...args], { stdio: ['ignore', 'pipe', 'inherit'], env })
 }
 
 /** Looks at once, and at each change: the moment is a matter of microseconds. */

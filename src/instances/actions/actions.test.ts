@@ -2,9 +2,9 @@ import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
 import { ServiceError } from '../../base/errors.ts'
 import { deleteInstance } from '../delete-instance.ts'
-import type { Hypervisor } from '../hypervisor/hypervisor.ts'
 import { instanceWorld, someone } from '../instance-world.suite.ts'
 import { lockInstance, unlockInstance } from '../lock.ts'
+import type { InstancePorts } from '../ports.ts'
 import { pauseInstance, softReboot, startInstance, stopInstance } from '../power/actions.ts'
 import { instanceActions } from '../store.ts'
 import { listActions, showAction } from './actions.ts'
@@ -67,7 +67,7 @@ test('the newest hundred are kept, and none when the instance is gone', async ()
   assert.deepEqual(await instanceActions.of(world.catalog.documents, id), [])
 })
 
-const neverStops = (real: Hypervisor): Hypervisor =>
+const neverStops = (real: InstancePorts['hypervisor']) =>
   new Proxy(real, {
     get(of, name) {
       if (name === 'stop') return () => new Promise(() => {})

@@ -4,15 +4,21 @@ import { test } from 'node:test'
 import type { BlockSource } from '../../disk/block/block-source.ts'
 import type { DiskLayers } from './disk-layers.ts'
 import { type TestHost, untilPrinted } from './hypervisor.suite.ts'
-import type { Hypervisor } from './hypervisor.ts'
+import type { DiskAddress, Hypervisor } from './hypervisor.ts'
 
 /** A host whose guests write to their root disk when they are told. */
 export interface LayersHost extends TestHost {
   open(): Promise<Hypervisor & DiskLayers>
   /** Durable when it settles. @param offset, and the length of `bytes`: multiples of 512 */
   write(hypervisor: Hypervisor, id: string, offset: number, bytes: Uint8Array): Promise<void>
-  /** What the guest reads there. */
+  /** What its disk reads there, as the guest finds when it has forgotten what it read before. */
   read(hypervisor: Hypervisor, id: string, offset: number, length: number): Promise<Uint8Array>
+  /** What the root disk of its machines lies on. The caller closes it. */
+  openBase(): Promise<BlockSource>
+  /** The source, which becomes the host's, as a base for a disk. */
+  lend(disk: BlockSource): Promise<DiskAddress>
+  /** Nothing is read from there any more. */
+  endLoan(base: DiskAddress): Promise<void>
 }
 
 const CLUSTER = 65_536
@@ -25,6 +31,50 @@ async function isHole(layer: BlockSource, offset: number): Promise<boolean> {
   return true
 }
 const at = async (layer: BlockSource, offset: number) => Buffer.from(await layer.read(offset, 512))
+
+/** A disk as the sources hold it together, each above the one before it. It closes them. */
+export const stacked = (sources: readonly BlockSource[]): BlockSource => ({
+  size: Math.max(...sources.map(({ size }) => size)),
+  async read(offset, length) {
+    const answer = Buffer.alloc(length)
+    for (const source of sources) {
+      const known = Math.min(length, source.size - offset)
+      if (known <= 0) continue
+      for await (const extent of source.extents(offset, known)) {
+        if (extent.kind === 'hole' && source !== sources[0]) continue
+        answer.set(await source.read(extent.offset, extent.length), extent.offset - offset)
+      }
+    }
+    return answer
+  },
+  async *extents(offset, length) {
+    yield { offset, length, kind: 'data' }
+  },
+  async close() {
+    for (const source of sources) await source.close()
+  },
+})
+
+/** The disk as it was when the last of these layers was sealed. */
+async function asSealed(on: LayersHost, hypervisor: DiskLayers, id: string, layers: readonly number[]): Promise<BlockSource> {
+  const base = await on.openBase()
+  return stacked([base, ...(await Promise.all(layers.map((layer) => hypervisor.openLayer(id, 'root', layer))))])
+}
+
+/** A guest that has written `a`, been sealed, and written `b`: it goes on from there. */
+async function sealedOnce(on: LayersHost, hypervisor: Hypervisor & DiskLayers): Promise<string> {
+  const spec = on.spec()
+  await hypervisor.launch(spec)
+  await untilPrinted(hypervisor, spec.id, 'ready')
+  await on.write(hypervisor, spec.id, FIRST, sector('a'))
+  await hypervisor.seal(spec.id, 0)
+  await on.write(hypervisor, spec.id, SECOND, sector('b'))
+  return spec.id
+}
+
+async function assertHolds(on: LayersHost, hypervisor: Hypervisor, id: string, offset: number, fill: string): Promise<void> {
+  assert.deepEqual(Buffer.from(await on.read(hypervisor, id, offset, 512)), sector(fill), `${fill} at ${offset}`)
+}
 
 export function diskLayersSuite(
   adapter: string,
@@ -135,5 +185,75 @@ export function diskLayersSuite(
     }
     assert.equal((refused as { code?: string } | null)?.code, 'too-large')
     assert.equal((await hypervisor.show(spec.id)).power, 'running')
+  })
+
+  must('put a running disk on a base that holds its sealed layers, over and over', async (on, hypervisor) => {
+    const id = await sealedOnce(on, hypervisor)
+    const first = await asSealed(on, hypervisor, id, [0])
+    const firstBase = await on.lend(first)
+    await hypervisor.rebase(id, { root: { base: firstBase, through: 0 } })
+    assert.equal((await hypervisor.show(id)).power, 'running')
+    await assertHolds(on, hypervisor, id, FIRST, 'a')
+    await assertHolds(on, hypervisor, id, SECOND, 'b')
+    await assert.rejects(hypervisor.openLayer(id, 'root', 0), { code: 'not-found' })
+
+    await on.write(hypervisor, id, THIRD, sector('c'))
+    await hypervisor.seal(id, 0)
+    await on.write(hypervisor, id, FIRST, sector('A'))
+    assert.deepEqual((await hypervisor.seal(id, 0)).layers.root, [1, 2])
+    const second = stacked([first, await hypervisor.openLayer(id, 'root', 1)])
+    await hypervisor.rebase(id, { root: { base: await on.lend(second), through: 1 } })
+    await on.endLoan(firstBase)
+    await assertHolds(on, hypervisor, id, FIRST, 'A')
+    await assertHolds(on, hypervisor, id, SECOND, 'b')
+    await assertHolds(on, hypervisor, id, THIRD, 'c')
+    await hypervisor.stop(id, 0)
+    await hypervisor.start(id)
+    await untilPrinted(hypervisor, id, 'ready', 2)
+    await assertHolds(on, hypervisor, id, FIRST, 'A')
+    await assertHolds(on, hypervisor, id, THIRD, 'c')
+  })
+
+  must('rebase a machine that is paused, and one that is off, and do again what was done', async (on, hypervisor) => {
+    const id = await sealedOnce(on, hypervisor)
+    await hypervisor.pause(id)
+    const first = await asSealed(on, hypervisor, id, [0])
+    await hypervisor.rebase(id, { root: { base: await on.lend(first), through: 0 } })
+    await hypervisor.rebase(id, { root: { base: await on.lend(first), through: 0 } })
+    assert.equal((await hypervisor.show(id)).power, 'paused')
+    await hypervisor.resume(id)
+    await assertHolds(on, hypervisor, id, FIRST, 'a')
+
+    await on.write(hypervisor, id, THIRD, sector('c'))
+    await hypervisor.stop(id, 0)
+    await hypervisor.seal(id, 0)
+    const second = stacked([first, await hypervisor.openLayer(id, 'root', 1)])
+    await hypervisor.rebase(id, { root: { base: await on.lend(second), through: 1 } })
+    await hypervisor.rebase(id, { root: { base: await on.lend(second), through: 1 } })
+    assert.equal((await hypervisor.show(id)).power, 'shutdown')
+    await hypervisor.start(id)
+    await untilPrinted(hypervisor, id, 'ready', 2)
+    for (const [offset, fill] of [
+      [FIRST, 'a'],
+      [SECOND, 'b'],
+      [THIRD, 'c'],
+    ] as const) {
+      await assertHolds(on, hypervisor, id, offset, fill)
+    }
+  })
+
+  must('rebase nothing onto what is not there, or over layers that are not sealed', async (on, hypervisor) => {
+    const id = await sealedOnce(on, hypervisor)
+    const base = await on.lend(await asSealed(on, hypervisor, id, [0]))
+    await assert.rejects(hypervisor.rebase(randomUUID(), {}), { code: 'not-found' })
+    await assert.rejects(hypervisor.rebase(id, { other: { base, through: 0 } }), { code: 'not-found' })
+    for (const through of [-1, 0.5, 1, 2]) {
+      await assert.rejects(hypervisor.rebase(id, { root: { base, through } }), { code: 'not-found' }, String(through))
+    }
+    await assert.rejects(hypervisor.rebase(id, { root: { base: { ...base, socketPath: 'x' }, through: 0 } }), {
+      code: 'invalid-request',
+    })
+    await (await hypervisor.openLayer(id, 'root', 0)).close()
+    await assertHolds(on, hypervisor, id, FIRST, 'a')
   })
 }

@@ -1,10 +1,11 @@
 import type { BlockSource } from '../../disk/block/block-source.ts'
+import type { DiskAddress } from './hypervisor.ts'
 
 /**
  * What a snapshot of a machine is made from. Each of its disks lies on its base in layers, of which the top one is written to. To
  * seal is to put an empty layer on top of all disks at one moment: the ones below change no more and are read at leisure while the
  * guest goes on, and what was written since the snapshot before is what the layers since then hold. Sealed layers are there until
- * the machine is removed. `disk-layers.suite.ts` says what an adapter must do.
+ * the disk gets another base that holds them, or the machine is removed. `disk-layers.suite.ts` says what an adapter must do.
  */
 export interface DiskLayers {
   /**
@@ -20,6 +21,23 @@ export interface DiskLayers {
    * @throws ServiceError `not-found`; reads of a damaged layer as `BlockSource` says
    */
   openLayer(id: string, disk: string, layer: number): Promise<BlockSource>
+  /**
+   * Each of the disks lies on its new base from now on, and the layers that are in it are deleted. The guest does not notice; the
+   * machine may be off. Settled, nothing reads the bases that the disks had before. Failed or cut short, a disk lies on the one or
+   * the other, and nobody can say which: both must be kept until it was asked for again, which may be done at any time, also where it
+   * had succeeded, and with another address of the same base.
+   * @param bases by disk name
+   * @throws ServiceError `not-found` for the machine, a disk or its layer; `invalid-request` for an address that is none;
+   *   `unavailable` where a base cannot be opened: then all disks that were not rebased yet are as they were
+   */
+  rebase(id: string, bases: Readonly<Record<string, NewBase>>): Promise<void>
+}
+
+export interface NewBase {
+  /** Reads as the disk did when `through` was sealed. */
+  readonly base: DiskAddress
+  /** The last layer that is in it: a sealed one, or the one of the rebase before. */
+  readonly through: number
 }
 
 export interface Sealed {

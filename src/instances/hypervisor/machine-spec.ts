@@ -1,5 +1,6 @@
 import { ServiceError } from '../../base/errors.ts'
-import type { HypervisorAbilities, MachineChanges, MachineDisk, MachineNetwork, MachineSpec } from './hypervisor.ts'
+import type { NewBase } from './disk-layers.ts'
+import type { DiskAddress, HypervisorAbilities, MachineChanges, MachineDisk, MachineNetwork, MachineSpec } from './hypervisor.ts'
 
 /** What every adapter refuses, before anything is made. Who calls has checked it for people; this keeps a mistake from a host. */
 
@@ -56,6 +57,23 @@ export function changed<Spec extends Pick<MachineSpec, 'disks'>>(spec: Spec, { b
   const disks = spec.disks.map((disk) => (Object.hasOwn(bases, disk.name) ? { ...disk, base: bases[disk.name]! } : disk))
   for (const disk of disks) assertDisk(disk)
   return { ...spec, disks }
+}
+
+/** The disk as it is on its new base. @throws ServiceError `not-found`, `invalid-request` */
+export function rebased<Disk extends MachineDisk & { readonly layers: readonly number[] }>(
+  id: string,
+  disks: readonly Disk[],
+  name: string,
+  { base, through }: NewBase,
+): Disk & { readonly base: DiskAddress } {
+  const disk = disks.find((each) => each.name === name)
+  const isKnown = disk && through >= 0 && [disk.layers[0]! - 1, ...disk.layers.slice(0, -1)].includes(through)
+  if (!isKnown) {
+    throw new ServiceError('not-found', `The disk "${name}" of the machine ${id} has no sealed layer ${through}.`, { id })
+  }
+  const moved = { ...disk, base: structuredClone(base), layers: disk.layers.filter((layer) => layer > through) }
+  assertDisk(moved)
+  return moved
 }
 
 function assertHardware({ hardware }: MachineSpec, abilities: HypervisorAbilities): void {

@@ -1,8 +1,6 @@
 import { failpoint } from '../../base/failpoint.ts'
-import type { BlockSource } from '../../disk/block/block-source.ts'
-import { countOf, DIGEST_BYTES, digestAt, hexOf, isZeroAt, joinDigests } from '../content/digests.ts'
-import { chunksOf, PAGE_ENTRIES } from '../content/manifest-format.ts'
-import type { OpenManifest } from './chunk-reader.ts'
+import { countOf, digestAt, hexOf, isZeroAt, joinDigests } from '../content/digests.ts'
+import { chunksOf } from '../content/manifest-format.ts'
 import type { Ingested, IngestOptions } from './chunk-store.ts'
 import { Durability } from './durability.ts'
 import type { Engine } from './engine.ts'
@@ -15,14 +13,14 @@ import { SLOT_BYTES } from './workers/slot-pool.ts'
 
 const PROGRESS_BYTES = 4 * SLOT_BYTES
 
-interface StoredBlock {
+export interface StoredBlock {
   /** Zeros for chunks of zeros. */
   readonly digests: Uint8Array
   readonly allocatedBytes: number
   readonly newBytes: number
 }
 /** What has become of a part of the file, in its order. */
-type StoredPart = StoredBlock | { readonly zeroChunks: number }
+export type StoredPart = StoredBlock | { readonly zeroChunks: number }
 
 /** One ingest: blocks are worked on side by side, and their entries join the manifest in order. */
 export class IngestRun {
@@ -50,6 +48,11 @@ export class IngestRun {
     if (options.signal?.aborted) throw cancelledError()
     const hold = await engine.index.begin(options.owner)
     return new IngestRun(engine, options, { hold }, await FileDigests.begin(engine, options))
+  }
+
+  /** What keeps its chunks in the index. */
+  get hold(): number {
+    return this.#hold.hold
   }
 
   /** Runs `feed` and finishes, or undoes what can be undone. */
@@ -81,7 +84,7 @@ export class IngestRun {
     const slot = await this.#engine.slots.acquire()
     this.#engine.slots.bytes(slot).set(block)
     this.#engine.counters.bytesIngested += block.length
-    this.#add(this.#store(slot, block.length), block.length)
+    this.#add(this.store(slot, block.length), block.length)
   }
 
   /** In runs, so that others have their turn and the sender is heard between them. All but the last are whole chunks. */
@@ -101,13 +104,12 @@ export class IngestRun {
   }
 
   /**
-   * Takes the chunks of a known file as they are, without their bytes.
-   * @param offset of whole chunks of one page; only the last of the file may be short
-   * @param disk has the same bytes: read where the store has a chunk no more, or not whole
+   * Takes a part that has found its chunks' places by itself, when this ingest may have one more under way.
+   * @param bytes of the file
    */
-  async keep(known: OpenManifest, offset: number, length: number, disk: BlockSource): Promise<void> {
+  async add(bytes: number, store: () => Promise<StoredPart>): Promise<void> {
     await this.#untilRoom()
-    this.#add(this.#keepPart(known, offset, length, disk), length)
+    this.#add(store(), bytes)
   }
 
   async #untilRoom(): Promise<void> {
@@ -133,7 +135,8 @@ export class IngestRun {
     await this.#builder.append(part.digests)
   }
 
-  async #store(slot: number, bytes: number): Promise<StoredBlock> {
+  /** Hashes what is in the slot, stores what is new of it, and gives the slot back. */
+  async store(slot: number, bytes: number): Promise<StoredBlock> {
     const { chunkBytes, workers, slots } = this.#engine
     const hashed = workers.run({ kind: 'hash', slot, bytes, chunkBytes })
     hashed.catch(() => undefined)
@@ -150,40 +153,6 @@ export class IngestRun {
       await digested.catch(() => undefined)
       slots.release(slot)
     }
-  }
-
-  async #keepPart({ name, root }: OpenManifest, offset: number, length: number, disk: BlockSource): Promise<StoredPart> {
-    const { chunkBytes, counters, index, reader } = this.#engine
-    const [first, count] = [offset / chunkBytes, chunksOf(length, chunkBytes)]
-    const page = Math.floor(first / PAGE_ENTRIES)
-    if (isZeroAt(root.pages, page)) return { zeroChunks: count }
-    const from = first - page * PAGE_ENTRIES
-    const entries = await reader.pageEntries({ name, root }, page)
-    const digests = entries.slice(from * DIGEST_BYTES, (from + count) * DIGEST_BYTES)
-    const places = Array.from({ length: count }, (_, place) => place).filter((place) => !isZeroAt(digests, place))
-    const held = await index.claim(this.#hold.hold, joinDigests(places.map((place) => digestAt(digests, place))))
-    let [allocatedBytes, newBytes] = [0, 0]
-    for (const [at, place] of places.entries()) {
-      const bytes = Math.min(chunkBytes, length - place * chunkBytes)
-      if (held[at] === bytes) {
-        allocatedBytes += bytes
-        counters.chunksKnown += 1
-        continue
-      }
-      const chunk = await this.#readAnew(disk, offset + place * chunkBytes, bytes)
-      digests.set(chunk.digests, place * DIGEST_BYTES)
-      allocatedBytes += chunk.allocatedBytes
-      newBytes += chunk.newBytes
-    }
-    return { digests, allocatedBytes, newBytes }
-  }
-
-  async #readAnew(disk: BlockSource, offset: number, length: number): Promise<StoredBlock> {
-    const bytes = await disk.read(offset, length)
-    const { slots } = this.#engine
-    const slot = await slots.acquire()
-    slots.bytes(slot).set(bytes)
-    return this.#store(slot, length)
   }
 
   #report(): void {

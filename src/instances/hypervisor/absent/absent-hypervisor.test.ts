@@ -18,6 +18,9 @@ test('whatever is asked of it fails with the reason, and it can be watched and c
     'resume',
     'consoleLog',
     'serial',
+    'seal',
+    'openLayer',
+    'rebase',
     'remove',
   ] as const
   for (const call of calls) await assert.rejects((absent[call] as () => Promise<unknown>)(), reason, call)

@@ -1,4 +1,5 @@
 import type { ServiceError } from '../../../base/errors.ts'
+import type { DiskLayers } from '../disk-layers.ts'
 import type { Hypervisor } from '../hypervisor.ts'
 
 /**
@@ -6,7 +7,7 @@ import type { Hypervisor } from '../hypervisor.ts'
  * reason, its abilities too, and nothing is recorded as lost.
  * @param reason `unavailable`, saying what is missing
  */
-export function absentHypervisor(reason: ServiceError): Hypervisor {
+export function absentHypervisor(reason: ServiceError): Hypervisor & DiskLayers {
   const refuse = async (): Promise<never> => {
     throw reason
   }
@@ -25,6 +26,9 @@ export function absentHypervisor(reason: ServiceError): Hypervisor {
     resume: refuse,
     consoleLog: refuse,
     serial: refuse,
+    seal: refuse,
+    openLayer: refuse,
+    rebase: refuse,
     remove: refuse,
     watch: () => () => {},
     close: async () => {},

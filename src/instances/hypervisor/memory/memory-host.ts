@@ -1,7 +1,7 @@
 import { Duplex } from 'node:stream'
 import type { BlockSource } from '../../../disk/block/block-source.ts'
 import { memorySource } from '../../../disk/block/memory-source.ts'
-import type { FoundMachine, MachineSpec, PowerState } from '../hypervisor.ts'
+import type { DiskAddress, FoundMachine, MachineSpec, PowerState } from '../hypervisor.ts'
 
 /** Of each console, as the port lets an adapter choose. */
 const MAX_CONSOLE_BYTES = 1024 * 1024
@@ -27,18 +27,30 @@ export interface MemoryHostOptions {
   readonly beforeStart?: (spec: MachineSpec) => Promise<void> | void
 }
 
+interface MemoryLayer {
+  readonly number: number
+  /** By their offsets in bytes. */
+  readonly sectors: Map<number, Uint8Array>
+}
+
 /** What stays when a MemoryHypervisor is closed and another one opened: the machines. What happens to them, a test does here. */
 export class MemoryHost {
   readonly machines = new Map<string, MemoryMachine>()
   /** Ids of launches and starts under way. */
   readonly starting = new Map<string, AbortController>()
   readonly watchers = new Set<(machine: FoundMachine) => void>()
+  /** What bases read as, by the names of their exports; others are zeros. */
+  readonly bases = new Map<string, BlockSource>()
   guest: MemoryGuest
   beforeStart: (spec: MachineSpec) => Promise<void> | void
 
   constructor({ guest = plainGuest, beforeStart = () => {} }: MemoryHostOptions = {}) {
     this.guest = guest
     this.beforeStart = beforeStart
+  }
+
+  base({ exportName }: DiskAddress): BlockSource {
+    return this.bases.get(exportName) ?? memorySource(Number.MAX_SAFE_INTEGER, [])
   }
 
   /** For tests; throws for one that is not there. */
@@ -57,8 +69,8 @@ export class MemoryMachine {
   #reason: string | null = null
   #console = Buffer.alloc(0)
   #serial: Duplex | null = null
-  /** By disk name, its layers, the lowest first: offset → sector. */
-  readonly #disks = new Map<string, Map<number, Uint8Array>[]>()
+  /** By disk name, its layers, the lowest first. */
+  readonly #disks = new Map<string, MemoryLayer[]>()
   /** How often its guest was started, by power or by reset. */
   boots = 0
 
@@ -117,17 +129,18 @@ export class MemoryMachine {
 
   /** The guest writes to one of its disks. @param offset, and the length of `bytes`: multiples of 512 */
   write(disk: string, offset: number, bytes: Uint8Array): void {
-    const top = this.#layers(disk).at(-1)!
+    const { sectors } = this.#layers(disk).at(-1)!
     for (let at = 0; at < bytes.length; at += SECTOR_BYTES) {
-      top.set(offset + at, Uint8Array.from(bytes.subarray(at, at + SECTOR_BYTES)))
+      sectors.set(offset + at, Uint8Array.from(bytes.subarray(at, at + SECTOR_BYTES)))
     }
   }
 
-  /** What its guest wrote there last; zeros where it did not, for there is nothing beneath. */
-  read(disk: string, offset: number, length: number): Uint8Array {
-    const answer = new Uint8Array(length)
-    for (const layer of this.#layers(disk)) {
-      for (let at = 0; at < length; at += SECTOR_BYTES) answer.set(layer.get(offset + at) ?? [], at)
+  /** What its guest wrote there last; where it did not, what the base has there. */
+  async read(disk: string, offset: number, length: number): Promise<Uint8Array> {
+    const base = this.spec.disks.find(({ name }) => name === disk)?.base
+    const answer = base ? Buffer.from(await this.#host.base(base).read(offset, length)) : Buffer.alloc(length)
+    for (const { sectors } of this.#layers(disk)) {
+      for (let at = 0; at < length; at += SECTOR_BYTES) answer.set(sectors.get(offset + at) ?? [], at)
     }
     return answer
   }
@@ -137,27 +150,42 @@ export class MemoryMachine {
     return Object.fromEntries(
       this.spec.disks.map(({ name }) => {
         const layers = this.#layers(name)
-        layers.push(new Map())
-        return [name, Array.from({ length: layers.length - 1 }, (_, index) => index)]
+        const sealed = layers.map(({ number }) => number)
+        layers.push({ number: sealed.at(-1)! + 1, sectors: new Map() })
+        return [name, sealed]
       }),
     )
   }
 
-  sealedLayers(disk: string): number {
-    return this.#layers(disk).length - 1
+  /** The lowest first; all but the last are sealed. */
+  layerNumbers(disk: string): readonly number[] {
+    return this.#layers(disk).map(({ number }) => number)
+  }
+
+  /** Only those layers are left, on that base. */
+  rebase(disk: string, base: DiskAddress, layers: readonly number[]): void {
+    this.#disks.set(
+      disk,
+      this.#layers(disk).filter(({ number }) => layers.includes(number)),
+    )
+    this.spec = { ...this.spec, disks: this.spec.disks.map((each) => (each.name === disk ? { ...each, base } : each)) }
   }
 
   /** Undefined for one that is not sealed. */
   layer(disk: string, number: number): BlockSource | undefined {
     const spec = this.spec.disks.find((each) => each.name === disk)
-    const layer = spec && this.#layers(disk).slice(0, -1)[number]
+    const layer =
+      spec &&
+      this.#layers(disk)
+        .slice(0, -1)
+        .find((each) => each.number === number)
     if (!layer) return undefined
-    const pieces = [...layer].map(([offset, bytes]) => ({ offset, bytes })).sort((a, b) => a.offset - b.offset)
+    const pieces = [...layer.sectors].map(([offset, bytes]) => ({ offset, bytes })).sort((a, b) => a.offset - b.offset)
     return memorySource(spec.bytes, pieces)
   }
 
-  #layers(disk: string): Map<number, Uint8Array>[] {
-    const layers = this.#disks.get(disk) ?? [new Map()]
+  #layers(disk: string): MemoryLayer[] {
+    const layers = this.#disks.get(disk) ?? [{ number: 0, sectors: new Map() }]
     this.#disks.set(disk, layers)
     return layers
   }

@@ -1,3 +1,5 @@
+import { randomUUID } from 'node:crypto'
+import { memorySource } from '../../../disk/block/memory-source.ts'
 import { diskLayersSuite, type LayersHost } from '../disk-layers.suite.ts'
 import { hypervisorSuite, plainSpec } from '../hypervisor.suite.ts'
 import type { MachineSpec } from '../hypervisor.ts'
@@ -23,6 +25,13 @@ function testHost(): LayersHost {
     },
     write: async (_hypervisor, id, offset, bytes) => host.machine(id).write('root', offset, bytes),
     read: async (_hypervisor, id, offset, length) => host.machine(id).read('root', offset, length),
+    openBase: async () => memorySource(2 ** 30, []),
+    lend: async (disk) => {
+      const exportName = randomUUID()
+      host.bases.set(exportName, disk)
+      return { socketPath: '/run/nbd.sock', exportName }
+    },
+    endLoan: async ({ exportName }) => void host.bases.delete(exportName),
     close: async () => {},
   }
 }

@@ -3,9 +3,9 @@ import { setTimeout as pause } from 'node:timers/promises'
 import { ServiceError } from '../../../base/errors.ts'
 import { GiB } from '../../../base/units.ts'
 import type { BlockSource } from '../../../disk/block/block-source.ts'
-import type { DiskLayers, Sealed } from '../disk-layers.ts'
+import type { DiskLayers, NewBase, Sealed } from '../disk-layers.ts'
 import type { FoundMachine, Hypervisor, HypervisorAbilities, MachineChanges, MachineSpec } from '../hypervisor.ts'
-import { assertSpec, changed } from '../machine-spec.ts'
+import { assertSpec, changed, rebased } from '../machine-spec.ts'
 import { MemoryHost, MemoryMachine } from './memory-host.ts'
 
 const MAX_SEALED_LAYERS = 32
@@ -102,7 +102,7 @@ export class MemoryHypervisor implements Hypervisor, DiskLayers {
   /** Its guests do no more than they are told: they stand still wherever they are asked to. */
   async seal(id: string, quiesceMs: number): Promise<Sealed> {
     const machine = this.#machine(id)
-    const has = Math.max(0, ...machine.spec.disks.map(({ name }) => machine.sealedLayers(name)))
+    const has = Math.max(0, ...machine.spec.disks.map(({ name }) => machine.layerNumbers(name).length - 1))
     if (has >= MAX_SEALED_LAYERS) {
       throw new ServiceError('too-large', `The machine ${id} has ${has} layers already; make a new one from its snapshot.`, {
         id,
@@ -118,6 +118,13 @@ export class MemoryHypervisor implements Hypervisor, DiskLayers {
     if (!source)
       throw new ServiceError('not-found', `The disk "${disk}" of the machine ${id} has no sealed layer ${layer}.`, { id })
     return source
+  }
+
+  async rebase(id: string, bases: Readonly<Record<string, NewBase>>): Promise<void> {
+    const machine = this.#machine(id)
+    const disks = machine.spec.disks.map((disk) => ({ ...disk, layers: machine.layerNumbers(disk.name) }))
+    const wanted = Object.entries(bases).map(([name, base]) => rebased(id, disks, name, base))
+    for (const { name, base, layers } of wanted) machine.rebase(name, base, layers)
   }
 
   async remove(id: string): Promise<void> {

@@ -82,9 +82,9 @@ test('no driver is left to be probed, and no disk is read beneath its overlay bu
   assert.deepEqual(
     blockNodes.map((node) => [node['node-name'], node.driver, node.backing]),
     [
-      ['nbd0', 'nbd', undefined],
-      ['base0', 'raw', undefined],
-      ['disk0-0', 'qcow2', 'base0'],
+      ['nbd0-0', 'nbd', undefined],
+      ['base0-0', 'raw', undefined],
+      ['disk0-0', 'qcow2', 'base0-0'],
       ['disk1-0', 'qcow2', null],
       ['seed', 'raw', undefined],
     ],
@@ -102,7 +102,7 @@ test('the layers of a disk lie on its base in order, and only the top one is wri
   assert.deepEqual(
     layers.map((node) => [node['node-name'], node.backing, node['read-only']]),
     [
-      ['disk0-0', 'base0', true],
+      ['disk0-0', 'base0-0', true],
       ['disk0-1', 'disk0-0', true],
       ['disk0-5', 'disk0-1', false],
     ],

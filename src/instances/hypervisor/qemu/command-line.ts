@@ -1,7 +1,8 @@
 import { ServiceError } from '../../../base/errors.ts'
 import { KiB } from '../../../base/units.ts'
 import type { MachineSpec } from '../hypervisor.ts'
-import { type Chipset, layerNode, networkDevices, otherDevices, storageDevices } from './devices.ts'
+import { type Chipset, networkDevices, otherDevices, storageDevices } from './devices.ts'
+import { type BlockNode, diskNodes } from './disk-nodes.ts'
 import { type Firmware, firmwareFor } from './firmware.ts'
 import { files } from './machine-files.ts'
 import { type KeptSpec, keptSpec } from './machine-folder.ts'
@@ -19,18 +20,12 @@ export interface MachinePlan {
   readonly blockNodes: readonly BlockNode[]
 }
 
-export type BlockNode = Readonly<Record<string, unknown>> & { readonly 'node-name': string; readonly driver: string }
-
 /** What a machine keeps from its first start to its last, so that an update of QEMU changes nothing that the guest sees. */
 export interface Chosen {
   /** Full name: `pc-i440fx-7.2`. */
   readonly machineType: string
 }
 
-/** How long a guest's read waits for the service to come back before it fails: an update or a reboot of it must pass unnoticed. */
-const RECONNECT_SECONDS = 24 * 3600
-/** At the start it must be there, or nearly. */
-const OPEN_WITHIN_SECONDS = 10
 const MAX_DMI_CHARACTERS = 64 // "each text string is limited to 64": SMBIOS up to 2.6, section 6.1.3
 
 /**
@@ -136,44 +131,6 @@ const firmwareNodes = (firmware: Firmware | undefined): readonly BlockNode[] =>
         { driver: 'raw', 'node-name': 'variables', file: { driver: 'file', filename: files.variables } },
       ]
     : []
-
-/** Every driver is named: nothing is ever probed. */
-function diskNodes({ disks, hasSeed }: KeptSpec): readonly BlockNode[] {
-  const nodes: BlockNode[] = []
-  for (const [index, { name, base, layers }] of disks.entries()) {
-    if (base) {
-      nodes.push({
-        driver: 'nbd',
-        'node-name': `nbd${index}`,
-        'read-only': true,
-        server: { type: 'unix', path: base.socketPath },
-        export: base.exportName,
-        'reconnect-delay': RECONNECT_SECONDS,
-        'open-timeout': OPEN_WITHIN_SECONDS,
-      })
-      nodes.push({ driver: 'raw', 'node-name': `base${index}`, 'read-only': true, file: `nbd${index}` })
-    }
-    let below = base ? `base${index}` : null
-    for (const layer of layers) {
-      nodes.push(layerOf(index, name, layer, below, layer !== layers.at(-1)))
-      below = layerNode(index, layer)
-    }
-  }
-  if (hasSeed)
-    nodes.push({ driver: 'raw', 'node-name': 'seed', 'read-only': true, file: { driver: 'file', filename: files.seed } })
-  return nodes
-}
-
-/** @param below the node under it; null: none, or to be put there by `blockdev-snapshot` */
-export const layerOf = (index: number, disk: string, layer: number, below: string | null, isSealed: boolean): BlockNode => ({
-  driver: 'qcow2',
-  'node-name': layerNode(index, layer),
-  backing: below,
-  'read-only': isSealed,
-  discard: 'unmap',
-  'detect-zeroes': 'unmap',
-  file: { driver: 'file', filename: files.disk(disk, layer), discard: 'unmap' },
-})
 
 const json = (value: object): string => JSON.stringify(value)
 

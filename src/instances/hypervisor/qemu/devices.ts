@@ -1,4 +1,5 @@
 import { ServiceError } from '../../../base/errors.ts'
+import { layerNode } from './disk-nodes.ts'
 import type { KeptSpec } from './machine-folder.ts'
 
 /** Buses and what hangs on them, as QEMU's `-device` takes them. Source: QEMU docs/system, qdev of 7.2. */
@@ -16,9 +17,9 @@ const IDE_UNITS = 4 // two on each of two channels
  * @throws ServiceError `invalid-request` where the bus has not as many places
  */
 export function storageDevices({ hardware, disks, hasSeed }: KeptSpec, chipset: Chipset): readonly Device[] {
-  const nodes = disks.map(({ layers, serial }, index) => ({
-    drive: layerNode(index, layers.at(-1)!),
-    id: `disk${index}`,
+  const nodes = disks.map(({ slot, layers, serial }, index) => ({
+    drive: layerNode(slot, layers.at(-1)!),
+    id: `disk${slot}`,
     bootindex: index,
     ...(serial ? { serial } : {}),
   }))
@@ -48,9 +49,6 @@ export function storageDevices({ hardware, disks, hasSeed }: KeptSpec, chipset: 
       return onIde(nodes, hasSeed ? seedNode : null, (index) => ({ bus: `ide.${index >> 1}`, unit: index & 1 }))
   }
 }
-
-/** The node of a layer of the disk at that place in the spec; QEMU takes 31 characters. */
-export const layerNode = (index: number, layer: number): string => `disk${index}-${layer}`
 
 type Node = Readonly<Record<string, string | number>>
 

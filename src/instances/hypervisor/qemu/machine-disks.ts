@@ -1,15 +1,18 @@
 import { lstat } from 'node:fs/promises'
 import { ServiceError } from '../../../base/errors.ts'
+import { failpoint } from '../../../base/failpoint.ts'
 import type { BlockSource } from '../../../disk/block/block-source.ts'
 import { openFileSource } from '../../../disk/block/file-source.ts'
 import { openImage } from '../../../disk/formats/index.ts'
-import type { Sealed } from '../disk-layers.ts'
+import type { NewBase, Sealed } from '../disk-layers.ts'
+import { rebased } from '../machine-spec.ts'
 import type { KeptRecord } from './kept-record.ts'
-import { layersInUse, putOnTop } from './live-layers.ts'
+import { deleteUnusedNodes, layersInUse, putOnBase, putOnTop } from './live-layers.ts'
 import { files } from './machine-files.ts'
 import type { KeptDisk } from './machine-folder.ts'
 import { isRefusal } from './qmp.ts'
 import type { Run } from './run.ts'
+import { inPublic } from './words.ts'
 
 /** Each read of what was never written looks through all of them, and each is a file that QEMU holds open. */
 const MAX_SEALED_LAYERS = 32
@@ -37,7 +40,7 @@ export class MachineDisks {
    */
   async seal(): Promise<Sealed['layers']> {
     const run = this.#runNow()
-    if (run) await this.forgetUnusedLayers(run)
+    if (run) await this.#forgetUnusedLayers(run)
     const { folder } = this.#record
     const { disks } = this.#record.now.spec
     if (disks.some((disk) => disk.layers.length > MAX_SEALED_LAYERS)) {
@@ -57,6 +60,36 @@ export class MachineDisks {
       })
     }
     return Object.fromEntries(added.map(({ name, layers }) => [name, layers.slice(0, -1)]))
+  }
+
+  /**
+   * As `DiskLayers.rebase`. QEMU first, then the record, then what neither needs: the new base holds what the layers do, so the record
+   * of before is as true as the new one, on whichever base, and what is deleted no record names.
+   */
+  async rebase(bases: Readonly<Record<string, NewBase>>): Promise<void> {
+    const run = this.#runNow()
+    if (run) await this.#forgetUnusedLayers(run)
+    const wanted = Object.entries(bases).map(([name, base]) => rebased(this.#id, this.#record.now.spec.disks, name, base))
+    for (const disk of wanted) {
+      if (run) {
+        await putOnBase(run, disk, disk.base).catch((error) => {
+          throw inPublic(error, [disk])
+        })
+      }
+      failpoint('machine:on-base')
+      await this.#save(this.#record.now.spec.disks.map((each) => (each.slot === disk.slot ? disk : each)))
+      failpoint('machine:base-recorded')
+      await this.deleteUnused()
+    }
+  }
+
+  /** Nodes and files that were replaced, or made for what came to nothing. */
+  async deleteUnused(): Promise<void> {
+    const run = this.#runNow()
+    const { disks } = this.#record.now.spec
+    if (run) for (const disk of disks) await deleteUnusedNodes(run, disk)
+    failpoint('machine:layers-unused')
+    await this.#record.folder.dropOtherLayers(disks)
   }
 
   /** As `DiskLayers.openLayer`. */
@@ -82,8 +115,14 @@ export class MachineDisks {
     })
   }
 
+  /** Of a process that was found: what an earlier service left half done. */
+  async takeUp(run: Run): Promise<void> {
+    await this.#forgetUnusedLayers(run)
+    await this.deleteUnused()
+  }
+
   /** Of a seal that was cut short before QEMU took its layers. */
-  async forgetUnusedLayers(run: Run): Promise<void> {
+  async #forgetUnusedLayers(run: Run): Promise<void> {
     const { disks } = this.#record.now.spec
     const used = await layersInUse(run, disks)
     if (used.some(({ layers }, index) => layers.length !== disks[index]!.layers.length)) await this.#save(used)

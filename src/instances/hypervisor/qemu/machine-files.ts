@@ -7,4 +7,5 @@ export const files = {
   seed: 'seed.iso',
   variables: 'uefi-variables.fd',
   disk: (name: string, layer: number) => `disk-${name}.${layer}.qcow2`,
+  isLayer: (file: string) => /^disk-[a-zA-Z0-9-]+\.\d+\.qcow2$/.test(file),
 } as const

@@ -38,6 +38,8 @@ export interface MachineRecord {
 export type KeptSpec = Omit<MachineSpec, 'seed' | 'disks'> & { readonly hasSeed: boolean; readonly disks: readonly KeptDisk[] }
 
 export interface KeptDisk extends MachineDisk {
+  /** Its place among the machine's disks, for as long as it is one of them: from 0, no two the same. */
+  readonly slot: number
   /** Numbers of its qcow2 files, the lowest first; all but the last are sealed. */
   readonly layers: readonly number[]
 }
@@ -45,7 +47,7 @@ export interface KeptDisk extends MachineDisk {
 /** As it is kept of a machine that is to be made. */
 export const keptSpec = ({ seed, ...spec }: MachineSpec): KeptSpec => ({
   ...spec,
-  disks: spec.disks.map((disk) => ({ ...disk, layers: [0] })),
+  disks: spec.disks.map((disk, slot) => ({ ...disk, slot, layers: [0] })),
   hasSeed: seed !== undefined,
 })
 
@@ -147,7 +149,18 @@ export class MachineFolder {
     if (record?.format !== 1 || !isObject(record.spec)) {
       throw new ServiceError('corrupt', `The record of a machine cannot be read: ${path}. Restore it, or delete its folder.`)
     }
-    return record as unknown as MachineRecord
+    return withSlots(record as unknown as MachineRecord)
+  }
+
+  /** All layers but those of these disks. @throws ServiceError `unavailable` */
+  async dropOtherLayers(disks: readonly KeptDisk[]): Promise<void> {
+    const kept = new Set(disks.flatMap(({ name, layers }) => layers.map((layer) => files.disk(name, layer))))
+    try {
+      const others = (await namesIn(this.run)).filter((file) => files.isLayer(file) && !kept.has(file))
+      for (const file of others) await rm(this.inRun(file), { force: true })
+    } catch (error) {
+      throw fileProblem(error, basename(this.path))
+    }
   }
 
   /** Space that its files take, holes not counted. */
@@ -208,19 +221,21 @@ export class MachineFolder {
   async #make(name: string, fill: (file: FileHandle) => Promise<void>): Promise<void> {
     const file = await open(this.inRun(name), 'wx', PRIVATE_FILE)
     try {
+      await file.chmod(PRIVATE_FILE) // whatever the umask is
+      if (this.#user) await file.chown(this.#user.uid, this.#user.gid) // by its name it might be something else by now
       await fill(file)
       await file.sync()
     } finally {
       await file.close()
     }
-    await this.#own(name)
-  }
-
-  async #own(name: string): Promise<void> {
-    await chmod(this.inRun(name), PRIVATE_FILE)
-    if (this.#user) await chown(this.inRun(name), this.#user.uid, this.#user.gid)
   }
 }
+
+/** In records of before there were slots, a disk's place in the list was its slot. */
+const withSlots = (record: MachineRecord): MachineRecord => ({
+  ...record,
+  spec: { ...record.spec, disks: record.spec.disks.map((disk, index) => ({ ...disk, slot: disk.slot ?? index })) },
+})
 
 /** A qcow2 file in which nothing is allocated: 320 KiB for a disk of 10 GiB. It names no file under it. */
 async function writeEmptyDisk(file: FileHandle, bytes: number): Promise<void> {

@@ -2,7 +2,7 @@ import { lstat } from 'node:fs/promises'
 import { connect, type Socket } from 'node:net'
 import { ServiceError } from '../../../base/errors.ts'
 import type { BlockSource } from '../../../disk/block/block-source.ts'
-import type { Sealed } from '../disk-layers.ts'
+import type { NewBase, Sealed } from '../disk-layers.ts'
 import type { FoundMachine, MachineChanges, MachineSpec, PowerState } from '../hypervisor.ts'
 import { changed } from '../machine-spec.ts'
 import { pressPower, pressReset } from './buttons.ts'
@@ -60,7 +60,8 @@ export class Machine {
   #onGuestOff: (() => void) | null = null
   #serial: Socket | null = null
   #telling: Promise<void> = Promise.resolve()
-  #sealing: Promise<void> = Promise.resolve()
+  /** What changes the disks: one after the other. */
+  #turns: Promise<void> = Promise.resolve()
 
   private constructor(host: QemuHost, record: MachineRecord) {
     this.#host = host
@@ -137,9 +138,9 @@ export class Machine {
     if (this.#run || this.#starting) throw wrongPower(this.id, 'is on already; stop it first')
     if (this.#isRemoved) throw wrongPower(this.id, 'is being removed')
     changed(this.#record.spec, changes) // refused now rather than later
-    const sealed = this.#sealing
+    const turns = this.#turns
     await this.#start(signal, async (ended) => {
-      await sealed
+      await turns
       await this.#powerOn({ ...this.#record, spec: changed(this.#record.spec, changes) }, ended)
     })
   }
@@ -207,15 +208,12 @@ export class Machine {
     return serial
   }
 
-  /** One after the other, and not while the machine is being started: each waits for what was asked before it. */
   async seal(quiesceMs: number): Promise<Sealed> {
-    const before = Promise.all([this.#sealing, this.#starting?.settled])
-    const sealed = before.then(() => this.#sealQuietly(quiesceMs))
-    this.#sealing = sealed.then(
-      () => {},
-      () => {},
-    )
-    return sealed
+    return this.#inTurn(() => this.#sealQuietly(quiesceMs))
+  }
+
+  async rebase(bases: Readonly<Record<string, NewBase>>): Promise<void> {
+    return this.#inTurn(() => this.#disks.rebase(bases))
   }
 
   async openLayer(disk: string, layer: number): Promise<BlockSource> {
@@ -228,7 +226,7 @@ export class Machine {
     await this.#starting?.settled
     await this.#run?.kill()
     await this.#over
-    await this.#sealing // it ends, having no process to speak to
+    await this.#turns // they end, having no process to speak to
     await endWhatRuns(this.#folder)
     await this.#unconfine()
     await this.#folder.remove()
@@ -240,6 +238,20 @@ export class Machine {
     this.#run?.letGo()
     this.#serial?.destroy()
     await this.#kept.settled()
+  }
+
+  /** What changes the disks waits for what was asked before it, a start too. */
+  async #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const before = Promise.all([this.#turns, this.#starting?.settled])
+    const done = before.then(() => {
+      if (this.#isRemoved) throw wrongPower(this.id, 'is being removed')
+      return work()
+    })
+    this.#turns = done.then(
+      () => {},
+      () => {},
+    )
+    return done
   }
 
   async #start(signal: AbortSignal | undefined, work: (ended: AbortSignal) => Promise<void>): Promise<void> {
@@ -283,6 +295,7 @@ export class Machine {
     const { spec, power } = this.#record
     const found = await Run.find(this.#folder, spec)
     if (!found) {
+      await this.#disks.deleteUnused().catch(this.#host.onProblem) // it is done again after the next change of bases
       if (power !== 'on') return
       const reason = await whyEnded(this.#folder, spec)
       await this.#kept.save((record) => ({ ...record, power: 'crashed', reason }))
@@ -291,7 +304,7 @@ export class Machine {
     if (power !== 'on') await this.#kept.save((record) => ({ ...record, power: 'on', reason: null }))
     this.#follow(found.run)
     if (!found.isAnswering) return
-    await this.#disks.forgetUnusedLayers(found.run).catch(this.#host.onProblem) // it is done again before layers are added
+    await this.#disks.takeUp(found.run).catch(this.#host.onProblem) // it is done again before disks are changed
     await this.#look(found.run)
   }
 
@@ -338,7 +351,7 @@ export class Machine {
   async #hasEnded(run: Run): Promise<void> {
     this.#serial?.destroy()
     await this.#unconfine()
-    const reason = run.isToEnd ? null : await run.why()
+    const reason = run.isToEnd ? null : await run.why(this.#record.spec)
     const ended = (record: MachineRecord): MachineRecord => ({ ...record, power: run.isToEnd ? 'shutdown' : 'crashed', reason })
     await this.#kept.save(ended).catch((error) => {
       this.#kept.forceUnwritten(ended) // it will be found to have crashed, when it is found; for now it is known

@@ -32,6 +32,10 @@ export interface QmpCommands {
     undefined,
     readonly { readonly qdev?: string; readonly inserted?: { readonly 'node-name'?: string } }[],
   ]
+  /** Options as at `blockdev-add`, all of them: what is left out goes back to its default. Since 6.1. */
+  readonly 'blockdev-reopen': [{ readonly options: readonly object[] }, object]
+  /** 7.2 dies of it while a job has ended and was not dismissed: ours dismiss themselves. */
+  readonly 'query-named-block-nodes': [{ readonly flat: true }, readonly { readonly 'node-name'?: string }[]]
   readonly 'blockdev-del': [{ readonly 'node-name': string }, object]
   /** All of its actions, or none. */
   readonly transaction: [{ readonly actions: readonly BlockSnapshot[] }, object]

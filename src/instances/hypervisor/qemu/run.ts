@@ -185,9 +185,9 @@ export class Run {
     this.#monitor?.close()
   }
 
-  /** Why it ended, when it has. */
-  async why(): Promise<string> {
-    return whyEnded(this.#folder, this.#spec, await this.#how)
+  /** Why it ended, when it has. @param spec what it was by then */
+  async why(spec: KeptSpec): Promise<string> {
+    return whyEnded(this.#folder, spec, await this.#how)
   }
 
   #adopt(monitor: QmpClient): void {

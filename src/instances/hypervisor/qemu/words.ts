@@ -1,4 +1,6 @@
 import { open } from 'node:fs/promises'
+import { isServiceError, ServiceError } from '../../../base/errors.ts'
+import type { MachineDisk } from '../hypervisor.ts'
 import type { KeptSpec } from './machine-folder.ts'
 
 /** What QEMU said before it ended: for people, so without what is nobody's business. */
@@ -31,11 +33,17 @@ export function tidy(text: string, spec: KeptSpec): string {
     .slice(-MAX_LINES)
     .join(' / ')
     .replaceAll(/\p{Cc}/gu, ' ')
-  return withoutSecrets(plain, spec).slice(0, MAX_CHARACTERS)
+  return withoutSecrets(plain, spec.disks).slice(0, MAX_CHARACTERS)
 }
 
+/** What QEMU said of these disks. */
+export const inPublic = (error: unknown, disks: readonly MachineDisk[]): unknown =>
+  isServiceError(error)
+    ? new ServiceError(error.code, withoutSecrets(error.message, disks), error.details, { cause: error })
+    : error
+
 /** Names of exports open disks; paths are the host's. */
-function withoutSecrets(text: string, { disks }: KeptSpec): string {
+function withoutSecrets(text: string, disks: readonly MachineDisk[]): string {
   let answer = text
   for (const { name, base } of disks) {
     if (!base) continue
