@@ -54,6 +54,8 @@ export const failpoints = [
   'machine:on-base',
   'machine:base-recorded',
   'machine:layers-unused',
+  'machine:streaming',
+  'machine:streamed',
   'volume:recorded',
   'volume:sealed',
   'volume:made',

@@ -256,4 +256,57 @@ export function diskLayersSuite(
     await (await hypervisor.openLayer(id, 'root', 0)).close()
     await assertHolds(on, hypervisor, id, FIRST, 'a')
   })
+
+  must('make a running disk whole, so that it needs no base', async (on, hypervisor) => {
+    const id = await sealedOnce(on, hypervisor)
+    const base = await on.lend(await asSealed(on, hypervisor, id, [0]))
+    await hypervisor.rebase(id, { root: { base, through: 0 } })
+    const [sealed = 0] = (await hypervisor.seal(id, 0)).layers.root!
+    const copied: number[] = []
+    const hydrated = hypervisor.hydrate(id, 'root', {
+      onProgress: ({ doneBytes, totalBytes }) => void copied.push(doneBytes / totalBytes),
+    })
+    await assert.rejects(hypervisor.seal(id, 0), { code: 'conflict' })
+    await assert.rejects(hypervisor.rebase(id, {}), { code: 'conflict' })
+    await assert.rejects(hypervisor.hydrate(id, 'root'), { code: 'conflict' })
+    await Promise.all([hydrated, on.write(hypervisor, id, THIRD, sector('c'))])
+    assert.ok(copied.length > 0 && copied.every((part, index) => part >= (copied[index - 1] ?? 0) && part <= 1))
+    await assert.rejects(hypervisor.openLayer(id, 'root', sealed), { code: 'not-found' })
+    await on.endLoan(base)
+    await hypervisor.hydrate(id, 'root') // nothing is left to be done
+    for (const [offset, fill] of [
+      [FIRST, 'a'],
+      [SECOND, 'b'],
+      [THIRD, 'c'],
+    ] as const) {
+      await assertHolds(on, hypervisor, id, offset, fill)
+    }
+    await hypervisor.stop(id, 0)
+    await hypervisor.start(id)
+    await untilPrinted(hypervisor, id, 'ready', 2)
+    await assertHolds(on, hypervisor, id, FIRST, 'a')
+    assert.equal((await hypervisor.seal(id, 0)).layers.root!.length, 1)
+  })
+
+  must('copy a disk where the machine is paused, and leave it as it was where that is cancelled', async (on, hypervisor) => {
+    const id = await sealedOnce(on, hypervisor)
+    const base = await on.lend(await asSealed(on, hypervisor, id, [0]))
+    await assert.rejects(hypervisor.hydrate(randomUUID(), 'root'), { code: 'not-found' })
+    await assert.rejects(hypervisor.hydrate(id, 'other'), { code: 'not-found' })
+    const cut = new AbortController()
+    const options = { signal: cut.signal, onProgress: () => cut.abort() }
+    await assert.rejects(hypervisor.hydrate(id, 'root', options), { code: 'cancelled' })
+    await hypervisor.rebase(id, { root: { base, through: 0 } })
+    await assertHolds(on, hypervisor, id, FIRST, 'a')
+    await assertHolds(on, hypervisor, id, SECOND, 'b')
+
+    await hypervisor.pause(id)
+    await hypervisor.hydrate(id, 'root')
+    await on.endLoan(base)
+    assert.equal((await hypervisor.show(id)).power, 'paused')
+    await hypervisor.resume(id)
+    await assertHolds(on, hypervisor, id, FIRST, 'a')
+    await hypervisor.stop(id, 0)
+    await assert.rejects(hypervisor.hydrate(id, 'root'), { code: 'conflict' })
+  })
 }

@@ -5,7 +5,7 @@ import type { DiskAddress } from './hypervisor.ts'
  * What a snapshot of a machine is made from. Each of its disks lies on its base in layers, of which the top one is written to. To
  * seal is to put an empty layer on top of all disks at one moment: the ones below change no more and are read at leisure while the
  * guest goes on, and what was written since the snapshot before is what the layers since then hold. Sealed layers are there until
- * the disk gets another base that holds them, or the machine is removed. `disk-layers.suite.ts` says what an adapter must do.
+ * the disk gets another base that holds them, or none, or the machine is removed. `disk-layers.suite.ts` says what an adapter must do.
  */
 export interface DiskLayers {
   /**
@@ -31,6 +31,20 @@ export interface DiskLayers {
    *   `unavailable` where a base cannot be opened: then all disks that were not rebased yet are as they were
    */
   rebase(id: string, bases: Readonly<Record<string, NewBase>>): Promise<void>
+  /**
+   * Everything under the disk is copied into the machine's own files, while the guest goes on: the disk has no base and no sealed layers
+   * afterwards. Until then its base must be kept, and the machine's disks are neither sealed nor changed. What was copied by an
+   * attempt that came to nothing is not copied again.
+   * @throws ServiceError `not-found`; `conflict` where the machine does not run, goes off, or copies already; `cancelled`, `no-space`,
+   *   `unavailable`: then the disk reads as before, and lies on what it lay on
+   */
+  hydrate(id: string, disk: string, options?: HydrateOptions): Promise<void>
+}
+
+export interface HydrateOptions {
+  readonly signal?: AbortSignal
+  /** Told now and then. Bytes of the guest's disk; what need not be copied counts as done. It must not throw. */
+  readonly onProgress?: (progress: { readonly doneBytes: number; readonly totalBytes: number }) => void
 }
 
 export interface NewBase {

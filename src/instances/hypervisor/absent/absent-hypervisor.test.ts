@@ -21,6 +21,7 @@ test('whatever is asked of it fails with the reason, and it can be watched and c
     'seal',
     'openLayer',
     'rebase',
+    'hydrate',
     'remove',
   ] as const
   for (const call of calls) await assert.rejects((absent[call] as () => Promise<unknown>)(), reason, call)

@@ -29,6 +29,7 @@ export function absentHypervisor(reason: ServiceError): Hypervisor & DiskLayers 
     seal: refuse,
     openLayer: refuse,
     rebase: refuse,
+    hydrate: refuse,
     remove: refuse,
     watch: () => () => {},
     close: async () => {},

@@ -71,6 +71,10 @@ export class MemoryMachine {
   #serial: Duplex | null = null
   /** By disk name, its layers, the lowest first. */
   readonly #disks = new Map<string, MemoryLayer[]>()
+  /** What was copied from bases, by disk name. */
+  readonly #own = new Map<string, BlockSource>()
+  /** A disk is being made whole. */
+  isCopying = false
   /** How often its guest was started, by power or by reset. */
   boots = 0
 
@@ -137,8 +141,8 @@ export class MemoryMachine {
 
   /** What its guest wrote there last; where it did not, what the base has there. */
   async read(disk: string, offset: number, length: number): Promise<Uint8Array> {
-    const base = this.spec.disks.find(({ name }) => name === disk)?.base
-    const answer = base ? Buffer.from(await this.#host.base(base).read(offset, length)) : Buffer.alloc(length)
+    const base = this.#ground(disk)
+    const answer = base ? Buffer.from(await base.read(offset, length)) : Buffer.alloc(length)
     for (const { sectors } of this.#layers(disk)) {
       for (let at = 0; at < length; at += SECTOR_BYTES) answer.set(sectors.get(offset + at) ?? [], at)
     }
@@ -160,6 +164,22 @@ export class MemoryMachine {
   /** The lowest first; all but the last are sealed. */
   layerNumbers(disk: string): readonly number[] {
     return this.#layers(disk).map(({ number }) => number)
+  }
+
+  /** What is under its top layer is in it, and its base is its own. */
+  hydrate(disk: string): void {
+    const sectors = new Map(this.#layers(disk).flatMap((layer) => [...layer.sectors]))
+    const ground = this.#ground(disk)
+    if (ground) this.#own.set(disk, ground)
+    this.#disks.set(disk, [{ number: this.layerNumbers(disk).at(-1)!, sectors }])
+    const disks = this.spec.disks.map(({ base, ...each }) => (each.name === disk || !base ? each : { ...each, base }))
+    this.spec = { ...this.spec, disks }
+  }
+
+  /** What the layers lie on. */
+  #ground(disk: string): BlockSource | undefined {
+    const base = this.spec.disks.find(({ name }) => name === disk)?.base
+    return base ? this.#host.base(base) : this.#own.get(disk)
   }
 
   /** Only those layers are left, on that base. */

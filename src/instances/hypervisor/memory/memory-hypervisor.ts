@@ -1,9 +1,9 @@
 import type { Duplex } from 'node:stream'
-import { setTimeout as pause } from 'node:timers/promises'
+import { setTimeout as pause, setImmediate as turn } from 'node:timers/promises'
 import { ServiceError } from '../../../base/errors.ts'
 import { GiB } from '../../../base/units.ts'
 import type { BlockSource } from '../../../disk/block/block-source.ts'
-import type { DiskLayers, NewBase, Sealed } from '../disk-layers.ts'
+import type { DiskLayers, HydrateOptions, NewBase, Sealed } from '../disk-layers.ts'
 import type { FoundMachine, Hypervisor, HypervisorAbilities, MachineChanges, MachineSpec } from '../hypervisor.ts'
 import { assertSpec, changed, rebased } from '../machine-spec.ts'
 import { MemoryHost, MemoryMachine } from './memory-host.ts'
@@ -102,6 +102,7 @@ export class MemoryHypervisor implements Hypervisor, DiskLayers {
   /** Its guests do no more than they are told: they stand still wherever they are asked to. */
   async seal(id: string, quiesceMs: number): Promise<Sealed> {
     const machine = this.#machine(id)
+    assertNotCopying(machine)
     const has = Math.max(0, ...machine.spec.disks.map(({ name }) => machine.layerNumbers(name).length - 1))
     if (has >= MAX_SEALED_LAYERS) {
       throw new ServiceError('too-large', `The machine ${id} has ${has} layers already; make a new one from its snapshot.`, {
@@ -122,9 +123,29 @@ export class MemoryHypervisor implements Hypervisor, DiskLayers {
 
   async rebase(id: string, bases: Readonly<Record<string, NewBase>>): Promise<void> {
     const machine = this.#machine(id)
+    assertNotCopying(machine)
     const disks = machine.spec.disks.map((disk) => ({ ...disk, layers: machine.layerNumbers(disk.name) }))
     const wanted = Object.entries(bases).map(([name, base]) => rebased(id, disks, name, base))
     for (const { name, base, layers } of wanted) machine.rebase(name, base, layers)
+  }
+
+  /** Takes a turn of the event loop. */
+  async hydrate(id: string, disk: string, { signal, onProgress }: HydrateOptions = {}): Promise<void> {
+    const machine = this.#machine(id)
+    const spec = machine.spec.disks.find(({ name }) => name === disk)
+    if (!spec) throw new ServiceError('not-found', `The machine ${id} has no disk "${disk}".`, { id })
+    assertNotCopying(machine)
+    machine.isCopying = true
+    try {
+      if (!machine.isOn) throw wrongPower(id, 'is off; start it, and ask again')
+      onProgress?.({ doneBytes: 0, totalBytes: spec.bytes })
+      await turn()
+      if (signal?.aborted || this.#closing.signal.aborted) throw cancelled(id)
+      if (!machine.isOn) throw wrongPower(id, 'went off meanwhile; start it')
+      machine.hydrate(disk)
+    } finally {
+      machine.isCopying = false
+    }
   }
 
   async remove(id: string): Promise<void> {
@@ -214,6 +235,10 @@ export class MemoryHypervisor implements Hypervisor, DiskLayers {
 
 const portName = ({ protocol, hostAddress, hostPort }: { protocol: string; hostAddress: string; hostPort: number }): string =>
   `${protocol} ${hostAddress}:${hostPort}`
+
+function assertNotCopying({ isCopying, spec: { id } }: MemoryMachine): void {
+  if (isCopying) throw wrongPower(id, 'is copying a disk; wait for its end, or cancel it')
+}
 
 const wrongPower = (id: string, how: string): ServiceError => new ServiceError('conflict', `The machine ${id} ${how}.`, { id })
 

@@ -1,7 +1,8 @@
+import { ServiceError } from '../../../base/errors.ts'
 import type { DiskAddress } from '../hypervisor.ts'
 import { baseNode, baseNodes, isOfSlot, layerNode, layerOf } from './disk-nodes.ts'
 import type { KeptDisk } from './machine-folder.ts'
-import { isRefusal } from './qmp.ts'
+import { isRefusal, type QmpCommands } from './qmp.ts'
 import type { Run } from './run.ts'
 
 /** Layers of disks as a running QEMU has them. */
@@ -13,12 +14,23 @@ import type { Run } from './run.ts'
 export async function layersInUse(run: Run, disks: readonly KeptDisk[]): Promise<readonly KeptDisk[]> {
   const devices = await run.execute('query-block')
   return disks.map((disk) => {
-    const id = `disk${disk.slot}`
-    const device = devices.find(({ qdev }) => qdev === id || qdev?.includes(`/${id}/`)) // virtio's is inside it
-    const top = disk.layers.findIndex((layer) => layerNode(disk.slot, layer) === device?.inserted?.['node-name'])
+    const node = insertedIn(devices, disk)?.['node-name']
+    const top = disk.layers.findIndex((layer) => layerNode(disk.slot, layer) === node)
     return top < 0 ? disk : { ...disk, layers: disk.layers.slice(0, top + 1) }
   })
 }
+
+/** How many nodes lie under the layer that the guest writes to. @throws ServiceError `unavailable` */
+export async function depthBelow(run: Run, disk: KeptDisk): Promise<number> {
+  const depth = insertedIn(await run.execute('query-block'), disk)?.backing_file_depth
+  if (depth !== undefined) return depth
+  throw new ServiceError('unavailable', `QEMU has no disk "${disk.name}" in the machine ${run.id}; stop and start it.`, {
+    id: run.id,
+  })
+}
+
+const insertedIn = (devices: QmpCommands['query-block'][1], { slot }: KeptDisk) =>
+  devices.find(({ qdev }) => qdev === `disk${slot}` || qdev?.includes(`/disk${slot}/`))?.inserted // virtio's is inside it
 
 /** The last layer of each disk comes on top of the one before it: at one moment for all, or for none. */
 export async function putOnTop(run: Run, disks: readonly KeptDisk[]): Promise<void> {

@@ -4,8 +4,9 @@ import { failpoint } from '../../../base/failpoint.ts'
 import type { BlockSource } from '../../../disk/block/block-source.ts'
 import { openFileSource } from '../../../disk/block/file-source.ts'
 import { openImage } from '../../../disk/formats/index.ts'
-import type { NewBase, Sealed } from '../disk-layers.ts'
+import type { HydrateOptions, NewBase, Sealed } from '../disk-layers.ts'
 import { rebased } from '../machine-spec.ts'
+import { endStream, streamIntoTop } from './hydration.ts'
 import type { KeptRecord } from './kept-record.ts'
 import { deleteUnusedNodes, layersInUse, putOnBase, putOnTop } from './live-layers.ts'
 import { files } from './machine-files.ts'
@@ -83,6 +84,23 @@ export class MachineDisks {
     }
   }
 
+  /** As `DiskLayers.hydrate`. The record of before is as true as the new one: what was copied hides nothing that it names. */
+  async hydrate(name: string, options: HydrateOptions): Promise<void> {
+    const run = this.#runNow()
+    const kept = this.#record.now.spec.disks.find((each) => each.name === name)
+    if (!kept) throw new ServiceError('not-found', `The machine ${this.#id} has no disk "${name}".`, { id: this.#id })
+    if (!run) throw new ServiceError('conflict', `The machine ${this.#id} is off; start it, and ask again.`, { id: this.#id })
+    await this.takeUp(run)
+    const disk = this.#record.now.spec.disks.find((each) => each.slot === kept.slot)!
+    await streamIntoTop(run, disk, options).catch((error) => {
+      throw inPublic(error, [disk])
+    })
+    failpoint('machine:streamed')
+    const { base, ...whole } = { ...disk, layers: disk.layers.slice(-1) }
+    await this.#save(this.#record.now.spec.disks.map((each) => (each.slot === disk.slot ? whole : each)))
+    await this.deleteUnused()
+  }
+
   /** Nodes and files that were replaced, or made for what came to nothing. */
   async deleteUnused(): Promise<void> {
     const run = this.#runNow()
@@ -117,6 +135,7 @@ export class MachineDisks {
 
   /** Of a process that was found: what an earlier service left half done. */
   async takeUp(run: Run): Promise<void> {
+    for (const disk of this.#record.now.spec.disks) await endStream(run, disk)
     await this.#forgetUnusedLayers(run)
     await this.deleteUnused()
   }

@@ -2,7 +2,7 @@ import { lstat } from 'node:fs/promises'
 import { connect, type Socket } from 'node:net'
 import { ServiceError } from '../../../base/errors.ts'
 import type { BlockSource } from '../../../disk/block/block-source.ts'
-import type { NewBase, Sealed } from '../disk-layers.ts'
+import type { HydrateOptions, NewBase, Sealed } from '../disk-layers.ts'
 import type { FoundMachine, MachineChanges, MachineSpec, PowerState } from '../hypervisor.ts'
 import { changed } from '../machine-spec.ts'
 import { pressPower, pressReset } from './buttons.ts'
@@ -54,6 +54,7 @@ export class Machine {
   #over: Promise<void> = Promise.resolve()
   #isPaused = false
   #isRemoved = false
+  #isHydrating = false
   /** A launch or start under way. */
   #starting: { readonly cut: AbortController; readonly settled: Promise<void> } | null = null
   /** Takes the guest's own poweroff while somebody waits for it, to turn the machine on again. */
@@ -216,6 +217,18 @@ export class Machine {
     return this.#inTurn(() => this.#disks.rebase(bases))
   }
 
+  /** It has its turn as others have, but nobody waits for it: it may take hours. */
+  async hydrate(disk: string, { signal, ...options }: HydrateOptions): Promise<void> {
+    this.#assertNotHydrating()
+    const { closing } = this.#host
+    const ended = signal ? AbortSignal.any([signal, closing]) : closing
+    const hydrated = this.#inTurn(() => this.#disks.hydrate(disk, { ...options, signal: ended }))
+    this.#isHydrating = true
+    await hydrated.finally(() => {
+      this.#isHydrating = false
+    })
+  }
+
   async openLayer(disk: string, layer: number): Promise<BlockSource> {
     return this.#disks.openLayer(disk, layer)
   }
@@ -242,6 +255,7 @@ export class Machine {
 
   /** What changes the disks waits for what was asked before it, a start too. */
   async #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    this.#assertNotHydrating()
     const before = Promise.all([this.#turns, this.#starting?.settled])
     const done = before.then(() => {
       if (this.#isRemoved) throw wrongPower(this.id, 'is being removed')
@@ -252,6 +266,10 @@ export class Machine {
       () => {},
     )
     return done
+  }
+
+  #assertNotHydrating(): void {
+    if (this.#isHydrating) throw wrongPower(this.id, 'is copying a disk; wait for its end, or cancel it')
   }
 
   async #start(signal: AbortSignal | undefined, work: (ended: AbortSignal) => Promise<void>): Promise<void> {

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import type { Duplex } from 'node:stream'
 import { ServiceError } from '../../../base/errors.ts'
 import type { BlockSource } from '../../../disk/block/block-source.ts'
-import type { DiskLayers, NewBase, Sealed } from '../disk-layers.ts'
+import type { DiskLayers, HydrateOptions, NewBase, Sealed } from '../disk-layers.ts'
 import type { FoundMachine, Hypervisor, HypervisorAbilities, MachineChanges, MachineSpec } from '../hypervisor.ts'
 import { assertSpec, isMachineId } from '../machine-spec.ts'
 import { choose } from './command-line.ts'
@@ -146,6 +146,10 @@ export class QemuHypervisor implements Hypervisor, DiskLayers {
 
   async rebase(id: string, bases: Readonly<Record<string, NewBase>>): Promise<void> {
     return this.#call(() => this.#machine(id).rebase(structuredClone(bases)))
+  }
+
+  async hydrate(id: string, disk: string, options: HydrateOptions = {}): Promise<void> {
+    return this.#call(() => this.#machine(id).hydrate(disk, options))
   }
 
   async remove(id: string): Promise<void> {

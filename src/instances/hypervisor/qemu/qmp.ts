@@ -30,12 +30,21 @@ export interface QmpCommands {
   /** `qdev`: the device's id, or its path in QEMU's tree of objects. */
   readonly 'query-block': [
     undefined,
-    readonly { readonly qdev?: string; readonly inserted?: { readonly 'node-name'?: string } }[],
+    readonly {
+      readonly qdev?: string
+      readonly inserted?: { readonly 'node-name'?: string; readonly backing_file_depth?: number }
+    }[],
   ]
   /** Options as at `blockdev-add`, all of them: what is left out goes back to its default. Since 6.1. */
   readonly 'blockdev-reopen': [{ readonly options: readonly object[] }, object]
   /** 7.2 dies of it while a job has ended and was not dismissed: ours dismiss themselves. */
   readonly 'query-named-block-nodes': [{ readonly flat: true }, readonly { readonly 'node-name'?: string }[]]
+  readonly 'block-stream': [{ readonly device: string; readonly 'job-id': string }, object]
+  readonly 'query-jobs': [
+    undefined,
+    readonly { readonly id: string; readonly 'current-progress': number; readonly 'total-progress': number }[],
+  ]
+  readonly 'job-cancel': [{ readonly id: string }, object]
   readonly 'blockdev-del': [{ readonly 'node-name': string }, object]
   /** All of its actions, or none. */
   readonly transaction: [{ readonly actions: readonly BlockSnapshot[] }, object]
