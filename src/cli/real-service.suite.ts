@@ -9,11 +9,17 @@ import { createIdentity } from '../identity/service.ts'
 import { ChunkUploads } from '../images/add-by-chunks.ts'
 import { createExaminer } from '../images/examine/examiner.ts'
 import { createDialer } from '../images/import/dialer.ts'
+import { DiskLeases } from '../images/leases/disk-leases.ts'
 import { LeasedDisks } from '../images/leases/leased-disks.ts'
 import type { ImagePorts } from '../images/ports.ts'
 import { noProtections } from '../images/protections/protections.ts'
 import { openImages } from '../images/service.ts'
 import { StoreJobs } from '../images/store-jobs.ts'
+import { MemoryHost } from '../instances/hypervisor/memory/memory-host.ts'
+import { MemoryHypervisor } from '../instances/hypervisor/memory/memory-hypervisor.ts'
+import type { InstancePorts } from '../instances/ports.ts'
+import { openInstances } from '../instances/service.ts'
+import { computeApi } from '../serve/http/compute/compute-api.ts'
 import { identityApi } from '../serve/http/identity/identity-api.ts'
 import { imageApi } from '../serve/http/image/image-api.ts'
 import { imprintApi } from '../serve/http/imprint/imprint-api.ts'
@@ -32,6 +38,9 @@ export interface RealService {
   readonly images: ImagePorts
   /** What an NBD server would open. */
   readonly disks: LeasedDisks
+  /** Its instances run in memory. */
+  readonly host: MemoryHost
+  readonly instances: InstancePorts
   close(): Promise<void>
 }
 
@@ -72,9 +81,23 @@ export async function startService({ now = Date.now, ...options }: RealServiceOp
   const images = service.ports
   const scratchFolder = await mkdtemp(join(tmpdir(), 'imprint-scratch-'))
   const disks = new LeasedDisks(images, await ScratchDisks.at(scratchFolder))
+  const leases = { catalog, now, disks, scratchQuotaBytes: 2 ** 30 }
+  const host = new MemoryHost()
+  const compute = await openInstances({
+    catalog,
+    hypervisor: new MemoryHypervisor(host),
+    images: new DiskLeases({ ...images, ...leases }, '/run/imprint/nbd.sock'),
+    limits: identity.limitsOf('compute'),
+    diskSpace: async () => ({ totalBytes: 2 ** 40, freeBytes: 2 ** 39 }),
+    hostPorts: { isFree: async () => true },
+    settings: { stopGraceMs: 50 },
+    onProblem: (error) => console.error(error),
+    now,
+  })
   const baseUrlOf = (request: FastifyRequest) => `http://${request.headers.host}`
   const app = createServer({
     apis: [
+      computeApi({ ports: compute.ports, baseUrlOf }),
       identityApi({ identity, baseUrlOf }),
       imageApi({ ports: images, baseUrlOf }),
       imprintApi({
@@ -84,7 +107,7 @@ export async function startService({ now = Date.now, ...options }: RealServiceOp
           blobs,
           open: async () => ({ blobs: new MemoryBlobStore(), complete: async () => {}, close: async () => {} }),
         }),
-        leases: { catalog, now, disks, scratchQuotaBytes: 2 ** 30 },
+        leases,
         nbd: { socketPath: '/run/imprint/nbd.sock', tcp: { host: '0.0.0.0', port: 10_809, isSecure: true } },
         identity,
         version: '0.0.0-test',
@@ -104,8 +127,11 @@ export async function startService({ now = Date.now, ...options }: RealServiceOp
     url: `http://127.0.0.1:${(app.server.address() as AddressInfo).port}`,
     images,
     disks,
+    host,
+    instances: compute.ports,
     async close() {
       await app.close()
+      await compute.close()
       await service.close()
       await examiner.close()
       await chunks.close()

@@ -1,4 +1,5 @@
 import { isServiceError, ServiceError } from '../base/errors.ts'
+import { ComputeClient } from './client/compute-client.ts'
 import { HttpClient } from './client/http-client.ts'
 import { type Credential, type Identity, IdentityClient } from './client/identity-client.ts'
 import { ImageClient } from './client/image-client.ts'
@@ -16,6 +17,7 @@ export interface Session {
   readonly http: HttpClient
   readonly images: ImageClient
   readonly imprint: ImprintClient
+  readonly compute: ComputeClient
   readonly identity: IdentityClient
   readonly token: string
   close(): void
@@ -101,6 +103,7 @@ export function sessionOf(http: HttpClient, who: Who, prefix?: string): Session 
     http,
     images: new ImageClient(http),
     imprint: new ImprintClient(http),
+    compute: new ComputeClient(http),
     identity: new IdentityClient(http, prefix),
     close: () => http.close(),
   }

@@ -251,7 +251,7 @@ async function errorOf(answer: Answer): Promise<ServiceError> {
   const { status } = answer
   if (status >= 300 && status < 400) return strange(`it answered ${status} and sent us elsewhere`)
   const text = Buffer.from(await readAll(answer, MAX_ERROR_BYTES).catch(() => new Uint8Array())).toString('utf8')
-  const { code, message } = wordsOf(text)
+  const { code = answer.headers['x-imprint-error'], message } = wordsOf(text)
   const known = code !== undefined && ownCodes.has(code) ? (code as ErrorCode) : codeOfStatus[status]
   const requestId = answer.headers['x-openstack-request-id'] ?? null
   const said = message ?? `the service answered ${status}`
@@ -261,7 +261,8 @@ async function errorOf(answer: Answer): Promise<ServiceError> {
 function wordsOf(text: string): { readonly code?: string; readonly message?: string } {
   try {
     const parsed = JSON.parse(text) as Record<string, unknown> | null
-    const inner = (parsed?.error as Record<string, unknown> | undefined) ?? parsed
+    const [only, ...others] = Object.values(parsed ?? {}) // Nova's form: {"badRequest": {"code": 400, "message": …}}
+    const inner = others.length === 0 && typeof only === 'object' ? (only as Record<string, unknown> | null) : parsed
     const { code, message } = inner ?? {}
     return { ...(typeof code === 'string' ? { code } : {}), ...(typeof message === 'string' ? { message } : {}) }
   } catch {

@@ -45,6 +45,13 @@ export class Shape {
     const others = Object.entries(this.#fields).filter(([name, value]) => !known.has(name) && typeof value === 'string')
     return Object.fromEntries(others) as Record<string, string>
   }
+  isShape(name: string): boolean {
+    const value = this.#own(name)
+    return typeof value === 'object' && value !== null && !Array.isArray(value)
+  }
+  names(): readonly string[] {
+    return Object.keys(this.#fields)
+  }
   isNull(name: string): boolean {
     return this.#own(name) === null
   }

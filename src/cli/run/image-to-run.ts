@@ -1,0 +1,90 @@
+import { rm } from 'node:fs/promises'
+import { isServiceError, ServiceError } from '../../base/errors.ts'
+import type { Image, ImageClient } from '../client/image-client.ts'
+import type { ImprintClient } from '../client/imprint-client.ts'
+import { addFile } from '../image-add/add-file.ts'
+import type { TransferState } from '../progress.ts'
+import { fetchVendorImage } from './fetch-vendor-image.ts'
+import { distroOf, type VendorImage, vendorImageFor } from './vendor-images.ts'
+
+export interface ImageToRunOptions {
+  readonly images: ImageClient
+  readonly imprint: ImprintClient
+  readonly cacheFolder: string
+  readonly mirror: string | undefined
+  /** Whose upload it is: service, user and project. */
+  readonly who: readonly (string | null)[]
+  /** Whether a vendor's image that is not here may be brought; asked where there is one. */
+  readonly mayFetch: (vendor: VendorImage) => Promise<boolean>
+  readonly signal: AbortSignal
+  readonly onProgress: (state: TransferState) => void
+}
+
+/**
+ * What `imprint run NAME` starts from: the image of that id or name, the newest of several; else the newest of the distribution that
+ * the name says; else the one that its vendor publishes, which is brought.
+ * @throws ServiceError `not-found` saying what else may be done
+ */
+export async function imageToRun(name: string, options: ImageToRunOptions): Promise<Image> {
+  const here = (await byName(options.images, name)) ?? (await byDistro(options.images, name))
+  if (here) return here
+  const vendor = vendorImageFor(name)
+  if (!vendor) {
+    throw new ServiceError('not-found', `there is no image "${name}" that you can see; imprint image list shows them`)
+  }
+  if (await options.mayFetch(vendor)) return bring(vendor, options)
+  const message = `there is no image "${name}"; imprint run ${name} --pull brings ${vendor.title} from ${new URL(vendor.folder).host}`
+  throw new ServiceError('not-found', message)
+}
+
+async function byName(images: ImageClient, name: string): Promise<Image | undefined> {
+  try {
+    return await images.find(name)
+  } catch (error) {
+    if (isServiceError(error, 'not-found')) return undefined
+    if (!isServiceError(error, 'conflict') || name.includes(':')) throw error
+    return newest(images, [['name', name]])
+  }
+}
+
+async function byDistro(images: ImageClient, name: string): Promise<Image | undefined> {
+  const wanted = distroOf(name)
+  if (!wanted) return undefined
+  const version = wanted.version === null ? [] : [['os_version', wanted.version] as const]
+  return newest(images, [['os_distro', wanted.distro], ...version])
+}
+
+async function newest(images: ImageClient, filters: readonly (readonly [string, string])[]): Promise<Image | undefined> {
+  const asked = [...filters, ['status', 'active'], ['sort', 'created_at:desc']] as const
+  for await (const image of images.list(asked, 1)) return image
+  return undefined
+}
+
+async function bring(vendor: VendorImage, options: ImageToRunOptions): Promise<Image> {
+  const { cacheFolder, imprint, mirror, onProgress, signal, who } = options
+  const path = await fetchVendorImage(vendor, { mirror, cacheFolder, signal, onProgress })
+  const { distro, version, user, hasAgent } = vendor
+  const properties = {
+    os_type: 'linux',
+    os_distro: distro,
+    os_version: version,
+    os_admin_user: user,
+    hw_architecture: 'x86_64',
+    hw_qemu_guest_agent: hasAgent ? 'yes' : 'no',
+  }
+  const name = `${distro}-${version}`
+  const { image } = await addFile({
+    path,
+    imprint,
+    cacheFolder,
+    who,
+    fields: { name, properties },
+    asFile: false,
+    published: undefined, // it was held against the vendor's checksum just now
+    restart: false,
+    signal,
+    onProgress,
+  })
+  await rm(path)
+  return image
+}
