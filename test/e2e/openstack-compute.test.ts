@@ -97,6 +97,23 @@ test('openstack flavor, keypair, server', { skip }, async (t) => {
     const answer = await fetch(`http://127.0.0.1:${port}/`)
     assert.equal((await answer.text()).trim(), 'hello from the guest')
   })
+  await step('console url show --serial gives a console, which types a command and hears the answer', async () => {
+    const { url } = await json<Row>`openstack console url show --serial web`
+    assert.match(String(url), /^ws:\/\/127\.0\.0\.1:\d+\/compute\/serial\/\?token=/)
+    const socket = new WebSocket(String(url), 'binary') // Node's own: it shares no code with ours
+    socket.binaryType = 'arraybuffer'
+    let heard = ''
+    const answered = new Promise<void>((done) =>
+      socket.addEventListener('message', ({ data }) => {
+        heard += Buffer.from(data as ArrayBuffer).toString('latin1')
+        if (heard.includes('answer-42')) done()
+      }),
+    )
+    socket.addEventListener('open', () => socket.send(Buffer.from('echo answer-$((6 * 7))\n')))
+    await answered
+    socket.close()
+    assert.match(await refused`openstack console url show --novnc web`, /Unavailable console type novnc|serial console only/)
+  })
   await step('show and list name the image, the flavor, the key and the properties', async () => {
     const shown = await show('web')
     assert.match(shown.image, /^tiny \(/)
@@ -135,6 +152,19 @@ test('openstack flavor, keypair, server', { skip }, async (t) => {
     await consoleSays('web2', /boots=3 /)
     await ok`openstack server reboot --hard --wait web2`
     await consoleSays('web2', /boots=4 /)
+  })
+  await step('server event list and show tell what was done, the newest first', async () => {
+    const told = await json<Row[]>`openstack server event list web2`
+    assert.deepEqual(
+      told.slice(0, 2).map(({ Action }) => Action),
+      ['reboot', 'reboot'],
+    )
+    assert.equal(told.at(-1)?.Action, 'create')
+    const shown =
+      await json<Row>`openstack --os-compute-api-version 2.60 server event show web2 ${String(told[0]?.['Request ID'])}`
+    assert.equal(shown.action, 'reboot')
+    const [event] = shown.events as Row[]
+    assert.equal(event?.result, 'Success')
   })
   await step('an instance starts again when its image is deleted', async () => {
     await ok`openstack image delete tiny`
