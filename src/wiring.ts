@@ -26,6 +26,7 @@ import { VolumeDisks } from './images/volumes/volume-disks.ts'
 import { absentHypervisor } from './instances/hypervisor/absent/absent-hypervisor.ts'
 import type { DiskLayers } from './instances/hypervisor/disk-layers.ts'
 import type { Hypervisor } from './instances/hypervisor/hypervisor.ts'
+import type { MachineMemory } from './instances/hypervisor/machine-memory.ts'
 import { QemuHypervisor } from './instances/hypervisor/qemu/qemu-hypervisor.ts'
 import type { ImageDisks } from './instances/ports.ts'
 import { type InstanceService, openInstances } from './instances/service.ts'
@@ -240,7 +241,7 @@ async function openCompute(
   settings: Settings,
   data: string,
   catalog: Catalog,
-  hypervisor: Hypervisor & DiskLayers,
+  hypervisor: Hypervisor & DiskLayers & MachineMemory,
   images: ImageDisks,
   limits: ReturnType<Identity['limitsOf']>,
   onProblem: (error: unknown) => void,
@@ -289,7 +290,7 @@ async function openHypervisor(
   folder: string,
   log: Logger,
   onProblem: (error: unknown) => void,
-): Promise<Hypervisor & DiskLayers> {
+): Promise<Hypervisor & DiskLayers & MachineMemory> {
   const { qemu: program, instanceAccelerator: accelerator } = settings
   try {
     const hypervisor = await QemuHypervisor.open({

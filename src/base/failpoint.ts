@@ -85,6 +85,11 @@ export const failpoints = [
   'deploy:synced',
   'deploy:verified',
   'deploy:head-written',
+  'memory:begun',
+  'memory:still',
+  'memory:sealed',
+  'memory:sent',
+  'memory:filled',
 ] as const
 export type Failpoint = (typeof failpoints)[number]
 

@@ -6,6 +6,7 @@ import { SqliteCatalog } from '../store/catalog/sqlite/sqlite-catalog.ts'
 import { createInstances, type NewInstances } from './create-instances.ts'
 import type { DiskLayers } from './hypervisor/disk-layers.ts'
 import type { DiskAddress, Hypervisor, HypervisorAbilities } from './hypervisor/hypervisor.ts'
+import type { MachineMemory } from './hypervisor/machine-memory.ts'
 import { MemoryHost } from './hypervisor/memory/memory-host.ts'
 import { MemoryHypervisor } from './hypervisor/memory/memory-hypervisor.ts'
 import type { BootImage, HeldLease, ImageDisks, InstanceSettings, LentDisk, QuotaName } from './ports.ts'
@@ -72,7 +73,7 @@ export async function instanceWorld(options: WorldOptions = {}) {
   /** @param between what stands between the use cases and the adapters: a test lets calls fail, or never end, there */
   const open = (
     between: {
-      readonly hypervisor?: (real: Hypervisor & DiskLayers) => Hypervisor & DiskLayers
+      readonly hypervisor?: (real: Hypervisor & DiskLayers & MachineMemory) => Hypervisor & DiskLayers & MachineMemory
       readonly images?: ImageDisks
     } = {},
   ) => {

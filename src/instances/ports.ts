@@ -5,11 +5,12 @@ import type { Catalog } from '../store/catalog/catalog.ts'
 import type { SerialConsoles } from './console/serial-consoles.ts'
 import type { DiskLayers } from './hypervisor/disk-layers.ts'
 import type { DiskAddress, Hypervisor, PortForward } from './hypervisor/hypervisor.ts'
+import type { MachineMemory } from './hypervisor/machine-memory.ts'
 
 /** What the use cases of instances stand on. `openInstances` (service.ts) makes it from the adapters. */
 export interface InstancePorts {
   readonly catalog: Catalog
-  readonly hypervisor: Hypervisor & DiskLayers
+  readonly hypervisor: Hypervisor & DiskLayers & MachineMemory
   readonly images: ImageDisks
   readonly limits: Limits
   readonly hostPorts: HostPorts

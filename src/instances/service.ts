@@ -5,6 +5,7 @@ import { SerialConsoles } from './console/serial-consoles.ts'
 import { loadStandardFlavors } from './flavors/standard.ts'
 import type { DiskLayers } from './hypervisor/disk-layers.ts'
 import type { Hypervisor } from './hypervisor/hypervisor.ts'
+import type { MachineMemory } from './hypervisor/machine-memory.ts'
 import { hostPorts } from './launch/host-ports.ts'
 import type { DiskSpace, HostPorts, ImageDisks, InstancePorts, InstanceSettings, Limits } from './ports.ts'
 import { watchPower } from './power/settle.ts'
@@ -12,7 +13,7 @@ import { recoverInstances } from './recover.ts'
 
 export interface InstanceServiceOptions {
   readonly catalog: Catalog
-  readonly hypervisor: Hypervisor & DiskLayers
+  readonly hypervisor: Hypervisor & DiskLayers & MachineMemory
   readonly images: ImageDisks
   readonly limits: Limits
   readonly settings?: Partial<InstanceSettings>

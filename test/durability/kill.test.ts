@@ -176,20 +176,23 @@ interface Case {
 }
 /**
  * The steps of instances are in kill-instances.test.ts: they need a machine. Those of volumes are in kill-volumes.test.ts; those of snapshots
- * beside their use cases, which no request calls by themselves; those of `imprint deploy` in e2e/deploy.test.ts.
+ * beside their use cases, which no request calls by themselves; those of `imprint deploy` in e2e/deploy.test.ts, of memory in
+ * e2e/machine-memory.test.ts.
  */
 type Tried = Exclude<
   Failpoint,
   | 'catalog:migrating'
   | 'catalog:migrated'
   | `machine:${string}`
+  | `memory:${string}`
   | `instance:${string}`
   | `snapshot:${string}`
   | `deploy:${string}`
   | OfVolumes
 >
 type OfVolumes = `volume:${string}` | 'scratch:layer-made' | 'scratch:sealed'
-const isElsewhere = (name: Failpoint) => /^(machine:|instance:|snapshot:|deploy:|volume:|scratch:(layer-made|sealed)$)/.test(name)
+const isElsewhere = (name: Failpoint) =>
+  /^(machine:|memory:|instance:|snapshot:|deploy:|volume:|scratch:(layer-made|sealed)$)/.test(name)
 const cases: Readonly<Record<Tried, Case>> = {
   'blob:written': { action: upload, passing: 2 },
   'blob:synced': { action: upload, passing: 2 },

@@ -1,5 +1,6 @@
 import type { Duplex } from 'node:stream'
 import type { SeedFiles } from '../seed/seed-disc.ts'
+import type { MemoryState } from './machine-memory.ts'
 
 export type { SeedFiles } from '../seed/seed-disc.ts'
 
@@ -16,8 +17,8 @@ export interface Hypervisor {
   /**
    * Makes the machine's own files and starts it. Settles when its processors run. Cut short or failed, nothing of it is left.
    * @throws ServiceError `conflict` where the id or a host port is taken; `invalid-request` for what this host cannot give
-   *   (architecture, firmware, processor model …); `unavailable` with the process's own last words where it does not start;
-   *   `no-space`; `cancelled`
+   *   (architecture, firmware, processor model …), and where its memory was saved in a machine that differs; `unavailable` with the
+   *   process's own last words where it does not start; `no-space`; `cancelled`. Errors of the memory's stream pass through
    */
   launch(machine: MachineSpec, signal?: AbortSignal): Promise<void>
   /**
@@ -111,14 +112,21 @@ export interface MachineSpec {
   readonly hardware: Hardware
   readonly disks: readonly MachineDisk[]
   readonly networks: readonly MachineNetwork[]
-  /** Cloud-init's NoCloud data, which the guest finds on a small CD-ROM; absent: none. */
+  /** Cloud-init's NoCloud data, which the guest finds on a small CD-ROM; absent: none, or the disc that `memory` comes with. */
   readonly seed?: SeedFiles
+  /**
+   * The guest does not start but goes on from here, on disks whose content is of the same moment; the machine must be as it was. The
+   * guest keeps what it knows: its UUID, its addresses, its time.
+   */
+  readonly memory?: MemoryState
 }
 
 /** What may differ from one start to the next. */
 export interface MachineChanges {
   /** Where each base disk is to be had now, by disk name; of disks that are not named it is where it was. */
   readonly bases?: Readonly<Record<string, DiskAddress>>
+  /** As in `MachineSpec`, with the disc that the machine has. */
+  readonly memory?: MemoryState
 }
 
 /** What the image's properties ask for; the words and values are Glance's (`hw_…`). */

@@ -42,6 +42,8 @@ export function assertSpec(spec: MachineSpec, abilities: HypervisorAbilities): v
   must(spec.networks.length <= MAX_NETWORKS, `it has ${spec.networks.length} networks; ${MAX_NETWORKS} is the limit`)
   must(distinct(spec.networks.map((network) => network.mac)), 'two of its network cards have one address')
   for (const network of spec.networks) assertNetwork(network)
+  must(!spec.memory || !spec.seed, 'its memory comes with a seed of its own')
+  must((spec.memory?.seedDisc?.length ?? 0) <= 2 * MAX_SEED_BYTES, 'the disc of its memory is larger than any that is made here')
   const seedBytes = Object.values(spec.seed ?? {}).reduce((sum, text) => sum + Buffer.byteLength(text ?? ''), 0)
   must(seedBytes <= MAX_SEED_BYTES, `its seed has ${seedBytes} bytes; ${MAX_SEED_BYTES} is the limit`)
 }

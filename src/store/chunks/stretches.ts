@@ -1,12 +1,7 @@
+import { PAGE_ENTRIES } from '../content/manifest-format.ts'
 import type { ByteRange } from './chunk-store.ts'
 import type { DiskRun } from './disk-runs.ts'
 import { SLOT_BYTES } from './workers/slot-pool.ts'
-
-/**
- * Chunks of a stretch at most, a quarter of a page: several stretches ask the index in one transaction, behind which the reads of machines
- * wait, some 10 µs a chunk.
- */
-const MOST_CHUNKS = 256
 
 /** Some of a disk within one page of its manifest, worked on together: what is read of it fits into one slot. */
 export interface Stretch extends ByteRange {
@@ -21,18 +16,18 @@ export interface Stretch extends ByteRange {
  * workers, as when they lie side by side.
  */
 export async function* stretchesOf(runs: AsyncIterable<DiskRun>, chunkBytes: number): AsyncGenerator<Stretch> {
-  const mostBytes = MOST_CHUNKS * chunkBytes
+  const pageBytes = PAGE_ENTRIES * chunkBytes
   let open = newStretch(0)
   for await (const { offset, length, kind } of runs) {
     const end = offset + length
     for (let at = offset; at < end; ) {
-      const lastEnd = (Math.floor(at / mostBytes) + 1) * mostBytes
-      const next = Math.min(end, lastEnd, kind === 'read' ? at + SLOT_BYTES - open.readBytes : end)
+      const pageEnd = (Math.floor(at / pageBytes) + 1) * pageBytes
+      const next = Math.min(end, pageEnd, kind === 'read' ? at + SLOT_BYTES - open.readBytes : end)
       if (kind !== 'zeros') open[kind].push({ offset: at, length: next - at })
       if (kind === 'read') open.readBytes += next - at
       open.length += next - at
       at = next
-      if (at === lastEnd || open.readBytes === SLOT_BYTES) {
+      if (at === pageEnd || open.readBytes === SLOT_BYTES) {
         yield open
         open = newStretch(at)
       }

@@ -22,6 +22,7 @@ test('whatever is asked of it fails with the reason, and it can be watched and c
     'openLayer',
     'rebase',
     'hydrate',
+    'saveMemory',
     'remove',
   ] as const
   for (const call of calls) await assert.rejects((absent[call] as () => Promise<unknown>)(), reason, call)

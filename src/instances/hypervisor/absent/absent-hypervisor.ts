@@ -1,13 +1,14 @@
 import type { ServiceError } from '../../../base/errors.ts'
 import type { DiskLayers } from '../disk-layers.ts'
 import type { Hypervisor } from '../hypervisor.ts'
+import type { MachineMemory } from '../machine-memory.ts'
 
 /**
  * Stands in where this host can run no machines, so that the rest of the service runs: whatever is asked of it fails with the
  * reason, its abilities too, and nothing is recorded as lost.
  * @param reason `unavailable`, saying what is missing
  */
-export function absentHypervisor(reason: ServiceError): Hypervisor & DiskLayers {
+export function absentHypervisor(reason: ServiceError): Hypervisor & DiskLayers & MachineMemory {
   const refuse = async (): Promise<never> => {
     throw reason
   }
@@ -30,6 +31,7 @@ export function absentHypervisor(reason: ServiceError): Hypervisor & DiskLayers 
     openLayer: refuse,
     rebase: refuse,
     hydrate: refuse,
+    saveMemory: refuse,
     remove: refuse,
     watch: () => () => {},
     close: async () => {},

@@ -77,6 +77,8 @@ export class MemoryMachine {
   isCopying = false
   /** How often its guest was started, by power or by reset. */
   boots = 0
+  /** All that its guest has in memory: a number, 0 when it starts. */
+  memory = 0
 
   constructor(host: MemoryHost, spec: MachineSpec) {
     this.#host = host
@@ -119,8 +121,15 @@ export class MemoryMachine {
 
   boot(): void {
     this.boots += 1
+    this.memory = 0
     this.become('running')
     this.#host.guest.booted(this)
+  }
+
+  /** Its guest does not start: it was there before. */
+  goOn(memory: number): void {
+    this.memory = memory
+    this.become('running')
   }
 
   become(power: PowerState, reason: string | null = null): void {

@@ -1,14 +1,15 @@
 import { randomUUID } from 'node:crypto'
 import { memorySource } from '../../../disk/block/memory-source.ts'
-import { diskLayersSuite, type LayersHost } from '../disk-layers.suite.ts'
+import { diskLayersSuite } from '../disk-layers.suite.ts'
 import { hypervisorSuite, plainSpec } from '../hypervisor.suite.ts'
 import type { MachineSpec } from '../hypervisor.ts'
+import { type MemoryHostOfTests, machineMemorySuite } from '../machine-memory.suite.ts'
 import { MemoryHost, plainGuest } from './memory-host.ts'
 import { MemoryHypervisor } from './memory-hypervisor.ts'
 
 const spec = (changes: Partial<MachineSpec> = {}): MachineSpec => ({ ...plainSpec(), ...changes })
 
-function testHost(): LayersHost {
+function testHost(): MemoryHostOfTests {
   const deaf = new Set<string>()
   const host = new MemoryHost({
     guest: { ...plainGuest, powerButton: (machine) => deaf.has(machine.spec.id) || machine.powerOff() },
@@ -32,9 +33,18 @@ function testHost(): LayersHost {
       return { socketPath: '/run/nbd.sock', exportName }
     },
     endLoan: async ({ exportName }) => void host.bases.delete(exportName),
+    startCounting: async (_hypervisor, id) => {
+      host.machine(id).memory = 1
+    },
+    count: async (_hypervisor, id) => {
+      const machine = host.machine(id)
+      if (machine.memory > 0 && machine.power === 'running') machine.memory += 1 // it had time
+      return machine.memory
+    },
     close: async () => {},
   }
 }
 
 hypervisorSuite('memory', async () => testHost())
 diskLayersSuite('memory', async () => testHost())
+machineMemorySuite('memory', async () => testHost())

@@ -3,9 +3,12 @@ import { setTimeout as pause, setImmediate as turn } from 'node:timers/promises'
 import { ServiceError } from '../../../base/errors.ts'
 import { GiB } from '../../../base/units.ts'
 import type { BlockSource } from '../../../disk/block/block-source.ts'
+import { seedDisc } from '../../seed/seed-disc.ts'
 import type { DiskLayers, HydrateOptions, NewBase, Sealed } from '../disk-layers.ts'
 import type { FoundMachine, Hypervisor, HypervisorAbilities, MachineChanges, MachineSpec } from '../hypervisor.ts'
+import type { MachineMemory, MemoryState, SavedMemory } from '../machine-memory.ts'
 import { assertSpec, changed, rebased } from '../machine-spec.ts'
+import { assertSameShape, type Shape, shapeText } from '../memory-shape.ts'
 import { MemoryHost, MemoryMachine } from './memory-host.ts'
 
 const MAX_SEALED_LAYERS = 32
@@ -21,7 +24,7 @@ const everything: HypervisorAbilities = {
 }
 
 /** Machines that are records only, for tests. Opened again on the same host, it finds them. */
-export class MemoryHypervisor implements Hypervisor, DiskLayers {
+export class MemoryHypervisor implements Hypervisor, DiskLayers, MachineMemory {
   readonly type = 'memory'
   readonly abilities: HypervisorAbilities
   readonly host: MemoryHost
@@ -34,20 +37,22 @@ export class MemoryHypervisor implements Hypervisor, DiskLayers {
     this.abilities = { ...everything, ...abilities }
   }
 
-  async launch(spec: MachineSpec, signal?: AbortSignal): Promise<void> {
+  async launch({ memory, ...spec }: MachineSpec, signal?: AbortSignal): Promise<void> {
     this.#assertOpen()
-    assertSpec(spec, this.abilities)
+    assertSpec({ ...spec, ...(memory ? { memory } : {}) }, this.abilities)
+    if (memory) assertSameShape(memory.shape, shapeOf(spec))
     if (this.host.machines.has(spec.id) || this.host.starting.has(spec.id)) {
       throw new ServiceError('conflict', `The machine ${spec.id} is there already; remove it first.`, { id: spec.id })
     }
     const machine = new MemoryMachine(this.host, structuredClone(spec))
-    await this.#powerOn(machine, machine.spec, signal)
+    await this.#powerOn(machine, machine.spec, memory, signal)
   }
 
-  async start(id: string, changes: MachineChanges = {}, signal?: AbortSignal): Promise<void> {
+  async start(id: string, { memory, ...changes }: MachineChanges = {}, signal?: AbortSignal): Promise<void> {
     const machine = this.#machine(id)
     if (machine.isOn || this.host.starting.has(id)) throw wrongPower(id, 'is on already; stop it first')
-    await this.#powerOn(machine, changed(machine.spec, structuredClone(changes)), signal)
+    if (memory) assertSameShape(memory.shape, shapeOf(machine.spec))
+    await this.#powerOn(machine, changed(machine.spec, structuredClone(changes)), memory, signal)
   }
 
   async list(): Promise<readonly FoundMachine[]> {
@@ -148,6 +153,28 @@ export class MemoryHypervisor implements Hypervisor, DiskLayers {
     }
   }
 
+  /** At once: nobody but the sink waits. */
+  async saveMemory(
+    id: string,
+    sink: (body: AsyncIterable<Uint8Array>) => Promise<void>,
+    { signal }: { readonly signal?: AbortSignal } = {},
+  ): Promise<SavedMemory> {
+    const machine = this.#machine(id)
+    if (!machine.isOn) throw wrongPower(id, 'is not on; start it')
+    if (signal?.aborted) throw cancelled(id)
+    const bytes = Buffer.from(JSON.stringify({ memory: machine.memory }))
+    const sealed = await this.seal(id, 0)
+    const isOver = () => signal?.aborted || this.#closing.signal.aborted
+    const body = async function* (): AsyncIterable<Uint8Array> {
+      yield bytes
+      if (isOver()) throw cancelled(id)
+      if (!machine.isOn) throw wrongPower(id, 'went off meanwhile; start it')
+    }
+    await sink(body())
+    const disc = machine.spec.seed ? seedDisc(machine.spec.seed) : null
+    return { ...sealed, pausedMs: 0, shape: shapeText(shapeOf(machine.spec)), seedDisc: disc }
+  }
+
   async remove(id: string): Promise<void> {
     this.#assertOpen()
     this.host.starting.get(id)?.abort()
@@ -174,21 +201,24 @@ export class MemoryHypervisor implements Hypervisor, DiskLayers {
   }
 
   /** A machine joins the host's when it runs, and not before. */
-  async #powerOn(machine: MemoryMachine, spec: MachineSpec, signal?: AbortSignal): Promise<void> {
+  async #powerOn(machine: MemoryMachine, spec: MachineSpec, memory?: MemoryState, signal?: AbortSignal): Promise<void> {
     this.#assertPortsFree(spec)
     const { id } = spec
     const cut = new AbortController()
     this.host.starting.set(id, cut)
     const ended = AbortSignal.any([cut.signal, this.#closing.signal, ...(signal ? [signal] : [])])
+    let known: number | null = null
     try {
       await Promise.race([Promise.resolve(this.host.beforeStart(spec)), whenAborted(ended)])
+      if (memory && !ended.aborted) known = await read(memory, id, ended)
       if (ended.aborted) throw cancelled(id)
     } finally {
       this.host.starting.delete(id)
     }
     machine.spec = spec
     this.host.machines.set(id, machine)
-    machine.boot()
+    if (known === null) machine.boot()
+    else machine.goOn(known)
   }
 
   async #pressAndWait(machine: MemoryMachine, graceMs: number): Promise<void> {
@@ -230,6 +260,29 @@ export class MemoryHypervisor implements Hypervisor, DiskLayers {
   #assertOpen(): void {
     if (this.#closing.signal.aborted)
       throw new ServiceError('unavailable', 'The hypervisor is closed; ask again when it is open.')
+  }
+}
+
+const shapeOf = ({ cpus, memoryBytes, hardware, disks, networks }: MachineSpec): Shape => ({
+  cpus,
+  memoryBytes,
+  hardware,
+  diskBytes: disks.map(({ bytes }) => bytes),
+  networks: networks.map(({ mac }) => mac),
+})
+
+/** @throws ServiceError `unavailable` for a stream that is not whole; what the stream throws */
+async function read({ open }: MemoryState, id: string, signal: AbortSignal): Promise<number> {
+  const parts: Uint8Array[] = []
+  try {
+    for await (const part of open(signal)) parts.push(part)
+  } catch (error) {
+    throw signal.aborted ? cancelled(id) : error
+  }
+  try {
+    return Number(JSON.parse(Buffer.concat(parts).toString()).memory)
+  } catch (error) {
+    throw new ServiceError('unavailable', `What came is no memory of the machine ${id}.`, { id }, { cause: error })
   }
 }
 

@@ -1,7 +1,8 @@
 import { ServiceError } from '../../../base/errors.ts'
 import { KiB } from '../../../base/units.ts'
 import type { MachineSpec } from '../hypervisor.ts'
-import { type Chipset, networkDevices, otherDevices, storageDevices } from './devices.ts'
+import { parsedShape } from '../memory-shape.ts'
+import { type Chipset, type Device, networkDevices, otherDevices, storageDevices } from './devices.ts'
 import { type BlockNode, diskNodes } from './disk-nodes.ts'
 import { type Firmware, firmwareFor } from './firmware.ts'
 import { files } from './machine-files.ts'
@@ -28,13 +29,22 @@ export interface Chosen {
 
 const MAX_DMI_CHARACTERS = 64 // "each text string is limited to 64": SMBIOS up to 2.6, section 6.1.3
 
+/** An update of QEMU may have given the short names to newer ones. */
+const savedMachineType = (shape: string): string | undefined => {
+  const { machineType } = parsedShape(shape)
+  return typeof machineType === 'string' ? machineType : undefined
+}
+
 /**
  * @throws ServiceError `invalid-request` for a machine type, processor model, firmware or bus that this QEMU cannot give
  */
 export function choose(machine: MachineSpec, program: QemuProgram, firmwares: readonly Firmware[]): Chosen {
   const spec = keptSpec(machine)
   const { machineType, firmware, diskBus, cpuModel } = spec.hardware
-  const type = machineType ?? (firmware === 'uefi' && diskBus !== 'ide' ? 'q35' : 'pc')
+  const type =
+    (machine.memory && savedMachineType(machine.memory.shape)) ??
+    machineType ??
+    (firmware === 'uefi' && diskBus !== 'ide' ? 'q35' : 'pc')
   const known = program.machineTypes.get(type)
   must(known && chipsetOf(known.name), `QEMU ${program.version} has no machine type "${type}" that is made here; take pc or q35`)
   must(spec.cpus <= known.maxCpus, `machine type ${known.name} has at most ${known.maxCpus} processors`)
@@ -63,18 +73,18 @@ export const firmwareOf = (
     ? firmwareFor(firmwares, { architecture: 'x86_64', machineType, secureBoot: hardware.secureBoot })
     : undefined
 
-/** @param host.accelerator what the machine runs by now */
+/**
+ * @param host.accelerator what the machine runs by now
+ * @param host.isFilled it does not start anew: its memory and the state of its devices come from a stream
+ */
 export function planMachine(
   spec: KeptSpec,
   chosen: Chosen,
-  host: { readonly accelerator: 'kvm' | 'tcg'; readonly firmware: Firmware | undefined },
+  host: { readonly accelerator: 'kvm' | 'tcg'; readonly firmware: Firmware | undefined; readonly isFilled?: boolean },
 ): MachinePlan {
   const { accelerator, firmware } = host
-  const chipset = chipsetOf(chosen.machineType)
-  if (!chipset) throw new ServiceError('invalid-request', `This QEMU makes no machine of type ${chosen.machineType} any more.`)
   const { id, cpus, memoryBytes, hardware, networks } = spec
   if (hardware.firmware === 'uefi') must(firmware, uefiProblem(spec, chosen.machineType))
-  const devices = [...storageDevices(spec, chipset), ...networkDevices(spec), ...otherDevices(spec)]
   const args = [
     ['-name', `guest=${escaped(printable(spec.name))}`],
     ['-uuid', id],
@@ -99,9 +109,20 @@ export function planMachine(
     ...(hardware.randomness ? [['-object', json({ 'qom-type': 'rng-builtin', id: 'randomness' })]] : []),
     ...(hardware.secureBoot ? [['-global', 'driver=cfi.pflash01,property=secure,value=on']] : []),
     ...networks.map((network, index) => ['-netdev', json(userNetwork(network, index))]),
-    ...devices.map((device) => ['-device', json(device)]),
+    ...devicesOf(spec, chosen).map((device) => ['-device', json(device)]),
+    ...(host.isFilled ? [['-incoming', 'defer']] : []),
   ]
   return { args: args.flat(), blockNodes: diskNodes(spec) }
+}
+
+/**
+ * In the order in which they find their places.
+ * @throws ServiceError `invalid-request`
+ */
+export function devicesOf(spec: KeptSpec, { machineType }: Chosen): readonly Device[] {
+  const chipset = chipsetOf(machineType)
+  if (!chipset) throw new ServiceError('invalid-request', `This QEMU makes no machine of type ${machineType} any more.`)
+  return [...storageDevices(spec, chipset), ...networkDevices(spec), ...otherDevices(spec)]
 }
 
 /** `host` is more than emulation can be; `max` is all that it can. */

@@ -18,6 +18,15 @@ import { inPublic } from './words.ts'
 /** Each read of what was never written looks through all of them, and each is a file that QEMU holds open. */
 const MAX_SEALED_LAYERS = 32
 
+export interface LayersAdded {
+  readonly before: readonly KeptDisk[]
+  /** With one more each. */
+  readonly after: readonly KeptDisk[]
+}
+
+const sealedOf = (disks: readonly KeptDisk[]): Sealed['layers'] =>
+  Object.fromEntries(disks.map(({ name, layers }) => [name, layers.slice(0, -1)]))
+
 /**
  * The disks of one machine, on disk and in its process where it has one. What changes them takes turns, and the caller sees to that:
  * nothing else changes the disks of the record, or those of the process, meanwhile.
@@ -41,6 +50,12 @@ export class MachineDisks {
    */
   async seal(): Promise<Sealed['layers']> {
     const run = this.#runNow()
+    const layers = await this.addLayers(run)
+    return run ? this.putOnTop(run, layers) : sealedOf(layers.after)
+  }
+
+  /** The first half of a seal, which takes the most time. */
+  async addLayers(run: Run | null): Promise<LayersAdded> {
     if (run) await this.#forgetUnusedLayers(run)
     const { folder } = this.#record
     const { disks } = this.#record.now.spec
@@ -51,16 +66,19 @@ export class MachineDisks {
     const added = disks.map((disk) => ({ ...disk, layers: [...disk.layers, disk.layers.at(-1)! + 1] }))
     for (const disk of added) await folder.addLayer(this.#id, disk, disk.layers.at(-1)!)
     await this.#save(added)
-    if (run) {
-      // so that little is left to be flushed while the guest stands still
-      for (const { name, layers } of disks) await folder.syncLayer(name, layers.at(-1)!)
-      await putOnTop(run, added).catch(async (error) => {
-        // where nobody knows whether QEMU did it, an empty layer more does no harm, and one less would lose what is written to it
-        if (isRefusal(error)) await this.#save(disks)
-        throw error
-      })
-    }
-    return Object.fromEntries(added.map(({ name, layers }) => [name, layers.slice(0, -1)]))
+    return { before: disks, after: added }
+  }
+
+  /** The second half: its moment is the snapshot's. */
+  async putOnTop(run: Run, { before, after }: LayersAdded): Promise<Sealed['layers']> {
+    // so that little is left to be flushed while the guest stands still
+    for (const { name, layers } of before) await this.#record.folder.syncLayer(name, layers.at(-1)!)
+    await putOnTop(run, after).catch(async (error) => {
+      // where nobody knows whether QEMU did it, an empty layer more does no harm, and one less would lose what is written to it
+      if (isRefusal(error)) await this.#save(before)
+      throw error
+    })
+    return sealedOf(after)
   }
 
   /**

@@ -3,6 +3,8 @@ export const files = {
   monitor: 'qmp.sock',
   serial: 'serial.sock',
   agent: 'agent.sock',
+  /** Of a machine that goes on from its memory: made by QEMU. */
+  incoming: 'incoming.sock',
   console: 'console.log',
   seed: 'seed.iso',
   variables: 'uefi-variables.fd',

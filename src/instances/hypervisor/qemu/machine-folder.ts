@@ -32,10 +32,20 @@ export interface MachineRecord {
   readonly chosen: Chosen
   readonly power: 'on' | 'shutdown' | 'crashed'
   readonly reason: string | null
+  /** Its memory is on its way out, for which its processors may stand still. */
+  readonly transit?: Transit
+}
+
+export interface Transit {
+  /** How its processors stood before, and shall again. */
+  readonly wasPaused: boolean
 }
 
 /** The seed, which may hold secrets and is large, is on its disc and nowhere else. */
-export type KeptSpec = Omit<MachineSpec, 'seed' | 'disks'> & { readonly hasSeed: boolean; readonly disks: readonly KeptDisk[] }
+export type KeptSpec = Omit<MachineSpec, 'seed' | 'memory' | 'disks'> & {
+  readonly hasSeed: boolean
+  readonly disks: readonly KeptDisk[]
+}
 
 export interface KeptDisk extends MachineDisk {
   /** Its place among the machine's disks, for as long as it is one of them: from 0, no two the same. */
@@ -45,15 +55,18 @@ export interface KeptDisk extends MachineDisk {
 }
 
 /** As it is kept of a machine that is to be made. */
-export const keptSpec = ({ seed, ...spec }: MachineSpec): KeptSpec => ({
+export const keptSpec = ({ seed, memory, ...spec }: MachineSpec): KeptSpec => ({
   ...spec,
   disks: spec.disks.map((disk, slot) => ({ ...disk, slot, layers: [0] })),
-  hasSeed: seed !== undefined,
+  hasSeed: seed !== undefined || (memory?.seedDisc ?? null) !== null,
 })
 
 const RECORD = 'machine.json'
 const RUN = 'run'
+const OUTGOING = 'outgoing.sock'
 const MAX_RECORD_BYTES = MiB
+/** More than any that is made here: the file is QEMU's. */
+const MAX_SEED_DISC_BYTES = 8 * MiB
 const PRIVATE_FOLDER = 0o700
 const PRIVATE_FILE = 0o600
 /** Where QEMU runs as another user, its working folder must be reachable from itself; names in here give away nothing. */
@@ -78,16 +91,21 @@ export class MachineFolder {
   get words(): string {
     return join(this.path, 'words.log')
   }
+  /** Where QEMU brings what it sends; `lend` opens it to QEMU. `name`: from QEMU's folder. */
+  get outgoing(): { readonly path: string; readonly name: string } {
+    return { path: join(this.path, OUTGOING), name: `../${OUTGOING}` }
+  }
   inRun(name: string): string {
     return join(this.run, name)
   }
 
   /**
    * Durable when it settles.
+   * @param seed its files, or the disc itself
    * @param variables UEFI's template, where the machine starts by UEFI
    * @throws ServiceError `conflict` where the folder is there; `no-space`, `unavailable`
    */
-  async create(record: MachineRecord, seed: SeedFiles | undefined, variables: string | undefined): Promise<void> {
+  async create(record: MachineRecord, seed: SeedFiles | Uint8Array | undefined, variables: string | undefined): Promise<void> {
     const mode = this.#user ? PASSABLE_FOLDER : PRIVATE_FOLDER
     const { spec } = record
     try {
@@ -96,7 +114,7 @@ export class MachineFolder {
       await this.#save(record)
       await mkdir(this.run, { mode: PRIVATE_FOLDER })
       for (const disk of spec.disks) await this.#makeLayer(disk, disk.layers[0]!)
-      if (seed) await this.#make(files.seed, (file) => file.writeFile(seedDisc(seed)))
+      if (seed) await this.#make(files.seed, (file) => file.writeFile(seed instanceof Uint8Array ? seed : seedDisc(seed)))
       if (variables) {
         const template = await readFile(variables)
         await this.#make(files.variables, (file) => file.writeFile(template))
@@ -177,7 +195,35 @@ export class MachineFolder {
 
   /** What is left of a process that has ended, and would keep the next one from starting. */
   async sweepSockets(): Promise<void> {
-    for (const name of [files.monitor, files.serial, files.agent]) await rm(this.inRun(name), { force: true })
+    for (const name of [files.monitor, files.serial, files.agent, files.incoming]) await rm(this.inRun(name), { force: true })
+  }
+
+  /** A socket in our own folder, which QEMU may use and not replace. */
+  async lend(path: string): Promise<void> {
+    await chmod(path, PRIVATE_FILE)
+    if (this.#user) await chown(path, this.#user.uid, this.#user.gid)
+  }
+
+  async sweepOutgoing(): Promise<void> {
+    await rm(this.outgoing.path, { force: true })
+  }
+
+  /** The disc with cloud-init's data as the guest reads it; null where it has none. @throws ServiceError `unavailable` */
+  async readSeed(id: string): Promise<Uint8Array | null> {
+    const file = await open(this.inRun(files.seed), constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK).catch(
+      (error) => {
+        if (error.code === 'ENOENT') return null
+        throw fileProblem(error, id)
+      },
+    )
+    if (!file) return null
+    try {
+      const { size } = await file.stat()
+      const { bytesRead, buffer } = await file.read(new Uint8Array(Math.min(size, MAX_SEED_DISC_BYTES)))
+      return buffer.subarray(0, bytesRead)
+    } finally {
+      await file.close()
+    }
   }
 
   /** Emptied, for a new start; the caller closes it. */

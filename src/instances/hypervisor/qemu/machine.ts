@@ -1,10 +1,14 @@
 import { lstat } from 'node:fs/promises'
 import { connect, type Socket } from 'node:net'
-import { ServiceError } from '../../../base/errors.ts'
+import { setTimeout as pause } from 'node:timers/promises'
+import { isServiceError, ServiceError } from '../../../base/errors.ts'
+import { failpoint } from '../../../base/failpoint.ts'
 import type { BlockSource } from '../../../disk/block/block-source.ts'
 import type { HydrateOptions, NewBase, Sealed } from '../disk-layers.ts'
 import type { FoundMachine, MachineChanges, MachineSpec, PowerState } from '../hypervisor.ts'
+import type { MemoryState, SavedMemory } from '../machine-memory.ts'
 import { changed } from '../machine-spec.ts'
+import { assertSameShape } from '../memory-shape.ts'
 import { pressPower, pressReset } from './buttons.ts'
 import { confine, unconfine } from './cgroup.ts'
 import { type Chosen, firmwareOf, planMachine } from './command-line.ts'
@@ -14,16 +18,21 @@ import { KeptRecord } from './kept-record.ts'
 import { MachineDisks } from './machine-disks.ts'
 import { files } from './machine-files.ts'
 import { fileProblem, keptSpec, MachineFolder, type MachineRecord } from './machine-folder.ts'
+import { arrived, MachineTransit } from './machine-transit.ts'
 import type { ProcessUser } from './process.ts'
 import type { QmpEvent } from './qmp.ts'
 import { quiesced } from './quiesce.ts'
+import { resumeMemory } from './resume-memory.ts'
 import { cancelled, endWhatRuns, Run, STATUS, whyEnded } from './run.ts'
+import type { Outgoing } from './save-memory.ts'
+import { shapeOf } from './shape-of-machine.ts'
 import { boundWords } from './words.ts'
 
 /** What the machines of a host share. */
 export interface QemuHost {
   readonly root: string
   readonly program: string
+  readonly qemuVersion: string
   readonly accelerator: 'kvm' | 'tcg'
   readonly firmwares: readonly Firmware[]
   readonly user: ProcessUser | undefined
@@ -37,6 +46,9 @@ export interface QemuHost {
   readonly onProblem: (error: unknown) => void
 }
 
+/** QEMU frees what it had of the guest. */
+const ENDS_WITHIN_MS = 30_000
+
 /**
  * One machine: its record, its process where it has one, and what is asked of both.
  *
@@ -49,6 +61,7 @@ export class Machine {
   readonly #console: ConsoleLog
   readonly #kept: KeptRecord
   readonly #disks: MachineDisks
+  readonly #transit: MachineTransit
   #run: Run | null = null
   /** Settles when the end of the run is recorded. */
   #over: Promise<void> = Promise.resolve()
@@ -63,18 +76,27 @@ export class Machine {
   #telling: Promise<void> = Promise.resolve()
   /** What changes the disks: one after the other. */
   #turns: Promise<void> = Promise.resolve()
+  #holding: Promise<void> = Promise.resolve()
 
   private constructor(host: QemuHost, record: MachineRecord) {
     this.#host = host
     this.#folder = new MachineFolder(host.root, record.spec.id, host.user)
     this.#kept = new KeptRecord(this.#folder, record)
     this.#disks = new MachineDisks(this.#kept, () => this.#run)
+    this.#transit = new MachineTransit(this.#kept, this.#disks, host)
     this.#console = new ConsoleLog(this.#folder.inRun(files.console), `${this.#folder.path}/console.older`)
   }
 
   /** Not on disk yet. */
   static planned(host: QemuHost, spec: MachineSpec, chosen: Chosen): Machine {
-    return new Machine(host, { format: 1, isLaunched: false, spec: keptSpec(spec), chosen, power: 'shutdown', reason: null })
+    return new Machine(host, {
+      format: 1,
+      isLaunched: false,
+      spec: structuredClone(keptSpec(spec)),
+      chosen,
+      power: 'shutdown',
+      reason: null,
+    })
   }
 
   /**
@@ -114,19 +136,20 @@ export class Machine {
   }
 
   /** Failed, nothing of it is left. */
-  async launch(seed: MachineSpec['seed'], signal?: AbortSignal): Promise<void> {
+  async launch({ seed, memory }: Pick<MachineSpec, 'seed' | 'memory'>, signal?: AbortSignal): Promise<void> {
     await this.#start(signal, async (ended) => {
       const { spec, chosen } = this.#record
       let isMine = false
       try {
         const variables = firmwareOf(spec, chosen, this.#host.firmwares)?.variablesPath
+        await this.#assertFits(memory)
         if (ended.aborted) throw cancelled(spec.id)
         isMine = true
-        await this.#folder.create(this.#record, seed, variables).catch((error) => {
+        await this.#folder.create(this.#record, seed ?? memory?.seedDisc ?? undefined, variables).catch((error) => {
           isMine = error.code !== 'conflict'
           throw error
         })
-        await this.#powerOn({ ...this.#record, isLaunched: true }, ended)
+        await this.#powerOn({ ...this.#record, isLaunched: true }, ended, memory)
       } catch (error) {
         if (isMine) await this.#folder.remove().catch(this.#host.onProblem) // what stays is swept at the next opening
         throw error
@@ -142,7 +165,8 @@ export class Machine {
     const turns = this.#turns
     await this.#start(signal, async (ended) => {
       await turns
-      await this.#powerOn({ ...this.#record, spec: changed(this.#record.spec, changes) }, ended)
+      await this.#assertFits(changes.memory)
+      await this.#powerOn({ ...this.#record, spec: changed(this.#record.spec, changes) }, ended, changes.memory)
     })
   }
 
@@ -157,6 +181,7 @@ export class Machine {
 
   async reboot(graceMs: number): Promise<void> {
     await this.#starting?.settled
+    while (this.#transit.isUnderWay) await this.#holding
     const run = this.#on()
     if (!this.#isPaused && graceMs > 0) {
       const guestOff = Promise.withResolvers<void>()
@@ -172,17 +197,21 @@ export class Machine {
   }
 
   async pause(): Promise<void> {
-    const run = this.#on()
-    if (this.#isPaused) throw wrongPower(this.id, 'is paused already')
-    await run.execute('stop')
-    await this.#see({ isPaused: true })
+    await this.#held(async () => {
+      const run = this.#on()
+      if (this.#isPaused) throw wrongPower(this.id, 'is paused already')
+      await run.execute('stop')
+      await this.#see({ isPaused: true })
+    })
   }
 
   async resume(): Promise<void> {
-    const run = this.#on()
-    if (!this.#isPaused) throw wrongPower(this.id, 'is not paused')
-    await run.execute('cont')
-    await this.#see({ isPaused: false })
+    await this.#held(async () => {
+      const run = this.#on()
+      if (!this.#isPaused) throw wrongPower(this.id, 'is not paused')
+      await run.execute('cont')
+      await this.#see({ isPaused: false })
+    })
   }
 
   consoleLog(bytes: number): Promise<Uint8Array> {
@@ -229,6 +258,15 @@ export class Machine {
     })
   }
 
+  async saveMemory(sink: Outgoing['sink'], signal?: AbortSignal): Promise<SavedMemory> {
+    const save = async () => {
+      const run = this.#on()
+      const ended = AbortSignal.any([this.#host.closing, ...(signal ? [signal] : [])])
+      return this.#transit.save(run, this.#isPaused, sink, ended).finally(() => this.#look(run))
+    }
+    return this.#inTurn(() => this.#held(save))
+  }
+
   async openLayer(disk: string, layer: number): Promise<BlockSource> {
     return this.#disks.openLayer(disk, layer)
   }
@@ -272,6 +310,16 @@ export class Machine {
     if (this.#isHydrating) throw wrongPower(this.id, 'is copying a disk; wait for its end, or cancel it')
   }
 
+  /** What lets processors stand still or go on: one after the other. */
+  async #held<T>(work: () => Promise<T>): Promise<T> {
+    const done = this.#holding.then(work)
+    this.#holding = done.then(
+      () => {},
+      () => {},
+    )
+    return done
+  }
+
   async #start(signal: AbortSignal | undefined, work: (ended: AbortSignal) => Promise<void>): Promise<void> {
     const cut = new AbortController()
     const settled = Promise.withResolvers<void>()
@@ -284,10 +332,17 @@ export class Machine {
     }
   }
 
-  async #powerOn(record: MachineRecord, signal: AbortSignal): Promise<void> {
+  /** @throws ServiceError `invalid-request`, saying how the machine differs from the one whose memory it is */
+  async #assertFits(memory: MemoryState | undefined): Promise<void> {
+    const { spec, chosen } = this.#record
+    if (memory) assertSameShape(memory.shape, await shapeOf(spec, chosen, this.#host))
+  }
+
+  async #powerOn(record: MachineRecord, signal: AbortSignal, memory?: MemoryState): Promise<void> {
     const { spec, chosen } = record
     const { accelerator, cgroup, firmwares, program, user } = this.#host
-    const plan = planMachine(spec, chosen, { accelerator, firmware: firmwareOf(spec, chosen, firmwares) })
+    const firmware = firmwareOf(spec, chosen, firmwares)
+    const plan = planMachine(spec, chosen, { accelerator, firmware, isFilled: memory !== undefined })
     const before = this.#record
     const bound = async (pid: number) => (cgroup ? confine(cgroup, spec, accelerator, pid) : undefined)
     const run = await Run.start(program, plan, this.#folder, spec, { user, confine: bound, signal }).catch(async (error) => {
@@ -295,6 +350,7 @@ export class Machine {
       throw fileProblem(error, spec.id)
     })
     try {
+      if (memory) await this.#fill(run, memory, signal)
       await run.execute('cont')
       await this.#kept.save(() => ({ ...record, power: 'on', reason: null }))
       if (signal.aborted) throw cancelled(spec.id)
@@ -309,6 +365,24 @@ export class Machine {
     await this.#look(run) // it may have gone off before anybody listened
   }
 
+  async #fill(run: Run, { open }: MemoryState, signal: AbortSignal): Promise<void> {
+    try {
+      await resumeMemory(run, this.#folder, open, signal)
+      failpoint('memory:filled')
+    } catch (error) {
+      if (signal.aborted) throw cancelled(this.id)
+      if (!isServiceError(error, 'unavailable')) throw error
+      // one that cannot use what it was given ends by itself a moment later
+      const words = await Promise.race([
+        run.ended.then(() => run.why(this.#record.spec)),
+        pause(ENDS_WITHIN_MS, null, { ref: false }),
+      ])
+      if (words === null) throw error
+      const message = `QEMU does not take the memory of the machine ${this.id}: ${words}`
+      throw new ServiceError('unavailable', message, { id: this.id }, { cause: error })
+    }
+  }
+
   async #find(): Promise<void> {
     const { spec, power } = this.#record
     const found = await Run.find(this.#folder, spec)
@@ -316,12 +390,19 @@ export class Machine {
       await this.#disks.deleteUnused().catch(this.#host.onProblem) // it is done again after the next change of bases
       if (power !== 'on') return
       const reason = await whyEnded(this.#folder, spec)
-      await this.#kept.save((record) => ({ ...record, power: 'crashed', reason }))
+      await this.#kept.save((record) => ({ ...arrived(record), power: 'crashed', reason }))
+      return
+    }
+    if (power !== 'on' && found.status === 'paused') {
+      // it was given its memory, and did not go on from there: the files are as they were
+      found.run.letGo()
+      await endWhatRuns(this.#folder)
       return
     }
     if (power !== 'on') await this.#kept.save((record) => ({ ...record, power: 'on', reason: null }))
     this.#follow(found.run)
-    if (!found.isAnswering) return
+    if (found.status === null) return
+    await this.#transit.bringBack(found.run).catch(this.#host.onProblem)
     await this.#disks.takeUp(found.run).catch(this.#host.onProblem) // it is done again before disks are changed
     await this.#look(found.run)
   }
@@ -337,7 +418,7 @@ export class Machine {
 
   async #stands(run: Run, status: string): Promise<void> {
     if (status === 'shutdown' && !this.#onGuestOff) await this.#guestIsOff(run)
-    else await this.#see({ isPaused: status !== 'running' })
+    else if (!this.#transit.isUnderWay) await this.#see({ isPaused: status !== 'running' })
   }
 
   #follow(run: Run): void {
@@ -349,11 +430,15 @@ export class Machine {
 
   async #heard(run: Run, { name, data }: QmpEvent): Promise<void> {
     if (run !== this.#run) return
-    if (name === STATUS) await this.#stands(run, String(data.status))
+    if (name === STATUS && this.#record.transit && !this.#transit.isUnderWay) {
+      await this.#transit.bringBack(run)
+      await this.#look(run)
+    } else if (name === STATUS) await this.#stands(run, String(data.status))
     else if (name === 'SHUTDOWN' && data.reason === 'guest-shutdown') {
       if (this.#onGuestOff) this.#onGuestOff()
       else await this.#guestIsOff(run)
     } else if (name === 'SHUTDOWN') run.isGoing = true
+    else if (this.#transit.isUnderWay) return
     else if (name === 'STOP' && !run.isGoing && !this.#onGuestOff) await this.#see({ isPaused: true })
     else if (name === 'RESUME') await this.#see({ isPaused: false })
   }
@@ -370,7 +455,11 @@ export class Machine {
     this.#serial?.destroy()
     await this.#unconfine()
     const reason = run.isToEnd ? null : await run.why(this.#record.spec)
-    const ended = (record: MachineRecord): MachineRecord => ({ ...record, power: run.isToEnd ? 'shutdown' : 'crashed', reason })
+    const ended = (record: MachineRecord): MachineRecord => ({
+      ...arrived(record),
+      power: run.isToEnd ? 'shutdown' : 'crashed',
+      reason,
+    })
     await this.#kept.save(ended).catch((error) => {
       this.#kept.forceUnwritten(ended) // it will be found to have crashed, when it is found; for now it is known
       this.#host.onProblem(error)
@@ -403,7 +492,7 @@ export class Machine {
 
   async #reset(run: Run): Promise<void> {
     await pressReset(run)
-    if (this.#run === run) await run.execute('cont') // it stood still if it was off or paused; else this does nothing
+    if (this.#run === run && !this.#transit.isUnderWay) await run.execute('cont') // it stood still if it was off or paused; else this does nothing
     await this.#see({ isPaused: false })
   }
 

@@ -2,7 +2,9 @@ import { machineHost } from '../../../../test/fixtures/guest/machine-host.ts'
 import { noTinyGuest } from '../../../../test/fixtures/guest/tiny-guest.ts'
 import { diskLayersSuite } from '../disk-layers.suite.ts'
 import { hypervisorSuite } from '../hypervisor.suite.ts'
+import { machineMemorySuite } from '../machine-memory.suite.ts'
 
 const skip = noTinyGuest()
 hypervisorSuite('qemu', () => machineHost(), { skip })
 diskLayersSuite('qemu', () => machineHost(), { skip })
+machineMemorySuite('qemu', () => machineHost(), { skip })

@@ -6,6 +6,7 @@ import { ServiceError } from '../../../base/errors.ts'
 import type { BlockSource } from '../../../disk/block/block-source.ts'
 import type { DiskLayers, HydrateOptions, NewBase, Sealed } from '../disk-layers.ts'
 import type { FoundMachine, Hypervisor, HypervisorAbilities, MachineChanges, MachineSpec } from '../hypervisor.ts'
+import type { MachineMemory, SavedMemory } from '../machine-memory.ts'
 import { assertSpec, isMachineId } from '../machine-spec.ts'
 import { choose } from './command-line.ts'
 import { type Firmware, findFirmwares } from './firmware.ts'
@@ -37,7 +38,7 @@ const TRIM_MS = 10_000 // a guest writes a few MiB to its console in that time
 const ARCHITECTURES = ['x86_64', 'i686']
 
 /** Machines as processes of QEMU. docs/decisions/qemu.md says how and why. */
-export class QemuHypervisor implements Hypervisor, DiskLayers {
+export class QemuHypervisor implements Hypervisor, DiskLayers, MachineMemory {
   readonly type = 'QEMU'
   readonly abilities: HypervisorAbilities
   readonly #host: QemuHost
@@ -74,7 +75,16 @@ export class QemuHypervisor implements Hypervisor, DiskLayers {
     if (!accelerator) {
       throw new ServiceError('unavailable', `${program.path} runs no machine, with kvm or without; try one by hand.`)
     }
-    const host = { root: folder, program: program.path, accelerator, firmwares, user, cgroup: options.cgroup, onProblem }
+    const host = {
+      root: folder,
+      program: program.path,
+      qemuVersion: program.version,
+      accelerator,
+      firmwares,
+      user,
+      cgroup: options.cgroup,
+      onProblem,
+    }
     const hypervisor = new QemuHypervisor(host, program, abilitiesOf(program, accelerators, firmwares))
     await hypervisor.#find()
     return hypervisor
@@ -87,10 +97,10 @@ export class QemuHypervisor implements Hypervisor, DiskLayers {
       if (this.#machines.has(spec.id)) {
         throw new ServiceError('conflict', `The machine ${spec.id} is there already; remove it first.`, { id: spec.id })
       }
-      const machine = Machine.planned(this.#host, structuredClone(spec), chosen)
+      const machine = Machine.planned(this.#host, spec, chosen)
       this.#machines.set(spec.id, machine)
       try {
-        await machine.launch(spec.seed, signal)
+        await machine.launch(spec, signal)
       } catch (error) {
         if (this.#machines.get(spec.id) === machine) this.#machines.delete(spec.id)
         throw error
@@ -98,8 +108,8 @@ export class QemuHypervisor implements Hypervisor, DiskLayers {
     })
   }
 
-  async start(id: string, changes: MachineChanges = {}, signal?: AbortSignal): Promise<void> {
-    return this.#call(() => this.#machine(id).start(structuredClone(changes), signal))
+  async start(id: string, { memory, ...changes }: MachineChanges = {}, signal?: AbortSignal): Promise<void> {
+    return this.#call(() => this.#machine(id).start({ ...structuredClone(changes), ...(memory ? { memory } : {}) }, signal))
   }
 
   async list(): Promise<readonly FoundMachine[]> {
@@ -150,6 +160,14 @@ export class QemuHypervisor implements Hypervisor, DiskLayers {
 
   async hydrate(id: string, disk: string, options: HydrateOptions = {}): Promise<void> {
     return this.#call(() => this.#machine(id).hydrate(disk, options))
+  }
+
+  async saveMemory(
+    id: string,
+    sink: (body: AsyncIterable<Uint8Array>) => Promise<void>,
+    { signal }: { readonly signal?: AbortSignal } = {},
+  ): Promise<SavedMemory> {
+    return this.#call(() => this.#machine(id).saveMemory(sink, signal))
   }
 
   async remove(id: string): Promise<void> {

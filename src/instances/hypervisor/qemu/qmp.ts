@@ -52,6 +52,19 @@ export interface QmpCommands {
   readonly 'x-exit-preconfig': [undefined, object]
   readonly cont: [undefined, object]
   readonly stop: [undefined, object]
+  readonly 'migrate-set-capabilities': [
+    { readonly capabilities: readonly { readonly capability: string; readonly state: boolean }[] },
+    object,
+  ]
+  /** Bytes a second, milliseconds. */
+  readonly 'migrate-set-parameters': [{ readonly 'max-bandwidth'?: number; readonly 'downtime-limit'?: number }, object]
+  /** Answered when it is under way: how it fares is told by `query-migrate`, and by events where that capability is on. */
+  readonly migrate: [{ readonly uri: string }, object]
+  /** Answered when QEMU listens there. */
+  readonly 'migrate-incoming': [{ readonly uri: string }, object]
+  readonly 'migrate-continue': [{ readonly state: string }, object]
+  readonly migrate_cancel: [undefined, object]
+  readonly 'query-migrate': [undefined, { readonly status?: string; readonly 'error-desc'?: string }]
   readonly quit: [undefined, object]
   readonly system_powerdown: [undefined, object]
   readonly system_reset: [undefined, object]

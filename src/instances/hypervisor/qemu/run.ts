@@ -21,6 +21,8 @@ const FIND_WITHIN_MS = 10_000
 const QUIT_WITHIN_MS = 10_000
 const RETRY_MS = 20
 const RECONNECT_MS = 500
+/** It has no devices yet, or no memory yet: nobody has been told that it runs. */
+const UNBORN: ReadonlySet<string> = new Set(['prelaunch', 'inmigrate'])
 /** An event of our own, in place of those that came while the connection was away: `data.status` is QEMU's word for how it stands. */
 export const STATUS = 'STATUS'
 
@@ -107,19 +109,25 @@ export class Run {
     }
   }
 
-  /** The process that an earlier service started; null where there is none. One half-started is ended. */
-  static async find(folder: MachineFolder, spec: KeptSpec): Promise<{ readonly run: Run; readonly isAnswering: boolean } | null> {
+  /**
+   * The process that an earlier service started, and QEMU's word for how it stands, null where it does not answer. Null where there
+   * is none; one half-started is ended.
+   */
+  static async find(
+    folder: MachineFolder,
+    spec: KeptSpec,
+  ): Promise<{ readonly run: Run; readonly status: string | null } | null> {
     const identity = await readIdentity(folder.identity.path)
     const isThere = identity !== null && (await isAlive(identity))
     const run = isThere ? new Run(identity, folder, spec, null) : null
     const status = run ? await run.#firstStatus() : null
-    if (!run || status === 'prelaunch') {
+    if (!run || (status !== null && UNBORN.has(status))) {
       run?.letGo()
       await endWhatRuns(folder)
       return null
     }
     void run.#follow()
-    return { run, isAnswering: status !== null }
+    return { run, status }
   }
 
   /** Connects. Null where it does not answer, or is not itself. */
@@ -128,7 +136,7 @@ export class Run {
       const signal = AbortSignal.any([this.#letGo.signal, AbortSignal.timeout(FIND_WITHIN_MS)])
       this.#adopt(await QmpClient.connect(this.#folder.inRun(files.monitor), signal))
       const { status } = await this.execute('query-status')
-      if (status !== 'prelaunch') await this.#assertItself() // before its devices are made it does not say who it is
+      if (!UNBORN.has(status)) await this.#assertItself() // before its devices are made it does not say who it is
       return status
     } catch {
       this.#monitor?.close()
