@@ -8,7 +8,7 @@ import { ServiceError } from './base/errors.ts'
 import { lockFolder } from './base/folder-lock.ts'
 import { GiB } from './base/units.ts'
 import type { ServeOnce } from './cli/command.ts'
-import { createIdentity, type Identity } from './identity/service.ts'
+import { createIdentity } from './identity/service.ts'
 import { ChunkUploads } from './images/add-by-chunks.ts'
 import { sweepBootRecords } from './images/boot-records/boot-records.ts'
 import { createExaminer } from './images/examine/examiner.ts'
@@ -21,15 +21,15 @@ import { loadStandardMetadefs } from './images/metadefs/standard/load.ts'
 import { noProtections, parseProtections } from './images/protections/protections.ts'
 import { recordedManifests } from './images/recorded-manifests.ts'
 import { openImages } from './images/service.ts'
+import { ImageSnapshots } from './images/snapshots/snapshots.ts'
 import { StoreJobs } from './images/store-jobs.ts'
 import { VolumeDisks } from './images/volumes/volume-disks.ts'
 import { absentHypervisor } from './instances/hypervisor/absent/absent-hypervisor.ts'
-import type { DiskLayers } from './instances/hypervisor/disk-layers.ts'
 import type { Hypervisor } from './instances/hypervisor/hypervisor.ts'
-import type { MachineMemory } from './instances/hypervisor/machine-memory.ts'
 import { QemuHypervisor } from './instances/hypervisor/qemu/qemu-hypervisor.ts'
-import type { ImageDisks } from './instances/ports.ts'
-import { type InstanceService, openInstances } from './instances/service.ts'
+import type { InstanceSettings, MachineHost } from './instances/ports.ts'
+import { openInstances } from './instances/service.ts'
+import { beginDueBackups } from './instances/snapshots/backup-schedules.ts'
 import { instances as instanceRecords } from './instances/store.ts'
 import { computeApi } from './serve/http/compute/compute-api.ts'
 import { identityApi } from './serve/http/identity/identity-api.ts'
@@ -186,9 +186,20 @@ async function openService(
     (it) => it.close(),
   )
   const instances = opened.adopt(
-    await openCompute(settings, data, catalog, hypervisor, lent, identity.limitsOf('compute'), problem('instances')),
+    await openInstances({
+      catalog,
+      hypervisor,
+      images: lent,
+      snapshots: new ImageSnapshots(images.ports),
+      limits: identity.limitsOf('compute'),
+      diskSpace: () => spaceAt(data),
+      settings: instanceSettings(settings),
+      onProblem: problem('instances'),
+    }),
     (it) => it.close(),
   )
+  const backUp = async () => void (await beginDueBackups(instances.ports))
+  opened.defer(every(MINUTE_MS, backUp, problem('backups')))
   const app = createServer({
     apis: [
       computeApi({ ports: instances.ports, baseUrlOf }),
@@ -199,6 +210,7 @@ async function openService(
         uploads,
         jobs,
         leases,
+        instances: instances.ports,
         nbd: nbd.addresses,
         identity,
         version: VERSION,
@@ -236,32 +248,15 @@ const volumeLimits = ({ quotaVolumes, quotaVolumeSnapshots, quotaVolumeBytes }: 
   per_volume_gigabytes: -1,
 })
 
-/** Where there is no QEMU the service runs without it: the compute API says what is missing when a machine is to be started. */
-async function openCompute(
-  settings: Settings,
-  data: string,
-  catalog: Catalog,
-  hypervisor: Hypervisor & DiskLayers & MachineMemory,
-  images: ImageDisks,
-  limits: ReturnType<Identity['limitsOf']>,
-  onProblem: (error: unknown) => void,
-): Promise<InstanceService> {
+function instanceSettings(settings: Settings): Partial<InstanceSettings> {
   const [first = 0, last = 0] = settings.instancePorts.split('-').map(Number)
-  return openInstances({
-    catalog,
-    hypervisor,
-    images,
-    limits,
-    diskSpace: () => spaceAt(data),
-    settings: {
-      defaultLimits: computeLimits(settings),
-      forwardAddress: settings.instanceAddress,
-      forwardPorts: { first, last },
-      isolateGuests: settings.instanceNetwork === 'isolated',
-      stopGraceMs: settings.instanceStopSeconds * 1000,
-    },
-    onProblem,
-  })
+  return {
+    defaultLimits: computeLimits(settings),
+    forwardAddress: settings.instanceAddress,
+    forwardPorts: { first, last },
+    isolateGuests: settings.instanceNetwork === 'isolated',
+    stopGraceMs: settings.instanceStopSeconds * 1000,
+  }
 }
 
 async function spaceAt(folder: string): Promise<{ readonly totalBytes: number; readonly freeBytes: number }> {
@@ -285,12 +280,13 @@ const hostDisk = (data: string, catalog: Catalog, scratch: ScratchDisks, hypervi
   },
 })
 
+/** Where there is no QEMU the service runs without it: the compute API says what is missing when a machine is to be started. */
 async function openHypervisor(
   settings: Settings,
   folder: string,
   log: Logger,
   onProblem: (error: unknown) => void,
-): Promise<Hypervisor & DiskLayers & MachineMemory> {
+): Promise<MachineHost> {
   const { qemu: program, instanceAccelerator: accelerator } = settings
   try {
     const hypervisor = await QemuHypervisor.open({

@@ -90,6 +90,20 @@ export const failpoints = [
   'memory:sealed',
   'memory:sent',
   'memory:filled',
+  'instance:snapshot-asked',
+  'instance:snapshot-begun',
+  'instance:sealed',
+  'instance:sealing-noted',
+  'instance:saved',
+  'instance:move-lent',
+  'instance:rebased',
+  'instance:clone-recorded',
+  'instance:clone-lent',
+  'instance:rebuild-asked',
+  'instance:rebuild-lent',
+  'instance:rebuild-removed',
+  'instance:rebuild-cleared',
+  'instance:rebuild-launched',
 ] as const
 export type Failpoint = (typeof failpoints)[number]
 

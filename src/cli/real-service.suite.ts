@@ -14,6 +14,7 @@ import { LeasedDisks } from '../images/leases/leased-disks.ts'
 import type { ImagePorts } from '../images/ports.ts'
 import { noProtections } from '../images/protections/protections.ts'
 import { openImages } from '../images/service.ts'
+import { ImageSnapshots } from '../images/snapshots/snapshots.ts'
 import { StoreJobs } from '../images/store-jobs.ts'
 import { MemoryHost } from '../instances/hypervisor/memory/memory-host.ts'
 import { MemoryHypervisor } from '../instances/hypervisor/memory/memory-hypervisor.ts'
@@ -87,6 +88,7 @@ export async function startService({ now = Date.now, ...options }: RealServiceOp
     catalog,
     hypervisor: new MemoryHypervisor(host),
     images: new DiskLeases({ ...images, ...leases }, '/run/imprint/nbd.sock'),
+    snapshots: new ImageSnapshots(images),
     limits: identity.limitsOf('compute'),
     diskSpace: async () => ({ totalBytes: 2 ** 40, freeBytes: 2 ** 39 }),
     hostPorts: { isFree: async () => true },
@@ -108,6 +110,7 @@ export async function startService({ now = Date.now, ...options }: RealServiceOp
           open: async () => ({ blobs: new MemoryBlobStore(), complete: async () => {}, close: async () => {} }),
         }),
         leases,
+        instances: compute.ports,
         nbd: { socketPath: '/run/imprint/nbd.sock', tcp: { host: '0.0.0.0', port: 10_809, isSecure: true } },
         identity,
         version: '0.0.0-test',

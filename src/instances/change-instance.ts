@@ -1,4 +1,5 @@
 import type { Caller } from '../base/caller.ts'
+import type { CatalogWriter } from '../store/catalog/catalog.ts'
 import { beginAction, endActions } from './actions/actions.ts'
 import { findInstance } from './find-instance.ts'
 import type { InstanceVerb } from './policy.ts'
@@ -18,11 +19,11 @@ export const changeInstanceAs = (
   caller: Caller,
   id: string,
   verb: InstanceVerb,
-  change: (instance: InstanceRecord) => InstanceChanges,
+  change: (instance: InstanceRecord, documents: CatalogWriter['documents']) => InstanceChanges | Promise<InstanceChanges>,
 ): Promise<InstanceRecord> =>
   catalog.write(async ({ documents }) => {
     const instance = await findInstance(documents, caller, id, verb)
-    const changed = { ...instance, ...change(instance), updatedAt: now() }
+    const changed = { ...instance, ...(await change(instance, documents)), updatedAt: now() }
     await instances.put(documents, changed)
     await beginAction(documents, caller, changed, verb, changed.updatedAt)
     return changed
@@ -36,11 +37,14 @@ export const changeInstanceAs = (
 export const changeInstance = (
   { catalog, now }: Ports,
   id: string,
-  change: (instance: InstanceRecord) => InstanceChanges | null,
+  change: (
+    instance: InstanceRecord,
+    documents: CatalogWriter['documents'],
+  ) => InstanceChanges | null | Promise<InstanceChanges | null>,
 ): Promise<InstanceRecord | undefined> =>
   catalog.write(async ({ documents }) => {
     const instance = await instances.get(documents, id)
-    const changes = instance && change(instance)
+    const changes = instance && (await change(instance, documents))
     if (!instance || !changes) return instance
     const changed = { ...instance, ...changes, updatedAt: now() }
     await instances.put(documents, changed)

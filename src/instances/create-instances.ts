@@ -1,23 +1,19 @@
-import { randomBytes, randomUUID } from 'node:crypto'
+import { randomBytes } from 'node:crypto'
 import type { Caller } from '../base/caller.ts'
-import { isServiceError, ServiceError } from '../base/errors.ts'
+import { ServiceError } from '../base/errors.ts'
 import { failpoint } from '../base/failpoint.ts'
 import type { DocumentReader } from '../store/catalog/catalog.ts'
-import { beginAction } from './actions/actions.ts'
 import { findFlavor, listFlavors } from './flavors/flavors.ts'
-import type { PortForward } from './hypervisor/hypervisor.ts'
 import { assertFits, rootBytesOf } from './launch/fit.ts'
-import { chooseHostPorts, FORWARDS_KEY, forwardsFrom, forwardsText } from './launch/forwards.ts'
 import { hardwareFrom } from './launch/hardware.ts'
-import { countWithinHost } from './launch/host-room.ts'
-import { hostnameFrom } from './launch/hostname.ts'
 import { startLaunch } from './launch/launch.ts'
+import { recordInstances } from './launch/record-instances.ts'
+import { asRequested, assertUserData } from './launch/requested.ts'
 import { assertMetadata } from './metadata.ts'
 import { authorizeService } from './policy.ts'
-import type { BootImage, InstancePorts } from './ports.ts'
-import { countWithinQuota, quotaOf } from './quotas.ts'
+import type { InstancePorts } from './ports.ts'
 import type { DiskConfig, FlavorOfInstance, FlavorRecord, InstanceRecord } from './records.ts'
-import { forwardedPorts, instances, keypairs, seeds } from './store.ts'
+import { instances, keypairs } from './store.ts'
 import { assertTags } from './tags.ts'
 
 export interface NewInstances {
@@ -43,12 +39,8 @@ export interface NewInstances {
   readonly most: number
 }
 
-/** Of user data, encoded: Nova's limit. */
-const MAX_USER_DATA_CHARACTERS = 65_535
 /** More are asked for in several requests. */
 const MAX_AT_ONCE = 1000
-/** Ports are drawn from thousands: twice the same is rare already. */
-const PORT_TRIES = 8
 
 /**
  * `POST /servers`: records that are `building`, whose machines then start in the background. All that can be refused is refused
@@ -64,84 +56,13 @@ export async function createInstances(
   assertWanted(wanted)
   const draft = await draftOf(ports, caller, wanted)
   const common = { ...draft, projectId, userId: caller.userId, reservationId: `r-${randomBytes(4).toString('hex')}` }
-  const made = await withFreePorts(wanted, () => record(ports, caller, common, wanted))
+  const made = await recordInstances(ports, caller, common, { ...wanted, resumesFrom: null })
   failpoint('instance:recorded')
   for (const { id } of made) startLaunch(ports, caller, id)
   return made
 }
 
-/**
- * Records as many as quota and host have room for, with all that is theirs alone. What there is room for is asked twice: first for
- * how many ports are looked for, then in the transaction, where nobody else can take it.
- */
-async function record(
-  ports: InstancePorts,
-  caller: Caller,
-  common: Common,
-  wanted: NewInstances,
-): Promise<readonly InstanceRecord[]> {
-  const { projectId, flavor } = common
-  const { least } = wanted
-  const quota = await quotaOf(ports, projectId)
-  const each = { instances: 1, cores: flavor.vcpus, ram: flavor.ramMiB }
-  const countOf = async (documents: DocumentReader, most: number) => {
-    const withinQuota = await countWithinQuota(documents, projectId, quota, each, { least, most })
-    return countWithinHost(documents, ports.hypervisor.abilities, { least, most: withinQuota }, flavor.ramMiB)
-  }
-  const most = await countOf(ports.catalog.documents, wanted.most)
-  const forwards = await forwardsOf(ports, wanted, most)
-  return ports.catalog.write(async ({ documents }) => {
-    const records = Array.from({ length: await countOf(documents, most) }, (_, index) =>
-      recordOf(common, wanted, index, forwards[index] ?? [], ports.now()),
-    )
-    for (const record of records) {
-      await instances.put(documents, record)
-      await seeds.put(documents, record.id, wanted)
-      await beginAction(documents, caller, record, 'create', record.createdAt)
-      for (const forward of record.network?.forwards ?? []) await forwardedPorts.take(documents, forward, record.id)
-    }
-    return records
-  })
-}
-
-/** Another request may have taken a port since it was found free: others are drawn then. One that was asked for is refused. */
-async function withFreePorts<T>({ metadata }: NewInstances, work: () => Promise<T>): Promise<T> {
-  const draws = forwardsFrom(metadata).some(({ hostPort }) => hostPort === 0)
-  for (let tries = 1; ; tries += 1) {
-    try {
-      return await work()
-    } catch (error) {
-      if (!isServiceError(error, 'conflict') || error.details.port === undefined || !draws || tries === PORT_TRIES) throw error
-    }
-  }
-}
-
-type Common = Draft & Pick<InstanceRecord, 'projectId' | 'userId' | 'reservationId'>
-type Draft = Awaited<ReturnType<typeof draftOf>>
-
-function recordOf(
-  common: Common,
-  wanted: NewInstances,
-  launchIndex: number,
-  forwards: readonly PortForward[],
-  at: number,
-): InstanceRecord {
-  const id = randomUUID()
-  const name = wanted.most > 1 ? `${wanted.name}-${launchIndex + 1}` : wanted.name
-  return {
-    ...common,
-    id,
-    name,
-    hostname: hostnameFrom(name, id),
-    metadata: forwards.length > 0 ? { ...wanted.metadata, [FORWARDS_KEY]: forwardsText(forwards) } : wanted.metadata,
-    network: wanted.network === 'none' ? null : { mac: newMac(), forwards },
-    launchIndex,
-    createdAt: at,
-    updatedAt: at,
-  }
-}
-
-function authorizeCreate(caller: Caller): string {
+export function authorizeCreate(caller: Caller): string {
   authorizeService(caller, 'create')
   if (caller.projectId !== null) return caller.projectId
   throw new ServiceError('denied', 'an instance belongs to a project: log in with one as scope')
@@ -155,14 +76,7 @@ function assertWanted({ userData, metadata, tags, least, most }: NewInstances): 
   if (most > MAX_AT_ONCE) refuse(`at most ${MAX_AT_ONCE} instances are made by one request`)
   assertMetadata(metadata)
   assertTags(tags)
-  if (userData === null) return
-  if (userData.length > MAX_USER_DATA_CHARACTERS) {
-    refuse(
-      `User data too large. User data must be no larger than ${MAX_USER_DATA_CHARACTERS} bytes once base64 encoded. Your data is ${userData.length} bytes`,
-    )
-  }
-  const base64 = userData.replace(/[\r\n]/g, '')
-  if (!/^[A-Za-z0-9+/]*={0,2}$/.test(base64) || base64.length % 4 !== 0) refuse('User data needs to be valid base 64.')
+  if (userData !== null) assertUserData(userData)
 }
 
 /** What all instances of the request have in common. */
@@ -180,6 +94,7 @@ async function draftOf(ports: InstancePorts, caller: Caller, wanted: NewInstance
   assertFits(image, flavor, abilities, await listFlavors(ports, caller, {}))
   return {
     imageId: image.id,
+    imageProperties: image.properties,
     description: wanted.description,
     flavor: flavorOfInstance(flavor),
     key: keypair && { name: keypair.name, publicKey: keypair.publicKey },
@@ -190,6 +105,7 @@ async function draftOf(ports: InstancePorts, caller: Caller, wanted: NewInstance
     lock: null,
     fault: null,
     leaseId: null,
+    move: null,
     rootBytes: rootBytesOf(image, flavor),
     hardware,
     accessIPv4: wanted.accessIPv4,
@@ -216,40 +132,6 @@ async function assertNeighbours(
   for (const id of differentHost) if (await isHere(id)) refuse(`instance ${id} of different_host is on this host`)
 }
 
-/** What a request names and there is none of makes the request wrong: Nova answers 400. */
-async function asRequested<T extends FlavorRecord | BootImage>(find: () => Promise<T>): Promise<T> {
-  try {
-    return await find()
-  } catch (cause) {
-    if (!isServiceError(cause) || !['not-found', 'conflict', 'unsupported'].includes(cause.code)) throw cause
-    throw new ServiceError('invalid-request', cause.message, cause.details, { cause })
-  }
-}
-
-function flavorOfInstance({ isPublic: _, projects: __, createdAt: ___, ...flavor }: FlavorRecord): FlavorOfInstance {
+export function flavorOfInstance({ isPublic: _, projects: __, createdAt: ___, ...flavor }: FlavorRecord): FlavorOfInstance {
   return flavor
 }
-
-/** For each instance its forwards. */
-async function forwardsOf(
-  ports: InstancePorts,
-  { metadata, network, ...wanted }: NewInstances,
-  count: number,
-): Promise<readonly (readonly PortForward[])[]> {
-  const forwards = forwardsFrom(metadata)
-  if (forwards.length === 0) return []
-  if (network === 'none') throw new ServiceError('invalid-request', `${FORWARDS_KEY} needs a network: ask for networks "auto"`)
-  if (wanted.most > 1 && forwards.some(({ hostPort }) => hostPort !== 0)) {
-    throw new ServiceError(
-      'invalid-request',
-      `${FORWARDS_KEY}: several instances cannot share a port of the host: give 0 for any`,
-    )
-  }
-  const taken = new Set<string>()
-  const all: (readonly PortForward[])[] = []
-  for (let n = 0; n < count; n += 1) all.push(await chooseHostPorts(ports, forwards, taken))
-  return all
-}
-
-/** Within OpenStack's own range, `fa:16:3e`. */
-const newMac = (): string => `fa:16:3e:${(randomBytes(3).toString('hex').match(/../g) ?? []).join(':')}`

@@ -1,9 +1,12 @@
 import type { Caller } from '../base/caller.ts'
+import { ServiceError } from '../base/errors.ts'
 import { failpoint } from '../base/failpoint.ts'
 import { changeInstance, changeInstanceAs } from './change-instance.ts'
 import { faultFrom } from './faults.ts'
+import { giveBack } from './jobs.ts'
+import { leasesOf } from './launch/move-disk.ts'
 import type { InstancePorts } from './ports.ts'
-import { forwardedPorts, instanceActions, instances, seeds } from './store.ts'
+import { backupSchedules, forwardedPorts, instanceActions, instances, jobs, seeds } from './store.ts'
 
 /**
  * `DELETE /servers/{id}`: in any state, also while something is done to it, which ends. Then in the background: the machine and
@@ -36,10 +39,13 @@ async function remove(ports: InstancePorts, id: string): Promise<void> {
   if (!instance) return
   await ports.hypervisor.remove(id)
   failpoint('instance:removed')
-  if (instance.leaseId !== null) await ports.images.release(instance.leaseId)
+  await giveBack(ports, await jobs.get(ports.catalog.documents, id), new ServiceError('conflict', `instance ${id} was deleted`))
+  for (const leaseId of leasesOf(instance)) await ports.images.release(leaseId)
   failpoint('instance:released')
   await ports.catalog.write(async ({ documents }) => {
     await seeds.delete(documents, id)
+    await jobs.delete(documents, id)
+    await backupSchedules.delete(documents, id)
     await forwardedPorts.giveBack(documents, id)
     await instanceActions.forget(documents, id)
     await instances.delete(documents, id)

@@ -1,66 +1,21 @@
-import { randomUUID } from 'node:crypto'
 import { type Caller, serviceCaller } from '../base/caller.ts'
-import { ServiceError } from '../base/errors.ts'
 import { GiB } from '../base/units.ts'
 import { SqliteCatalog } from '../store/catalog/sqlite/sqlite-catalog.ts'
 import { createInstances, type NewInstances } from './create-instances.ts'
-import type { DiskLayers } from './hypervisor/disk-layers.ts'
-import type { DiskAddress, Hypervisor, HypervisorAbilities } from './hypervisor/hypervisor.ts'
-import type { MachineMemory } from './hypervisor/machine-memory.ts'
+import type { HypervisorAbilities } from './hypervisor/hypervisor.ts'
 import { MemoryHost } from './hypervisor/memory/memory-host.ts'
 import { MemoryHypervisor } from './hypervisor/memory/memory-hypervisor.ts'
-import type { BootImage, HeldLease, ImageDisks, InstanceSettings, LentDisk, QuotaName } from './ports.ts'
+import { MemoryImages } from './memory-images.suite.ts'
+import type { ImageDisks, ImageParts, InstanceSettings, MachineHost, QuotaName, SnapshotImages } from './ports.ts'
 import type { InstanceRecord } from './records.ts'
 import { openInstances } from './service.ts'
 import { instances } from './store.ts'
-
-/** Images as `src/images` lends them: whose project sees them, and leases that hold on when the image is gone. */
-export class MemoryImages implements ImageDisks {
-  readonly images = new Map<string, BootImage & { readonly projectId: string | null }>()
-  readonly lent = new Map<string, HeldLease & { address: DiskAddress }>()
-
-  add(changes: Partial<BootImage & { readonly projectId: string | null }> = {}): string {
-    const id = randomUUID()
-    const plain = { name: 'debian', diskBytes: GiB / 2, minDisk: 0, minRam: 0, properties: {}, projectId: null }
-    this.images.set(id, { ...plain, ...changes, id })
-    return id
-  }
-
-  async show(caller: Caller, imageId: string): Promise<BootImage> {
-    const image = this.images.get(imageId)
-    if (image && (caller.isAdmin || image.projectId === null || image.projectId === caller.projectId)) return image
-    throw new ServiceError('not-found', `there is no image with the id "${imageId}"`)
-  }
-
-  async lend(caller: Caller, imageId: string, holder: string): Promise<LentDisk> {
-    const image = await this.show(caller, imageId)
-    const leaseId = randomUUID()
-    const address = newAddress()
-    this.lent.set(leaseId, { leaseId, holder, address })
-    return { leaseId, image, address }
-  }
-
-  async readdress(leaseId: string): Promise<DiskAddress> {
-    const lease = this.lent.get(leaseId)
-    if (!lease) throw new ServiceError('not-found', `there is no lease ${leaseId}`)
-    lease.address = newAddress()
-    return lease.address
-  }
-
-  async release(leaseId: string): Promise<void> {
-    this.lent.delete(leaseId)
-  }
-
-  async *held(holderKind: string): AsyncGenerator<HeldLease> {
-    for (const lease of [...this.lent.values()]) if (lease.holder.startsWith(`${holderKind} `)) yield lease
-  }
-}
-const newAddress = (): DiskAddress => ({ socketPath: '/run/imprint/nbd.sock', exportName: randomUUID() })
 
 export interface WorldOptions {
   readonly quota?: Partial<Record<QuotaName, number>>
   readonly settings?: Partial<InstanceSettings>
   readonly abilities?: Partial<HypervisorAbilities>
+  readonly now?: () => number
 }
 
 /** The instances of a service on machines and images in memory, and a real catalog: for tests. */
@@ -73,8 +28,9 @@ export async function instanceWorld(options: WorldOptions = {}) {
   /** @param between what stands between the use cases and the adapters: a test lets calls fail, or never end, there */
   const open = (
     between: {
-      readonly hypervisor?: (real: Hypervisor & DiskLayers & MachineMemory) => Hypervisor & DiskLayers & MachineMemory
-      readonly images?: ImageDisks
+      readonly hypervisor?: (real: MachineHost) => MachineHost
+      readonly images?: ImageDisks & ImageParts
+      readonly snapshots?: SnapshotImages
     } = {},
   ) => {
     const hypervisor = new MemoryHypervisor(host, options.abilities)
@@ -82,11 +38,13 @@ export async function instanceWorld(options: WorldOptions = {}) {
       catalog,
       hypervisor: between.hypervisor?.(hypervisor) ?? hypervisor,
       images: between.images ?? images,
+      snapshots: between.snapshots ?? images,
       limits: { of: async (_, name) => options.quota?.[name as QuotaName] ?? -1 },
       hostPorts: { isFree: async ({ hostPort }) => !listening.has(hostPort) },
       diskSpace: async () => ({ totalBytes: 100 * GiB, freeBytes: 60 * GiB }),
       settings: { hostName: 'host', stopGraceMs: 50, ...options.settings },
       onProblem: (error) => problems.push(error),
+      ...(options.now ? { now: options.now } : {}),
     })
   }
   let service = await open()

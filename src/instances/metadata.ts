@@ -16,14 +16,10 @@ export const mergeMetadata = (ports: Ports, caller: Caller, id: string, added: M
   change(ports, caller, id, (metadata) => ({ ...metadata, ...added }))
 
 /**
- * The ports of the host that were given to an instance stay: a replacement that leaves them out keeps them.
  * @throws ServiceError `not-found`, `denied`; `conflict` where it is locked, or other ports are asked for; `over-quota`
  */
 export const replaceMetadata = (ports: Ports, caller: Caller, id: string, metadata: Metadata): Promise<InstanceRecord> =>
-  change(ports, caller, id, ({ [FORWARDS_KEY]: forwards }) => ({
-    ...(forwards === undefined ? {} : { [FORWARDS_KEY]: forwards }),
-    ...metadata,
-  }))
+  change(ports, caller, id, (_, instance) => withForwards(metadata, instance))
 
 /** @throws ServiceError also `not-found` where there is no such item */
 export const removeMetadata = (ports: Ports, caller: Caller, id: string, name: string): Promise<InstanceRecord> =>
@@ -46,12 +42,30 @@ export function assertMetadata(metadata: Metadata): void {
   throw new ServiceError('over-quota', `Maximum number of metadata items exceeds ${MAX_METADATA}: remove some`)
 }
 
-const change = (ports: Ports, caller: Caller, id: string, to: (metadata: Metadata) => Metadata): Promise<InstanceRecord> =>
+const change = (
+  ports: Ports,
+  caller: Caller,
+  id: string,
+  to: (metadata: Metadata, instance: InstanceRecord) => Metadata,
+): Promise<InstanceRecord> =>
   changeInstanceAs(ports, caller, id, 'change-metadata', (instance) => {
-    const metadata = to(instance.metadata)
+    const metadata = to(instance.metadata, instance)
     assertMetadata(metadata)
-    if (metadata[FORWARDS_KEY] !== instance.metadata[FORWARDS_KEY]) {
-      throw new ServiceError('conflict', `${FORWARDS_KEY} is chosen when an instance is made, and stays: make another instance`)
-    }
+    assertSameForwards(metadata, instance)
     return { metadata }
   })
+
+/** @throws ServiceError `conflict` */
+export function assertSameForwards(metadata: Metadata, instance: Pick<InstanceRecord, 'metadata'>): void {
+  if (metadata[FORWARDS_KEY] === instance.metadata[FORWARDS_KEY]) return
+  throw new ServiceError('conflict', `${FORWARDS_KEY} is chosen when an instance is made, and stays: make another instance`)
+}
+
+/** For a replacement that leaves them out: the ports of the host that were given to an instance stay. */
+export const withForwards = (
+  metadata: Metadata,
+  { metadata: { [FORWARDS_KEY]: forwards } }: Pick<InstanceRecord, 'metadata'>,
+): Metadata => ({
+  ...(forwards === undefined ? {} : { [FORWARDS_KEY]: forwards }),
+  ...metadata,
+})

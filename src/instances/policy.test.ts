@@ -18,7 +18,15 @@ import type { InstanceRecord, TaskState, VmState } from './records.ts'
 const roles = ['none', 'reader', 'member', 'admin'] as const
 const owners = ['mine', 'theirs'] as const
 const vmStates: readonly VmState[] = ['building', 'active', 'paused', 'stopped', 'error']
-const taskStates: readonly (TaskState | null)[] = [null, 'spawning', 'powering-off', 'rebooting', 'deleting']
+const taskStates: readonly (TaskState | null)[] = [
+  null,
+  'spawning',
+  'powering-off',
+  'rebooting',
+  'image_uploading',
+  'rebuilding',
+  'deleting',
+]
 const verbs = Object.keys(instancePolicy) as InstanceVerb[]
 
 interface Cell {
@@ -40,10 +48,12 @@ function model({ verb, role, owner, vmState, taskState, locked, launched }: Cell
   if (role === 'reader') return 'deny'
   const isNote = ['console-log', 'serial-console', 'update', 'tag', 'lock', 'unlock', 'unlock-for-admin'].includes(verb)
   if (isNote) return taskState === 'deleting' ? 'conflict' : 'allow'
-  if (locked && !admin) return 'conflict'
+  const canBeKept = verb === 'snapshot' // as in Nova, a lock is no reason against it
+  if (locked && !admin && !canBeKept) return 'conflict'
   if (verb === 'delete') return 'allow'
-  if (verb === 'change-metadata') return taskState === 'deleting' ? 'conflict' : 'allow'
-  if (taskState !== null || !launched) return 'conflict'
+  if (verb === 'change-metadata' || verb === 'schedule-backups') return taskState === 'deleting' ? 'conflict' : 'allow'
+  if (taskState !== null) return 'conflict'
+  if (!launched && verb !== 'rebuild') return 'conflict' // from another image it may start
   const takes: Partial<Record<InstanceVerb, string>> = {
     start: 'stopped',
     stop: 'active paused error',
@@ -51,6 +61,8 @@ function model({ verb, role, owner, vmState, taskState, locked, launched }: Cell
     'hard-reboot': 'active paused stopped error',
     pause: 'active',
     unpause: 'paused',
+    snapshot: 'active paused stopped',
+    rebuild: 'active paused stopped error',
   }
   return takes[verb]!.split(' ').includes(vmState) ? 'allow' : 'conflict'
 }

@@ -28,7 +28,7 @@ interface Rule {
   /** Whether a lock keeps the owner from it. Administrators pass. */
   readonly keptByLock: boolean
   /** Takes an instance that once ran: there is a machine to do it to. */
-  readonly afterLaunch?: true
+  readonly afterLaunch?: true | undefined
 }
 
 const anyState: readonly VmState[] = ['building', 'active', 'paused', 'stopped', 'error']
@@ -50,6 +50,11 @@ export const instancePolicy = {
   'hard-reboot': { ...acts, states: ['active', 'paused', 'stopped', 'error'] },
   pause: { ...acts, states: ['active'] },
   unpause: { ...acts, states: ['paused'] },
+  /** As in Nova, a lock is no reason against it: it changes nothing that the guest sees. */
+  snapshot: { ...acts, keptByLock: false, states: ['active', 'paused', 'stopped'] },
+  'schedule-backups': { ...notes, keptByLock: true },
+  /** Also of one that never started: from another image it may. */
+  rebuild: { ...acts, afterLaunch: undefined, states: ['active', 'paused', 'stopped', 'error'] },
   lock: notes,
   unlock: notes,
   /** Of what an administrator locked. */

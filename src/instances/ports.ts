@@ -10,8 +10,9 @@ import type { MachineMemory } from './hypervisor/machine-memory.ts'
 /** What the use cases of instances stand on. `openInstances` (service.ts) makes it from the adapters. */
 export interface InstancePorts {
   readonly catalog: Catalog
-  readonly hypervisor: Hypervisor & DiskLayers & MachineMemory
-  readonly images: ImageDisks
+  readonly hypervisor: MachineHost
+  readonly images: ImageDisks & ImageParts
+  readonly snapshots: SnapshotImages
   readonly limits: Limits
   readonly hostPorts: HostPorts
   /** Where the machines' files are. */
@@ -24,6 +25,9 @@ export interface InstancePorts {
   /** Milliseconds since 1970. */
   readonly now: () => number
 }
+
+/** All that is asked of a host. */
+export type MachineHost = Hypervisor & DiskLayers & MachineMemory
 
 export interface InstanceSettings {
   /** Name of this machine: `OS-EXT-SRV-ATTR:host`. */
@@ -38,6 +42,8 @@ export interface InstanceSettings {
   readonly isolateGuests: boolean
   /** How long a guest may take to shut itself down, as Nova's `shutdown_timeout`. */
   readonly stopGraceMs: number
+  /** How long a snapshot may keep a guest's file systems from writing. */
+  readonly freezeMs: number
 }
 
 /** Nova's names; ram in MiB. */
@@ -141,6 +147,13 @@ export interface SnapshotImages {
   save(imageId: string, contents: SnapshotContents, options?: SaveOptions): Promise<void>
   /** It will not come: nothing of it is left. One that is active stays; giving up twice succeeds. */
   giveUp(imageId: string): Promise<void>
+  /**
+   * Deletes the oldest of the project's active images that have these properties, until so many are left. Protected ones stay, and count.
+   * @returns how many it deleted
+   */
+  rotate(projectId: string, properties: Readonly<Record<string, string>>, keep: number): Promise<number>
+  /** Deletes one that was made here, whatever has become of it. One that is gone is as good as deleted. */
+  remove(imageId: string): Promise<void>
 }
 
 export interface SnapshotDraft {

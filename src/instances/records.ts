@@ -1,3 +1,4 @@
+import type { Sealed } from './hypervisor/disk-layers.ts'
 import type { Hardware, PortForward, PowerState } from './hypervisor/hypervisor.ts'
 
 export interface FlavorRecord {
@@ -36,6 +37,8 @@ export interface KeypairRecord {
 export type VmState = 'building' | 'active' | 'paused' | 'stopped' | 'error'
 export type TaskState =
   | 'scheduling'
+  /** Waits for its disk, which is being made. */
+  | 'block_device_mapping'
   | 'spawning'
   | 'powering-on'
   | 'powering-off'
@@ -43,7 +46,12 @@ export type TaskState =
   | 'rebooting_hard'
   | 'pausing'
   | 'unpausing'
+  | JobTask
   | 'deleting'
+/** Tasks that are more than a change of power: a job (jobs.ts) says what they are about and how far they are. */
+export type JobTask = (typeof jobTasks)[number]
+export const jobTasks = ['image_snapshot', 'image_uploading', 'image_backup', 'rebuilding'] as const
+export const isJobTask = (task: TaskState | null): task is JobTask => (jobTasks as readonly (string | null)[]).includes(task)
 
 export interface InstanceRecord {
   /** Lower-case UUID; the machine's too. */
@@ -55,6 +63,8 @@ export interface InstanceRecord {
   readonly projectId: string
   readonly userId: string
   readonly imageId: string
+  /** The image's own, as they were: what is made of the instance inherits them. */
+  readonly imageProperties: Readonly<Record<string, string>>
   readonly flavor: FlavorOfInstance
   /** As it was when the instance was made. */
   readonly key: { readonly name: string; readonly publicKey: string } | null
@@ -69,6 +79,8 @@ export interface InstanceRecord {
   readonly fault: InstanceFault | null
   /** Of the disk that its own writes lie on. */
   readonly leaseId: string | null
+  /** It is being moved from that disk to another of the same content: until that is done it may lie on either. */
+  readonly move: { readonly leaseId: string; readonly through: number } | null
   readonly rootBytes: number
   readonly hardware: Hardware
   /** Null: none was asked for. */
@@ -109,3 +121,48 @@ export interface InstanceNetwork {
 
 /** Also of what comes out of URLs: whatever is not shaped like an id names nothing. */
 export const isInstanceId = (text: string): boolean => /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/.test(text)
+
+/** What is done to an instance beside its power, kept apart from it and as long as it lasts: the next start goes on by it. */
+export type InstanceJob = SnapshotJob | RebuildJob
+
+export interface SnapshotJob {
+  readonly kind: 'snapshot'
+  /** The image that it becomes. */
+  readonly imageId: string
+  readonly withMemory: boolean
+  /** Whether the image tells what the machine was, so that the same can be made of it; with memory it always does. */
+  readonly withMachine: boolean
+  /** Of backups of a type so many are kept, this one among them; null: it is none. */
+  readonly backup: { readonly type: string; readonly rotation: number } | null
+  /** The instance that waits to start from it; the image goes then. Null: none. */
+  readonly cloneId: string | null
+  /** What the disks were sealed to; null: not yet. */
+  readonly sealed: Sealed | null
+  readonly isSaved: boolean
+}
+
+export interface RebuildJob {
+  readonly kind: 'rebuild'
+  /** What the instance is from when its old machine is gone. */
+  readonly becomes: Pick<InstanceRecord, 'imageId' | 'imageProperties' | 'hardware' | 'rootBytes'> &
+    Partial<Pick<InstanceRecord, 'name' | 'description' | 'metadata' | 'key' | 'accessIPv4' | 'accessIPv6' | 'diskConfig'>>
+  /** Whether it was off: it is turned off again. */
+  readonly wasStopped: boolean
+  /** Of the new disk; null: not lent yet. */
+  readonly leaseId: string | null
+  /** Whether the old machine is gone. */
+  readonly isCleared: boolean
+}
+
+/** When backups of an instance are made without anybody asking. */
+export interface BackupSchedule {
+  readonly instanceId: string
+  readonly everyHours: number
+  readonly backupType: string
+  /** How many of that type are kept. */
+  readonly rotation: number
+  /** Milliseconds since 1970. */
+  readonly nextAt: number
+  /** Why the last one could not be begun; null: it was. */
+  readonly lastProblem: string | null
+}

@@ -2,35 +2,17 @@
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
 import { ServiceError } from '../base/errors.ts'
+import { type Cut, openCut } from './cut.suite.ts'
 import { deleteInstance } from './delete-instance.ts'
 import { MemoryHypervisor } from './hypervisor/memory/memory-hypervisor.ts'
-import { instanceWorld, type MemoryImages, someone } from './instance-world.suite.ts'
-import type { ImageDisks, InstancePorts } from './ports.ts'
+import { instanceWorld, someone } from './instance-world.suite.ts'
+import type { MachineHost } from './ports.ts'
 import { hardReboot, pauseInstance, softReboot, startInstance, stopInstance } from './power/actions.ts'
 import { statusOf } from './states.ts'
 
 const world = await instanceWorld({ settings: { forwardPorts: { first: 2000, last: 2999 } } })
 after(() => world.close())
 const member = someone('mine')
-
-/** `before`: the call does nothing; `after`: it does all. Then it never ends. */
-type Cut = 'before' | 'after'
-function cutAt<T extends object>(real: T, method: keyof T, cut: Cut) {
-  const reached = Promise.withResolvers<void>()
-  const dead = new Proxy(real, {
-    get(target, name) {
-      const value = Reflect.get(target, name)
-      if (typeof value !== 'function') return value
-      if (name !== method) return value.bind(target)
-      return async (...args: unknown[]) => {
-        if (cut === 'after') await value.apply(target, args)
-        reached.resolve()
-        return new Promise(() => {})
-      }
-    },
-  })
-  return { dead, reached: reached.promise }
-}
 
 const statusNow = async (id: string) => {
   await world.idle()
@@ -53,10 +35,9 @@ const launchCuts: readonly [string, 'images' | 'hypervisor', string, Cut][] = [
 ]
 for (const [failpoint, port, method, cut] of launchCuts) {
   test(`stopped at ${failpoint}, an instance becomes active at the next start, with one lease`, async () => {
-    const { dead, reached } = await openCut(port, method, cut)
+    const { reached } = await openCut(world, port, method, cut)
     const [made] = await world.create(member, { userData: 'I2E=', metadata: { 'imprint:forwards': 'tcp:0:22' } })
     await reached
-    assert.ok(dead)
     await world.reopen()
     assert.deepEqual(await statusNow(made!.id), ['ACTIVE', 'running', null])
     assert.deepEqual(await leftovers(made!.id), [1, 1, false, true])
@@ -75,7 +56,7 @@ for (const [failpoint, port, method, cut] of deleteCuts) {
   test(`stopped at ${failpoint}, a deletion goes on at the next start and leaves nothing`, async () => {
     await world.reopen()
     const { id } = await world.createOne(member, { userData: 'I2E=', metadata: { 'imprint:forwards': 'tcp:0:22' } })
-    const { reached } = await openCut(port, method, cut)
+    const { reached } = await openCut(world, port, method, cut)
     await deleteInstance(world.ports, member, id)
     await reached
     await world.reopen()
@@ -95,7 +76,7 @@ for (const [name, act, method, end] of actions) {
     test(`stopped ${cut} the machine did it (instance:${cut === 'before' ? 'asked' : 'acted'}), a ${name} is brought to its end`, async () => {
       await world.reopen()
       const { id } = await world.createOne(member)
-      const { reached } = await openCut('hypervisor', method, cut)
+      const { reached } = await openCut(world, 'hypervisor', method, cut)
       await act(world.ports, member, id)
       await reached
       await world.reopen()
@@ -109,7 +90,7 @@ for (const cut of ['before', 'after'] as const) {
     const { id } = await world.createOne(member)
     await stopInstance(world.ports, member, id)
     await world.idle()
-    const { reached } = await openCut('hypervisor', 'start', cut)
+    const { reached } = await openCut(world, 'hypervisor', 'start', cut)
     await startInstance(world.ports, member, id)
     await reached
     await world.reopen()
@@ -165,7 +146,7 @@ test('a lease that nobody has any more ends; a machine without a record, and its
 test('a host that cannot be asked changes no record', async () => {
   const { id } = await world.createOne(member)
   const absent = new ServiceError('unavailable', 'QEMU is not installed')
-  const failing = (real: InstancePorts['hypervisor']) =>
+  const failing = (real: MachineHost) =>
     new Proxy(real, {
       get: (target, name) => (name === 'list' ? () => Promise.reject(absent) : Reflect.get(target, name).bind(target)),
     })
@@ -173,19 +154,3 @@ test('a host that cannot be asked changes no record', async () => {
   assert.deepEqual(await statusNow(id), ['ACTIVE', 'running', null])
   assert.equal(world.problems.at(-1), absent)
 })
-
-async function openCut(port: 'images' | 'hypervisor', method: string, cut: Cut) {
-  if (port === 'images') {
-    const found = cutAt<ImageDisks>(world.images as MemoryImages, method as keyof ImageDisks, cut)
-    await world.reopen({ images: found.dead })
-    return found
-  }
-  let found: ReturnType<typeof cutAt<InstancePorts['hypervisor']>> | undefined
-  await world.reopen({
-    hypervisor: (real) => {
-      found = cutAt(real, method as keyof InstancePorts['hypervisor'], cut)
-      return found.dead
-    },
-  })
-  return found!
-}

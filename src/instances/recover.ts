@@ -1,14 +1,18 @@
 import { type Caller, serviceCaller } from '../base/caller.ts'
 import { isServiceError, ServiceError } from '../base/errors.ts'
+import type { DocumentReader } from '../store/catalog/catalog.ts'
 import { changeInstance } from './change-instance.ts'
 import { startDeletion } from './delete-instance.ts'
 import type { FoundMachine } from './hypervisor/hypervisor.ts'
+import { leaseOf, startJob } from './jobs.ts'
 import { HOLDER_KIND, holderOf, recordLaunched, startLaunch } from './launch/launch.ts'
+import { leasesOf } from './launch/move-disk.ts'
 import type { InstancePorts } from './ports.ts'
-import { startAction } from './power/actions.ts'
+import { isPowerTask, startAction } from './power/actions.ts'
 import { asFound, isAtRest, recordPower } from './power/settle.ts'
-import type { InstanceRecord } from './records.ts'
-import { instances } from './store.ts'
+import { type InstanceRecord, isJobTask } from './records.ts'
+import { failClone, isWaiting } from './snapshots/start-clone.ts'
+import { instances, jobs } from './store.ts'
 
 /**
  * Takes up what a stop or a kill cut short, and learns what became of the machines meanwhile. To be called before the service
@@ -19,7 +23,12 @@ export async function recoverInstances(ports: InstancePorts): Promise<void> {
   const machines = await machinesOf(ports, known)
   if (!machines) return
   await releaseLostLeases(ports, known, machines)
-  for (const instance of known) await takeUp(ports, instance, machines.get(instance.id))
+  const awaited = await clonesOf(ports, known)
+  for (const instance of known) {
+    if (!isWaiting(instance)) await takeUp(ports, instance, machines.get(instance.id))
+    else if (!awaited.has(instance.id))
+      await failClone(ports, instance.id, new ServiceError('cancelled', 'nobody makes its disk'))
+  }
   reportStrangers(ports, known, machines)
 }
 
@@ -45,22 +54,42 @@ async function takeUp(ports: InstancePorts, instance: InstanceRecord, machine: F
   if (vmState === 'building' || taskState === 'scheduling' || taskState === 'spawning') {
     return startLaunch(ports, callerFor(instance), id)
   }
-  if (taskState !== null) return startAction(ports, id, taskState)
+  if (isJobTask(taskState)) return startJob(ports, id)
+  if (isPowerTask(taskState)) return startAction(ports, id, taskState)
   if (isAtRest(instance)) await changeInstance(ports, id, (current) => asFound(current, machine, ports.now()))
+}
+
+/** Instances that some job makes a disk for. */
+async function clonesOf({ catalog }: InstancePorts, known: readonly InstanceRecord[]): Promise<ReadonlySet<string>> {
+  const found = new Set<string>()
+  for (const { id, taskState } of known) {
+    const job = isJobTask(taskState) ? await jobs.get(catalog.documents, id) : undefined
+    if (job?.kind === 'snapshot' && job.cloneId !== null) found.add(job.cloneId)
+  }
+  return found
 }
 
 /** Who may start from the image was asked when the instance was made. */
 const callerFor = ({ projectId, userId }: InstanceRecord): Caller => ({ ...serviceCaller('req-start'), projectId, userId })
 
 /** Lent to a launch that was killed before it could note that, or to an instance of which nothing is left. */
-async function releaseLostLeases({ images }: InstancePorts, known: readonly InstanceRecord[], machines: Machines): Promise<void> {
+async function releaseLostLeases(
+  { catalog, images }: InstancePorts,
+  known: readonly InstanceRecord[],
+  machines: Machines,
+): Promise<void> {
   const byHolder = new Map(known.map((instance) => [holderOf(instance.id), instance]))
   for await (const { leaseId, holder } of images.held(HOLDER_KIND)) {
     const instance = byHolder.get(holder)
-    const inUse = instance ? instance.leaseId === leaseId : machines.has(holder.slice(HOLDER_KIND.length + 1))
+    const inUse = instance
+      ? await needs(catalog.documents, instance, leaseId)
+      : machines.has(holder.slice(HOLDER_KIND.length + 1))
     if (!inUse) await images.release(leaseId)
   }
 }
+
+const needs = async (documents: DocumentReader, instance: InstanceRecord, leaseId: string): Promise<boolean> =>
+  leasesOf(instance).includes(leaseId) || leaseOf(await jobs.get(documents, instance.id)) === leaseId
 
 /** After a catalog was put back to an earlier state, say. They hold somebody's data: nobody but a person deletes them. */
 function reportStrangers({ onProblem }: InstancePorts, known: readonly InstanceRecord[], machines: Machines): void {

@@ -3,18 +3,26 @@ import { TaskLines } from '../base/task-lines.ts'
 import type { Catalog } from '../store/catalog/catalog.ts'
 import { SerialConsoles } from './console/serial-consoles.ts'
 import { loadStandardFlavors } from './flavors/standard.ts'
-import type { DiskLayers } from './hypervisor/disk-layers.ts'
-import type { Hypervisor } from './hypervisor/hypervisor.ts'
-import type { MachineMemory } from './hypervisor/machine-memory.ts'
 import { hostPorts } from './launch/host-ports.ts'
-import type { DiskSpace, HostPorts, ImageDisks, InstancePorts, InstanceSettings, Limits } from './ports.ts'
+import type {
+  DiskSpace,
+  HostPorts,
+  ImageDisks,
+  ImageParts,
+  InstancePorts,
+  InstanceSettings,
+  Limits,
+  MachineHost,
+  SnapshotImages,
+} from './ports.ts'
 import { watchPower } from './power/settle.ts'
 import { recoverInstances } from './recover.ts'
 
 export interface InstanceServiceOptions {
   readonly catalog: Catalog
-  readonly hypervisor: Hypervisor & DiskLayers & MachineMemory
-  readonly images: ImageDisks
+  readonly hypervisor: MachineHost
+  readonly images: ImageDisks & ImageParts
+  readonly snapshots: SnapshotImages
   readonly limits: Limits
   readonly settings?: Partial<InstanceSettings>
   /** Machines that are made at once. */
@@ -37,13 +45,14 @@ export const defaultInstanceSettings: Omit<InstanceSettings, 'hostName'> = {
   forwardPorts: { first: 1024, last: 32_767 }, // above what needs privileges, below what Linux gives to clients
   isolateGuests: false,
   stopGraceMs: 60_000, // Nova's shutdown_timeout
+  freezeMs: 5000, // a guest whose writes stand still for longer is one that people miss
 }
 /** Each reads and writes files and starts a process; ten make a batch appear at once. */
 const CONCURRENT_LAUNCHES = 10
 
 /** The instances of a service, everything that a stop or a kill left half done taken up. It closes the hypervisor. */
 export async function openInstances(options: InstanceServiceOptions): Promise<InstanceService> {
-  const { catalog, hypervisor, images, limits, onProblem } = options
+  const { catalog, hypervisor, images, snapshots, limits, onProblem } = options
   const tasks = new TaskLines({ concurrency: options.concurrentLaunches ?? CONCURRENT_LAUNCHES, onProblem })
   const now = options.now ?? Date.now
   const consoles = new SerialConsoles({ catalog, hypervisor, now })
@@ -51,6 +60,7 @@ export async function openInstances(options: InstanceServiceOptions): Promise<In
     catalog,
     hypervisor,
     images,
+    snapshots,
     limits,
     hostPorts: options.hostPorts ?? hostPorts,
     diskSpace: options.diskSpace,

@@ -1,7 +1,7 @@
 import type { InstanceRecord, TaskState, VmState } from './records.ts'
 
 /** What clients show: made of vm_state and task_state, never recorded. Nova, `nova/api/openstack/common.py`, `_STATE_MAP`. */
-export type Status = 'ACTIVE' | 'BUILD' | 'ERROR' | 'HARD_REBOOT' | 'PAUSED' | 'REBOOT' | 'SHUTOFF'
+export type Status = 'ACTIVE' | 'BUILD' | 'ERROR' | 'HARD_REBOOT' | 'PAUSED' | 'REBOOT' | 'REBUILD' | 'SHUTOFF'
 
 const ofVmState: Readonly<Record<VmState, Status>> = {
   building: 'BUILD',
@@ -14,6 +14,7 @@ const ofVmState: Readonly<Record<VmState, Status>> = {
 const whileActive: Partial<Readonly<Record<TaskState, Status>>> = { rebooting: 'REBOOT', rebooting_hard: 'HARD_REBOOT' }
 
 export function statusOf({ vmState, taskState }: Pick<InstanceRecord, 'vmState' | 'taskState'>): Status {
+  if (taskState === 'rebuilding') return 'REBUILD'
   const busy = vmState === 'active' && taskState !== null ? whileActive[taskState] : undefined
   return busy ?? ofVmState[vmState]
 }

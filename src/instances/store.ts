@@ -2,7 +2,14 @@ import { ServiceError } from '../base/errors.ts'
 import type { DocumentReader, DocumentWriter, StoredDocument } from '../store/catalog/catalog.ts'
 import type { InstanceAction } from './actions/actions.ts'
 import type { PortForward } from './hypervisor/hypervisor.ts'
-import { type FlavorRecord, type InstanceRecord, isInstanceId, type KeypairRecord } from './records.ts'
+import {
+  type BackupSchedule,
+  type FlavorRecord,
+  type InstanceJob,
+  type InstanceRecord,
+  isInstanceId,
+  type KeypairRecord,
+} from './records.ts'
 
 /** How flavors, keypairs and instances lie among the catalog's documents: kinds, keys and indexes are named in this file only. */
 
@@ -87,16 +94,38 @@ export interface Seed {
   /** Base64. */
   readonly userData: string | null
   readonly adminPassword: string | null
+  /** The image whose memory the machine goes on from; null: it starts. */
+  readonly resumesFrom: string | null
 }
-const noSeed: Seed = { userData: null, adminPassword: null }
+const noSeed: Seed = { userData: null, adminPassword: null, resumesFrom: null }
 
 export const seeds = {
   get: async (docs: DocumentReader, id: string): Promise<Seed> => (await docs.get<Seed>('instance-seed', id))?.body ?? noSeed,
-  put: async (docs: DocumentWriter, id: string, { userData, adminPassword }: Seed): Promise<void> => {
-    if (userData === null && adminPassword === null) await docs.delete('instance-seed', id)
-    else await docs.put<Seed>('instance-seed', id, { userData, adminPassword })
+  put: async (docs: DocumentWriter, id: string, { userData, adminPassword, resumesFrom }: Seed): Promise<void> => {
+    if (userData === null && adminPassword === null && resumesFrom === null) await docs.delete('instance-seed', id)
+    else await docs.put<Seed>('instance-seed', id, { userData, adminPassword, resumesFrom })
   },
   delete: (docs: DocumentWriter, id: string): Promise<boolean> => docs.delete('instance-seed', id),
+}
+
+export const backupSchedules = {
+  get: async (docs: DocumentReader, instanceId: string): Promise<BackupSchedule | undefined> =>
+    (await docs.get<BackupSchedule>('backup-schedule', instanceId))?.body,
+  list: (docs: DocumentReader) => all<BackupSchedule>(docs, 'backup-schedule'),
+  put: async (docs: DocumentWriter, schedule: BackupSchedule): Promise<void> => {
+    await docs.put('backup-schedule', schedule.instanceId, schedule)
+  },
+  delete: (docs: DocumentWriter, instanceId: string): Promise<boolean> => docs.delete('backup-schedule', instanceId),
+}
+
+/** At most one of each instance. */
+export const jobs = {
+  get: async (docs: DocumentReader, id: string): Promise<InstanceJob | undefined> =>
+    (await docs.get<InstanceJob>('instance-job', id))?.body,
+  put: async (docs: DocumentWriter, id: string, job: InstanceJob): Promise<void> => {
+    await docs.put<InstanceJob>('instance-job', id, job)
+  },
+  delete: (docs: DocumentWriter, id: string): Promise<boolean> => docs.delete('instance-job', id),
 }
 
 const portKey = ({ protocol, hostPort }: Pick<PortForward, 'protocol' | 'hostPort'>): string => `${protocol}/${hostPort}`

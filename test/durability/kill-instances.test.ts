@@ -102,6 +102,48 @@ const deleting: Case = {
   act: async (name) => compute('DELETE', `/servers/${await idOf(name)}`),
   end: isGone,
 }
+const act = async (name: string, action: object) => compute('POST', `/servers/${await idOf(name)}/action`, action)
+/** The image may be asked for again by its name: the answer was cut off. */
+const imagesNamed = (name: string) =>
+  requests.json<{ readonly images: readonly { readonly status: string }[] }>('GET', `/image/v2/images?name=${name}`)
+const snapshotting: Case = {
+  prepare: bootFirst,
+  act: (name) => act(name, { createImage: { name } }),
+  async end(name) {
+    await becomes(name, 'ACTIVE')
+    const { images } = await imagesNamed(name)
+    assert.deepEqual(
+      images.map(({ status }) => status),
+      ['active'],
+    )
+    await act(name, { createImage: { name: `${name}-again` } }) // it lies on something that a snapshot can be made of
+    await becomes(name, 'ACTIVE')
+    assert.equal((await imagesNamed(`${name}-again`)).images[0]?.status, 'active')
+  },
+}
+/** Nobody was told of an image, so there need not be one. */
+const refused: Case = {
+  ...snapshotting,
+  async end(name) {
+    await becomes(name, 'ACTIVE')
+    assert.deepEqual((await imagesNamed(name)).images, [])
+  },
+}
+const cloning: Case = {
+  prepare: bootFirst,
+  act: async (name) => requests.json('POST', `/v1/instances/${await idOf(name)}/clone`, { name: `${name}-twin` }),
+  async end(name) {
+    await becomes(name, 'ACTIVE')
+    await becomes(`${name}-twin`, 'ACTIVE')
+    assert.deepEqual((await imagesNamed(`for%20${name}-twin`)).images, [])
+  },
+}
+const orphaned: Case = { ...cloning, end: (name) => becomes(`${name}-twin`, 'ERROR') }
+const rebuilding: Case = {
+  prepare: bootFirst,
+  act: (name) => act(name, { rebuild: { imageRef: imageId } }),
+  end: (name) => becomes(name, 'ACTIVE'),
+}
 type Step = Extract<Failpoint, `instance:${string}`>
 const cases: Readonly<Record<Step, Case>> = {
   'instance:recorded': making,
@@ -115,6 +157,20 @@ const cases: Readonly<Record<Step, Case>> = {
   'instance:removed': deleting,
   'instance:released': deleting,
   'instance:deleted': deleting,
+  'instance:snapshot-asked': refused,
+  'instance:snapshot-begun': snapshotting,
+  'instance:sealed': snapshotting,
+  'instance:sealing-noted': snapshotting,
+  'instance:saved': snapshotting,
+  'instance:move-lent': snapshotting,
+  'instance:rebased': snapshotting,
+  'instance:clone-recorded': orphaned,
+  'instance:clone-lent': cloning,
+  'instance:rebuild-asked': rebuilding,
+  'instance:rebuild-lent': rebuilding,
+  'instance:rebuild-removed': rebuilding,
+  'instance:rebuild-cleared': rebuilding,
+  'instance:rebuild-launched': rebuilding,
 }
 
 for (const [step, { prepare, act, end }] of Object.entries(cases)) {
@@ -159,7 +215,10 @@ test('when every instance and the image are deleted, nothing is left: no machine
   for (const { id } of await servers()) await compute('DELETE', `/servers/${id}`)
   await until('no server is left', async () => (await servers()).length === 0)
   assert.deepEqual(await machineIds(), [])
-  await requests.delete(imageId)
+  for (const { id } of (await requests.json<{ readonly images: readonly Server[] }>('GET', '/image/v2/images?limit=1000'))
+    .images) {
+    await requests.delete(id)
+  }
   await requests.job('collect')
   const report = await requests.stats()
   assert.deepEqual([report.chunks, report.manifests], [0, 0])

@@ -4,7 +4,7 @@ import { ServiceError } from '../../base/errors.ts'
 import { deleteInstance } from '../delete-instance.ts'
 import { instanceWorld, someone } from '../instance-world.suite.ts'
 import { lockInstance, unlockInstance } from '../lock.ts'
-import type { InstancePorts } from '../ports.ts'
+import type { MachineHost } from '../ports.ts'
 import { pauseInstance, softReboot, startInstance, stopInstance } from '../power/actions.ts'
 import { instanceActions } from '../store.ts'
 import { listActions, showAction } from './actions.ts'
@@ -67,7 +67,7 @@ test('the newest hundred are kept, and none when the instance is gone', async ()
   assert.deepEqual(await instanceActions.of(world.catalog.documents, id), [])
 })
 
-const neverStops = (real: InstancePorts['hypervisor']) =>
+const neverStops = (real: MachineHost): MachineHost =>
   new Proxy(real, {
     get(of, name) {
       if (name === 'stop') return () => new Promise(() => {})

@@ -40,6 +40,8 @@ const actionOf: Partial<Readonly<Record<InstanceVerb | 'create', Name>>> = {
   unpause: ['unpause', 'compute_unpause_instance'],
   lock: ['lock', 'api_lock'],
   unlock: ['unlock', 'api_unlock'],
+  snapshot: ['createImage', 'compute_snapshot_instance'],
+  rebuild: ['rebuild', 'compute_rebuild_instance'],
   delete: ['delete', 'compute_terminate_instance'],
 }
 

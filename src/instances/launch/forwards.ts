@@ -40,8 +40,14 @@ export function forwardsFrom(metadata: Readonly<Record<string, string>>): readon
   return forwards
 }
 
-export const forwardsText = (forwards: readonly PortForward[]): string =>
+export const forwardsText = (forwards: readonly WantedForward[]): string =>
   forwards.map(({ protocol, hostPort, guestPort }) => `${protocol}:${hostPort}:${guestPort}`).join(',')
+
+/** Ports of the host are one instance's: as many others are drawn. */
+export function withFreshPorts(metadata: Readonly<Record<string, string>>): Readonly<Record<string, string>> {
+  const forwards = forwardsFrom(metadata).map((forward) => ({ ...forward, hostPort: 0 }))
+  return forwards.length === 0 ? metadata : { ...metadata, [FORWARDS_KEY]: forwardsText(forwards) }
+}
 
 /**
  * Finds a port of the host for each, looking at what listens there now. Whoever takes them in the catalog then does so first, or

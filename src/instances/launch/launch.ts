@@ -1,4 +1,4 @@
-import type { Caller } from '../../base/caller.ts'
+import { type Caller, serviceCaller } from '../../base/caller.ts'
 import { isServiceError } from '../../base/errors.ts'
 import { failpoint } from '../../base/failpoint.ts'
 import { MiB } from '../../base/units.ts'
@@ -7,6 +7,7 @@ import { faultFrom, isForOwner } from '../faults.ts'
 import type { DiskAddress, MachineSpec } from '../hypervisor/hypervisor.ts'
 import type { InstancePorts } from '../ports.ts'
 import type { InstanceRecord } from '../records.ts'
+import { memoryIn } from '../snapshots/machine-parts.ts'
 import { seeds } from '../store.ts'
 import { seedFor } from './seed.ts'
 
@@ -54,12 +55,10 @@ async function borrow({ images, ...ports }: InstancePorts, caller: Caller, insta
   return address
 }
 
-async function machineOf(
-  { catalog, settings }: InstancePorts,
-  instance: InstanceRecord,
-  base: DiskAddress,
-): Promise<MachineSpec> {
-  const { id, name, flavor, hardware, network, rootBytes } = instance
+export async function machineOf(ports: InstancePorts, instance: InstanceRecord, base: DiskAddress): Promise<MachineSpec> {
+  const { id, name, flavor, hardware, network, rootBytes, projectId, userId } = instance
+  const seed = await seeds.get(ports.catalog.documents, id)
+  const caller: Caller = { ...serviceCaller('req-launch'), projectId, userId }
   return {
     id,
     name,
@@ -67,14 +66,16 @@ async function machineOf(
     memoryBytes: flavor.ramMiB * MiB,
     hardware,
     disks: [{ name: 'root', bytes: rootBytes, base, serial: id.slice(0, 20) }],
-    networks: network ? [{ ...network, isIsolated: settings.isolateGuests }] : [],
-    seed: seedFor(instance, await seeds.get(catalog.documents, id)),
+    networks: network ? [{ ...network, isIsolated: ports.settings.isolateGuests }] : [],
+    ...(seed.resumesFrom === null
+      ? { seed: seedFor(instance, seed) }
+      : { memory: await memoryIn(ports, caller, seed.resumesFrom) }),
   }
 }
 
 /** The machine is there. Also for one that was found after a launch of which nobody noted the end. */
 export async function recordLaunched(ports: InstancePorts, id: string): Promise<void> {
-  await forgetPassword(ports, id)
+  await forgetSecrets(ports, id)
   await changeInstance(ports, id, ({ taskState }) => ({
     vmState: 'active',
     taskState: taskState === 'deleting' ? taskState : null,
@@ -84,12 +85,11 @@ export async function recordLaunched(ports: InstancePorts, id: string): Promise<
   failpoint('instance:active')
 }
 
-/** The guest has it: nobody else needs it any more. */
-async function forgetPassword({ catalog }: InstancePorts, id: string): Promise<void> {
-  if ((await seeds.get(catalog.documents, id)).adminPassword === null) return
-  await catalog.write(async ({ documents }) => {
-    await seeds.put(documents, id, { ...(await seeds.get(documents, id)), adminPassword: null })
-  })
+/** The guest has the password: nobody else needs it any more. */
+export async function forgetSecrets({ catalog }: InstancePorts, id: string): Promise<void> {
+  const { userData, adminPassword, resumesFrom } = await seeds.get(catalog.documents, id)
+  if (adminPassword === null && resumesFrom === null) return
+  await catalog.write(({ documents }) => seeds.put(documents, id, { userData, adminPassword: null, resumesFrom: null }))
 }
 
 async function giveUp(ports: InstancePorts, id: string, error: unknown): Promise<void> {

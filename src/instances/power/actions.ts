@@ -2,14 +2,15 @@ import type { Caller } from '../../base/caller.ts'
 import { failpoint } from '../../base/failpoint.ts'
 import { changeInstance, changeInstanceAs } from '../change-instance.ts'
 import { faultFrom, isForOwner } from '../faults.ts'
+import { endMove, ROOT } from '../launch/move-disk.ts'
 import type { InstanceVerb } from '../policy.ts'
 import type { InstancePorts } from '../ports.ts'
-import type { InstanceRecord, TaskState } from '../records.ts'
+import type { InstanceRecord, JobTask, TaskState } from '../records.ts'
 import { asFound, findMachine } from './settle.ts'
 
 /** What an action does to the machine. It may be done again: after a kill it is, on whatever state it left. */
 type Work = (ports: InstancePorts, instance: InstanceRecord, signal: AbortSignal) => Promise<void>
-export type PowerTask = Exclude<TaskState, 'scheduling' | 'spawning' | 'deleting'>
+export type PowerTask = Exclude<TaskState, 'scheduling' | 'block_device_mapping' | 'spawning' | 'deleting' | JobTask>
 type Action = (ports: InstancePorts, caller: Caller, id: string) => Promise<InstanceRecord>
 
 const works: Readonly<Record<PowerTask, Work>> = {
@@ -31,6 +32,8 @@ const works: Readonly<Record<PowerTask, Work>> = {
   },
 }
 
+export const isPowerTask = (task: TaskState | null): task is PowerTask => task !== null && Object.hasOwn(works, task)
+
 async function reboot(ports: InstancePorts, instance: InstanceRecord, signal: AbortSignal, graceMs: number): Promise<void> {
   const power = (await findMachine(ports, instance.id))?.power
   if (power === 'running' || power === 'paused') await ports.hypervisor.reboot(instance.id, graceMs)
@@ -38,9 +41,10 @@ async function reboot(ports: InstancePorts, instance: InstanceRecord, signal: Ab
 }
 
 /** The address of its disk was good for one run. */
-async function startAgain({ hypervisor, images }: InstancePorts, instance: InstanceRecord, signal: AbortSignal): Promise<void> {
-  const bases = instance.leaseId === null ? {} : { root: await images.readdress(instance.leaseId) }
-  await hypervisor.start(instance.id, { bases }, signal)
+async function startAgain(ports: InstancePorts, instance: InstanceRecord, signal: AbortSignal): Promise<void> {
+  const { id, leaseId } = await endMove(ports, instance)
+  const bases = leaseId === null ? {} : { [ROOT]: await ports.images.readdress(leaseId) }
+  await ports.hypervisor.start(id, { bases }, signal)
 }
 
 const action =

@@ -4,6 +4,7 @@ import { ServiceError } from '../../../base/errors.ts'
 import type { NewInstances } from '../../../instances/create-instances.ts'
 import { bodyOf } from '../json-body.ts'
 import { isYes } from '../paging.ts'
+import { assertFieldsOf } from './fields-by-version.ts'
 import type { Call } from './route.ts'
 import { count, description, metadata, name, strict, uuid, yesOrNo } from './schemas.ts'
 import { ZONE } from './server-json.ts'
@@ -72,11 +73,7 @@ const NETWORKS_REQUIRED = 37
 /** @throws ServiceError `invalid-request` */
 function parseFor(minor: number, body: unknown): { readonly server: Wanted; readonly hints: Hints } {
   const { server, 'os:scheduler_hints': newer, 'OS-SCH-HNT:scheduler_hints': older } = parse(body)
-  for (const field of Object.keys(server) as (keyof Wanted)[]) {
-    if (minor < (since[field] ?? 0) || minor >= (until[field] ?? Number.POSITIVE_INFINITY)) {
-      refuse(`Invalid input for field/attribute server. Additional properties are not allowed ('${field}' was unexpected)`)
-    }
-  }
+  assertFieldsOf(minor, server, { since, until })
   if (minor >= NETWORKS_REQUIRED && server.networks === undefined) {
     refuse("Invalid input for field/attribute server. 'networks' is a required property")
   }

@@ -13,8 +13,10 @@ import {
 } from '../../../instances/power/actions.ts'
 import { bodyOf } from '../json-body.ts'
 import { serialUrl } from './console-routes.ts'
+import { rebuildAction } from './rebuild-action.ts'
 import { type Answer, accepted, type Call, ok, part, type Route } from './route.ts'
 import { strict } from './schemas.ts'
+import { createBackupAction, createImageAction } from './snapshot-actions.ts'
 
 /** `POST /servers/{id}/action`: what is to be done is the name of the one field. */
 type Act = (call: Call, id: string) => Promise<Answer>
@@ -68,6 +70,9 @@ const acts: Readonly<Record<string, Act>> = {
   unpause: plain('unpause', unpauseInstance),
   unlock: plain('unlock', unlockInstance),
   forceDelete: plain('forceDelete', deleteInstance),
+  createImage: createImageAction,
+  createBackup: createBackupAction,
+  rebuild: rebuildAction,
   async reboot({ ports, caller, body }, id) {
     const { type } = rebootBody(body).reboot
     await (type.toUpperCase() === 'HARD' ? hardReboot : softReboot)(ports, caller, id)
@@ -95,9 +100,9 @@ export const actionNames: readonly string[] = Object.keys(acts)
 
 /** Nova's other actions: known, and not served here. */
 const notHere: ReadonlySet<string> = new Set([
-  ...['addFixedIp', 'addFloatingIp', 'addSecurityGroup', 'changePassword', 'confirmResize', 'createBackup', 'createImage'],
+  ...['addFixedIp', 'addFloatingIp', 'addSecurityGroup', 'changePassword', 'confirmResize'],
   ...['evacuate', 'injectNetworkInfo', 'migrate', 'os-getRDPConsole', 'os-getSPICEConsole'],
-  ...['os-getVNCConsole', 'os-migrateLive', 'os-resetState', 'rebuild', 'removeFixedIp', 'removeFloatingIp'],
+  ...['os-getVNCConsole', 'os-migrateLive', 'os-resetState', 'removeFixedIp', 'removeFloatingIp'],
   ...['removeSecurityGroup', 'rescue', 'resetNetwork', 'resize', 'restore', 'resume', 'revertResize', 'shelve'],
   ...['shelveOffload', 'suspend', 'trigger_crash_dump', 'unrescue', 'unshelve'],
 ])

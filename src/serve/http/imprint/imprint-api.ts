@@ -4,6 +4,7 @@ import { bootRecordRoutes } from './boot-record-routes.ts'
 import { exportFileRoutes } from './export-file-routes.ts'
 import { exportRoutes } from './export-routes.ts'
 import { imageRoutes } from './image-routes.ts'
+import { instanceRoutes } from './instance-routes.ts'
 import { openApiOf } from './openapi.ts'
 import { quotaRoutes } from './quota-routes.ts'
 import { type Route, route } from './route.ts'
@@ -40,6 +41,7 @@ export function imprintRoutes(services: ImprintServices): readonly Route[] {
     ...exportRoutes(services),
     ...exportFileRoutes(services),
     ...bootRecordRoutes(services),
+    ...instanceRoutes(services),
     ...quotaRoutes(services),
     ...storeRoutes(services),
   ]

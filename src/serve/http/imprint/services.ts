@@ -3,6 +3,7 @@ import type { ChunkUploads } from '../../../images/add-by-chunks.ts'
 import type { LeasePorts } from '../../../images/leases/disk-leases.ts'
 import type { ImagePorts } from '../../../images/ports.ts'
 import type { StoreJobs } from '../../../images/store-jobs.ts'
+import type { InstancePorts } from '../../../instances/ports.ts'
 import type { NbdAddresses } from './export-uris.ts'
 
 /** What `/v1` stands on; main.ts makes it. */
@@ -11,6 +12,7 @@ export interface ImprintServices {
   readonly uploads: ChunkUploads
   readonly jobs: StoreJobs
   readonly leases: LeasePorts
+  readonly instances: InstancePorts
   readonly nbd: NbdAddresses
   readonly identity: Identity
   readonly version: string

@@ -1,0 +1,78 @@
+import { randomBytes } from 'node:crypto'
+import type { Caller } from '../base/caller.ts'
+import { failpoint } from '../base/failpoint.ts'
+import { authorizeCreate, flavorOfInstance } from './create-instances.ts'
+import { findFlavor, listFlavors } from './flavors/flavors.ts'
+import { assertFits } from './launch/fit.ts'
+import { withFreshPorts } from './launch/forwards.ts'
+import { startLaunch } from './launch/launch.ts'
+import { type Common, recordInstances } from './launch/record-instances.ts'
+import { asRequested } from './launch/requested.ts'
+import type { InstancePorts } from './ports.ts'
+import type { InstanceRecord } from './records.ts'
+import { machineIn, memoryIn } from './snapshots/machine-parts.ts'
+
+export interface MachineWish {
+  readonly name: string
+  /** A snapshot that tells what its machine was. */
+  readonly imageId: string
+  /** Absent: the one that the machine had. */
+  readonly flavorId?: string | undefined
+  /** Whether it goes on where that machine was, rather than starts. */
+  readonly withMemory: boolean
+}
+
+/** Of an instance that is there as a record only. */
+const beginning = {
+  vmState: 'building',
+  taskState: 'scheduling',
+  power: null,
+  lock: null,
+  fault: null,
+  leaseId: null,
+  move: null,
+  launchedAt: null,
+  accessIPv4: '',
+  accessIPv6: '',
+} as const
+
+/**
+ * The same machine again from its image: flavor, hardware, key, metadata, what it was told by its user; with an id and ports of its own.
+ * Whoever may start from the image may do so; the flavor must be one of theirs.
+ * @returns the instance, which is `building`
+ * @throws ServiceError `denied`; `invalid-request` for an image without a machine, or what does not fit; `over-quota`, `unavailable`
+ */
+export async function createFromMachine(ports: InstancePorts, caller: Caller, wish: MachineWish): Promise<InstanceRecord> {
+  const projectId = authorizeCreate(caller)
+  const { abilities } = ports.hypervisor
+  const image = await asRequested(() => ports.images.show(caller, wish.imageId))
+  const machine = await machineIn(ports, caller, image.id)
+  if (wish.withMemory) await memoryIn(ports, caller, image.id) // refused now rather than later
+  const flavor = await asRequested(() => findFlavor(ports.catalog.documents, caller, wish.flavorId ?? machine.flavor.id))
+  assertFits(image, flavor, abilities, await listFlavors(ports, caller, {}))
+  const { format: _, hasNetwork, memory: __, userData, metadata, ...kept } = machine
+  const common: Common = {
+    ...kept,
+    projectId,
+    userId: caller.userId,
+    reservationId: `r-${randomBytes(4).toString('hex')}`,
+    imageId: image.id,
+    imageProperties: image.properties,
+    flavor: flavorOfInstance(flavor),
+    ...beginning,
+  }
+  const [made] = await recordInstances(ports, caller, common, {
+    name: wish.name,
+    metadata: withFreshPorts(metadata),
+    network: hasNetwork ? 'auto' : 'none',
+    userData,
+    adminPassword: null,
+    resumesFrom: wish.withMemory ? image.id : null,
+    least: 1,
+    most: 1,
+  })
+  if (!made) throw new Error('a machine is one instance')
+  failpoint('instance:recorded')
+  startLaunch(ports, caller, made.id)
+  return made
+}

@@ -1,0 +1,65 @@
+import { changeInstance, type InstanceChanges } from './change-instance.ts'
+import { faultFrom, isForOwner } from './faults.ts'
+import type { InstancePorts } from './ports.ts'
+import { recordPower } from './power/settle.ts'
+import { rebuild, rebuildFailed } from './rebuild/rebuild.ts'
+import type { InstanceJob, InstanceRecord } from './records.ts'
+import { failClone } from './snapshots/start-clone.ts'
+import { takeSnapshot } from './snapshots/take-snapshot.ts'
+import { instances, jobs } from './store.ts'
+
+/**
+ * What is done to an instance in several steps, of which each is noted: stopped or killed at any point, the next start goes on by what was
+ * noted. While there is a job, the instance has its task.
+ */
+export const startJob = (ports: InstancePorts, id: string): void =>
+  ports.tasks.start(id, (signal) => runJob(ports, id, signal), { heavy: true })
+
+/** Cut short, the job stays, for whoever cut it: a deletion gives back what it holds, the next start goes on. */
+async function runJob(ports: InstancePorts, id: string, signal: AbortSignal): Promise<void> {
+  const { documents } = ports.catalog
+  const [instance, job] = [await instances.get(documents, id), await jobs.get(documents, id)]
+  if (!instance || instance.taskState === 'deleting') return
+  let changes: InstanceChanges = {}
+  try {
+    if (job) await work(ports, instance, job, signal)
+  } catch (error) {
+    if (signal.aborted) return
+    if (!isForOwner(error)) ports.onProblem(error)
+    changes = await undo(ports, instance, error)
+  }
+  await changeInstance(ports, id, async ({ taskState }, writer) => {
+    await jobs.delete(writer, id)
+    return { ...changes, taskState: taskState === 'deleting' ? taskState : null }
+  })
+  await recordPower(ports, id)
+}
+
+const work = (ports: InstancePorts, instance: InstanceRecord, job: InstanceJob, signal: AbortSignal): Promise<void> =>
+  job.kind === 'snapshot' ? takeSnapshot(ports, instance, job, signal) : rebuild(ports, instance, job, signal)
+
+/** What a job holds that failed is given back. @returns what becomes of the instance */
+async function undo(ports: InstancePorts, instance: InstanceRecord, error: unknown): Promise<InstanceChanges> {
+  const job = await jobs.get(ports.catalog.documents, instance.id)
+  if (job?.kind === 'rebuild') return rebuildFailed(ports, job, error)
+  await giveBack(ports, job, error)
+  return { fault: faultFrom(error, 'the snapshot failed: try again', ports.now()) }
+}
+
+/**
+ * What a job holds that will not be gone on with.
+ * @param why told to a clone that waits for it
+ */
+export async function giveBack(ports: InstancePorts, job: InstanceJob | undefined, why: unknown): Promise<void> {
+  if (job?.kind === 'snapshot' && !job.isSaved) await ports.snapshots.giveUp(job.imageId)
+  if (job?.kind === 'snapshot' && job.cloneId !== null) {
+    await failClone(ports, job.cloneId, why)
+    await ports.snapshots.remove(job.imageId)
+  }
+  const leaseId = leaseOf(job)
+  if (leaseId !== null) await ports.images.release(leaseId)
+}
+
+/** Lent to a job, and not the instance's yet. */
+export const leaseOf = (job: InstanceJob | undefined): string | null =>
+  job?.kind === 'rebuild' && !job.isCleared ? job.leaseId : null

@@ -1,0 +1,129 @@
+import { randomBytes, randomUUID } from 'node:crypto'
+import type { Caller } from '../../base/caller.ts'
+import { isServiceError, ServiceError } from '../../base/errors.ts'
+import type { DocumentReader } from '../../store/catalog/catalog.ts'
+import { beginAction } from '../actions/actions.ts'
+import type { PortForward } from '../hypervisor/hypervisor.ts'
+import type { InstancePorts } from '../ports.ts'
+import { countWithinQuota, quotaOf } from '../quotas.ts'
+import type { InstanceRecord } from '../records.ts'
+import { forwardedPorts, instances, type Seed, seeds } from '../store.ts'
+import { chooseHostPorts, FORWARDS_KEY, forwardsFrom, forwardsText } from './forwards.ts'
+import { countWithinHost } from './host-room.ts'
+import { hostnameFrom } from './hostname.ts'
+
+/** Ports are drawn from thousands: twice the same is rare already. */
+const PORT_TRIES = 8
+
+/** What is asked of several instances at once, and told to each. */
+export interface Beginning extends Seed, Pick<InstanceRecord, 'name' | 'metadata'> {
+  readonly network: 'auto' | 'none'
+  /** As many as the quota has room for, from `least` to `most`. */
+  readonly least: number
+  readonly most: number
+}
+
+/**
+ * Records as many as quota and host have room for, with all that is theirs alone. What there is room for is asked twice: first for
+ * how many ports are looked for, then in the transaction, where nobody else can take it.
+ */
+export const recordInstances = (
+  ports: InstancePorts,
+  caller: Caller,
+  common: Common,
+  wanted: Beginning,
+): Promise<readonly InstanceRecord[]> => withFreePorts(wanted, () => record(ports, caller, common, wanted))
+
+async function record(
+  ports: InstancePorts,
+  caller: Caller,
+  common: Common,
+  wanted: Beginning,
+): Promise<readonly InstanceRecord[]> {
+  const { projectId, flavor } = common
+  const { least } = wanted
+  const quota = await quotaOf(ports, projectId)
+  const each = { instances: 1, cores: flavor.vcpus, ram: flavor.ramMiB }
+  const countOf = async (documents: DocumentReader, most: number) => {
+    const withinQuota = await countWithinQuota(documents, projectId, quota, each, { least, most })
+    return countWithinHost(documents, ports.hypervisor.abilities, { least, most: withinQuota }, flavor.ramMiB)
+  }
+  const most = await countOf(ports.catalog.documents, wanted.most)
+  const forwards = await forwardsOf(ports, wanted, most)
+  return ports.catalog.write(async ({ documents }) => {
+    const records = Array.from({ length: await countOf(documents, most) }, (_, index) =>
+      recordOf(common, wanted, index, forwards[index] ?? [], ports.now()),
+    )
+    for (const record of records) {
+      await instances.put(documents, record)
+      await seeds.put(documents, record.id, wanted)
+      await beginAction(documents, caller, record, 'create', record.createdAt)
+      for (const forward of record.network?.forwards ?? []) await forwardedPorts.take(documents, forward, record.id)
+    }
+    return records
+  })
+}
+
+/** Another request may have taken a port since it was found free: others are drawn then. One that was asked for is refused. */
+async function withFreePorts<T>({ metadata }: Beginning, work: () => Promise<T>): Promise<T> {
+  const draws = forwardsFrom(metadata).some(({ hostPort }) => hostPort === 0)
+  for (let tries = 1; ; tries += 1) {
+    try {
+      return await work()
+    } catch (error) {
+      if (!isServiceError(error, 'conflict') || error.details.port === undefined || !draws || tries === PORT_TRIES) throw error
+    }
+  }
+}
+
+/** What they have in common. */
+export type Common = Omit<
+  InstanceRecord,
+  'id' | 'name' | 'hostname' | 'metadata' | 'network' | 'launchIndex' | 'createdAt' | 'updatedAt'
+>
+
+function recordOf(
+  common: Common,
+  wanted: Beginning,
+  launchIndex: number,
+  forwards: readonly PortForward[],
+  at: number,
+): InstanceRecord {
+  const id = randomUUID()
+  const name = wanted.most > 1 ? `${wanted.name}-${launchIndex + 1}` : wanted.name
+  return {
+    ...common,
+    id,
+    name,
+    hostname: hostnameFrom(name, id),
+    metadata: forwards.length > 0 ? { ...wanted.metadata, [FORWARDS_KEY]: forwardsText(forwards) } : wanted.metadata,
+    network: wanted.network === 'none' ? null : { mac: newMac(), forwards },
+    launchIndex,
+    createdAt: at,
+    updatedAt: at,
+  }
+}
+
+/** For each instance its forwards. */
+async function forwardsOf(
+  ports: InstancePorts,
+  { metadata, network, ...wanted }: Beginning,
+  count: number,
+): Promise<readonly (readonly PortForward[])[]> {
+  const forwards = forwardsFrom(metadata)
+  if (forwards.length === 0) return []
+  if (network === 'none') throw new ServiceError('invalid-request', `${FORWARDS_KEY} needs a network: ask for networks "auto"`)
+  if (wanted.most > 1 && forwards.some(({ hostPort }) => hostPort !== 0)) {
+    throw new ServiceError(
+      'invalid-request',
+      `${FORWARDS_KEY}: several instances cannot share a port of the host: give 0 for any`,
+    )
+  }
+  const taken = new Set<string>()
+  const all: (readonly PortForward[])[] = []
+  for (let n = 0; n < count; n += 1) all.push(await chooseHostPorts(ports, forwards, taken))
+  return all
+}
+
+/** Within OpenStack's own range, `fa:16:3e`. */
+const newMac = (): string => `fa:16:3e:${(randomBytes(3).toString('hex').match(/../g) ?? []).join(':')}`

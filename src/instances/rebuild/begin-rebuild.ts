@@ -1,0 +1,120 @@
+import type { Caller } from '../../base/caller.ts'
+import { ServiceError } from '../../base/errors.ts'
+import { failpoint } from '../../base/failpoint.ts'
+import { changeInstanceAs } from '../change-instance.ts'
+import { findInstance } from '../find-instance.ts'
+import { listFlavors } from '../flavors/flavors.ts'
+import { startJob } from '../jobs.ts'
+import { assertFits, rootBytesOf } from '../launch/fit.ts'
+import { hardwareFrom } from '../launch/hardware.ts'
+import { asRequested, assertUserData } from '../launch/requested.ts'
+import { assertMetadata, assertSameForwards, withForwards } from '../metadata.ts'
+import type { BootImage, InstancePorts } from '../ports.ts'
+import type { InstanceRecord, RebuildJob } from '../records.ts'
+import { memoryIn } from '../snapshots/machine-parts.ts'
+import { jobs, keypairs, seeds } from '../store.ts'
+
+type Renamed = Pick<InstanceRecord, 'name' | 'description' | 'metadata' | 'accessIPv4' | 'accessIPv6' | 'diskConfig'>
+
+export interface RebuildWish extends Partial<Renamed> {
+  readonly imageId: string
+  /** Null: none any more; absent: as it is. */
+  readonly keyName?: string | null
+  /** Base64; null: none any more; absent: as it is. */
+  readonly userData?: string | null
+  /** Absent: none. */
+  readonly adminPassword?: string
+}
+
+/**
+ * `rebuild`: the operating system anew from an image, the same one or another. What was on the disk is gone; id, address, ports, flavor and
+ * what is not named stay. Answers when it is begun.
+ * @throws ServiceError `not-found`, `denied`, `conflict`; `invalid-request` for an image that does not fit
+ */
+export function rebuildInstance(ports: InstancePorts, caller: Caller, id: string, wish: RebuildWish): Promise<InstanceRecord> {
+  return begin(ports, caller, id, wish, { withMemory: false })
+}
+
+/**
+ * Puts an instance back to a snapshot of its own: what was written since is gone.
+ * @param withMemory whether it goes on in the middle of what it did then, where the snapshot has its memory
+ * @throws ServiceError as `rebuildInstance`; `invalid-request` for an image that is no snapshot of this instance
+ */
+export function restoreInstance(
+  ports: InstancePorts,
+  caller: Caller,
+  id: string,
+  { imageId, withMemory }: { readonly imageId: string; readonly withMemory: boolean },
+): Promise<InstanceRecord> {
+  return begin(ports, caller, id, { imageId }, { withMemory, isOwn: true })
+}
+
+async function begin(
+  ports: InstancePorts,
+  caller: Caller,
+  id: string,
+  wish: RebuildWish,
+  how: { readonly withMemory: boolean; readonly isOwn?: boolean },
+): Promise<InstanceRecord> {
+  const { documents } = ports.catalog
+  const found = await findInstance(documents, caller, id, 'rebuild')
+  const image = await asRequested(() => ports.images.show(caller, wish.imageId))
+  if (how.isOwn && image.properties.instance_uuid !== found.id) {
+    throw new ServiceError(
+      'invalid-request',
+      `image ${image.id} is no snapshot of instance ${found.id}: to start anew from it, rebuild`,
+    )
+  }
+  const becomes = await becomesOf(ports, caller, found, image, wish)
+  if (wish.userData) assertUserData(wish.userData)
+  if (how.withMemory) await memoryIn(ports, caller, image.id) // refused now rather than later
+  const fresh = { adminPassword: wish.adminPassword ?? null, resumesFrom: how.withMemory ? image.id : null }
+  const instance = await changeInstanceAs(ports, caller, id, 'rebuild', async ({ vmState }, writer) => {
+    const job: RebuildJob = {
+      kind: 'rebuild',
+      becomes,
+      wasStopped: vmState === 'stopped',
+      leaseId: null,
+      isCleared: false,
+    }
+    await jobs.put(writer, found.id, job)
+    const { userData } = wish.userData === undefined ? await seeds.get(writer, found.id) : { userData: wish.userData }
+    await seeds.put(writer, found.id, { userData, ...fresh })
+    return { taskState: 'rebuilding' }
+  })
+  failpoint('instance:rebuild-asked')
+  startJob(ports, instance.id)
+  return instance
+}
+
+async function becomesOf(
+  ports: InstancePorts,
+  caller: Caller,
+  instance: InstanceRecord,
+  image: BootImage,
+  { imageId: _, keyName, userData: __, adminPassword: ___, metadata, ...renamed }: RebuildWish,
+): Promise<RebuildJob['becomes']> {
+  const { userId, flavor, rootBytes, key } = instance
+  const { abilities } = ports.hypervisor
+  const { documents } = ports.catalog
+  const hardware = hardwareFrom(image.properties, abilities)
+  assertFits(image, flavor, abilities, await listFlavors(ports, caller, {}))
+  const kept = metadata && withForwards(metadata, instance)
+  if (kept) {
+    assertMetadata(kept)
+    assertSameForwards(kept, instance)
+  }
+  const keypair = keyName ? await keypairs.get(documents, userId, keyName) : null
+  if (keypair === undefined) {
+    throw new ServiceError('invalid-request', `Invalid key_name provided: its user has no keypair ${JSON.stringify(keyName)}`)
+  }
+  return {
+    imageId: image.id,
+    imageProperties: image.properties,
+    hardware,
+    rootBytes: Math.max(rootBytesOf(image, flavor), flavor.diskGiB === 0 ? rootBytes : 0),
+    key: keyName === undefined ? key : keypair && { name: keypair.name, publicKey: keypair.publicKey },
+    ...renamed,
+    ...(kept === undefined ? {} : { metadata: kept }),
+  }
+}

@@ -1,0 +1,108 @@
+import { randomUUID } from 'node:crypto'
+import type { Caller } from '../../base/caller.ts'
+import { ServiceError } from '../../base/errors.ts'
+import { failpoint } from '../../base/failpoint.ts'
+import { GiB } from '../../base/units.ts'
+import { changeInstance, changeInstanceAs } from '../change-instance.ts'
+import { startJob } from '../jobs.ts'
+import type { InstancePorts } from '../ports.ts'
+import type { InstanceRecord, JobTask, SnapshotJob } from '../records.ts'
+import { jobs } from '../store.ts'
+
+export interface NewSnapshot {
+  /** Of the image. */
+  readonly name: string
+  /** Added to those that it inherits. */
+  readonly properties: Readonly<Record<string, string>>
+  /** Whether what is made of it goes on where the instance was. */
+  readonly withMemory: boolean
+  /** Whether the image tells what the machine was as well. */
+  readonly withMachine: boolean
+}
+export interface NewBackup {
+  readonly name: string
+  readonly properties: Readonly<Record<string, string>>
+  /** `daily`, `weekly` or any other word: what counts for `rotation`. */
+  readonly backupType: string
+  /** How many backups of that type the instance keeps, the new one among them. */
+  readonly rotation: number
+}
+
+/** Properties that say where an image is from, which an image made of an instance that was made of it does not inherit. */
+const OWN = /^(image_type|instance_uuid|base_image_ref|backup_type|user_id|imprint_.*)$/
+
+/**
+ * `createImage`: an image of the disk as it is at one moment, while the guest goes on. Answers when it is begun; then in the background.
+ * @returns id of the image, which is `queued`
+ * @throws ServiceError `not-found`, `denied`, `conflict`; `over-quota` and others of the image
+ */
+export const createSnapshot = (ports: InstancePorts, caller: Caller, id: string, wanted: NewSnapshot): Promise<string> =>
+  beginSnapshot(ports, caller, id, 'image_snapshot', {
+    ...wanted,
+    image: { image_type: 'snapshot' },
+    backup: null,
+    cloneId: null,
+  })
+
+/** `createBackup`: a snapshot after which those of its type beyond `rotation` are deleted, the oldest first. */
+export const createBackup = (ports: InstancePorts, caller: Caller, id: string, wanted: NewBackup): Promise<string> =>
+  beginSnapshot(ports, caller, id, 'image_backup', {
+    ...wanted,
+    image: { image_type: 'backup', backup_type: wanted.backupType },
+    withMemory: false,
+    withMachine: false,
+    backup: { type: wanted.backupType, rotation: wanted.rotation },
+    cloneId: null,
+  })
+
+interface Wanted extends NewSnapshot, Pick<SnapshotJob, 'backup' | 'cloneId'> {
+  readonly image: Readonly<Record<string, string>>
+}
+
+/** The job is noted before the image is begun, so that whatever a kill leaves is known by it. */
+export async function beginSnapshot(
+  ports: InstancePorts,
+  caller: Caller,
+  id: string,
+  task: JobTask,
+  wanted: Wanted,
+): Promise<string> {
+  void ports.hypervisor.abilities // throws where this host runs no machines: nothing is begun then
+  const imageId = randomUUID()
+  const { withMemory, backup, cloneId } = wanted
+  const withMachine = wanted.withMachine || withMemory
+  const instance = await changeInstanceAs(ports, caller, id, 'snapshot', async (found, documents) => {
+    if (withMemory && found.vmState === 'stopped') {
+      throw new ServiceError('conflict', `Instance ${id} is off and has no memory to keep: make a snapshot without memory`)
+    }
+    const rest = { withMemory, withMachine, backup, cloneId, sealed: null, isSaved: false }
+    await jobs.put(documents, found.id, { kind: 'snapshot', imageId, ...rest })
+    return { taskState: task }
+  })
+  failpoint('instance:snapshot-asked')
+  try {
+    await ports.snapshots.begin(caller, {
+      id: imageId,
+      name: wanted.name,
+      bytes: instance.rootBytes + (withMemory ? instance.flavor.ramMiB * 2 ** 20 : 0),
+      minDisk: Math.ceil(instance.rootBytes / GiB),
+      minRam: 0,
+      properties: { ...inherited(instance), ...wanted.properties, ...wanted.image, ...originOf(instance) },
+    })
+  } catch (error) {
+    await changeInstance(ports, instance.id, async (_, documents) => {
+      await jobs.delete(documents, instance.id)
+      return { taskState: null }
+    })
+    throw error
+  }
+  failpoint('instance:snapshot-begun')
+  startJob(ports, instance.id)
+  return imageId
+}
+
+const inherited = ({ imageProperties }: InstanceRecord) =>
+  Object.fromEntries(Object.entries(imageProperties).filter(([name]) => !OWN.test(name)))
+
+/** In Nova's words. */
+const originOf = ({ id, imageId, userId }: InstanceRecord) => ({ instance_uuid: id, base_image_ref: imageId, user_id: userId })

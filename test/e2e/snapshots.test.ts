@@ -1,0 +1,159 @@
+/** Snapshots, backups, restores, rebuilds and clones of guests that run, by the `openstack` client and by `/v1`. */
+import assert from 'node:assert/strict'
+import { writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { setTimeout as pause } from 'node:timers/promises'
+import { endMachines } from '../fixtures/guest/end-machines.ts'
+import { noTinyGuest, tinyGuest } from '../fixtures/guest/tiny-guest.ts'
+import { command, missingTool } from '../peers/command.ts'
+import { scratchFolder } from '../peers/daemon.ts'
+import { clientSession } from './client-session.ts'
+import { startImprint } from './image-service.ts'
+
+const skip = missingTool('openstack', 'fsck.fat', 'mcopy') || noTinyGuest()
+type Row = Readonly<Record<string, unknown>>
+
+/** What is posted to the guest's web server it runs: a test's hands inside. */
+const HANDS = `#!/bin/sh
+mkdir -p /www/cgi-bin
+printf '#!/bin/sh\\nprintf "content-type: text/plain\\\\r\\\\n\\\\r\\\\n"; head -c "$CONTENT_LENGTH" | sh 2>&1\\n' > /www/cgi-bin/run
+chmod 755 /www/cgi-bin/run
+`
+
+test('snapshot, backup, restore, rebuild, clone', { skip }, async (t) => {
+  const scratch = await scratchFolder('snapshots')
+  t.after(scratch.stop)
+  const service = await startImprint({ settings: { IMPRINT_INSTANCE_ACCELERATOR: 'tcg' } })
+  t.after(() => endMachines(service.dataFolder))
+  t.after(service.stop)
+  const operator = clientSession(service.identityUrl, service.cast.admin, scratch.path)
+  const { ok, json } = clientSession(service.identityUrl, service.cast.member, scratch.path)
+  const step = (title: string, work: () => Promise<void>) => t.test(title, work)
+
+  const v1 = async <T>(method: string, path: string, body?: unknown): Promise<T> => {
+    const headers = { 'x-auth-token': service.cast.member.token, 'content-type': 'application/json' }
+    const url = `${new URL(service.identityUrl).origin}/v1${path}`
+    const answer = await fetch(url, { method, headers, ...(body === undefined ? {} : { body: JSON.stringify(body) }) })
+    const text = await answer.text()
+    assert.ok(answer.ok, `${method} ${path}: ${answer.status} ${text}`)
+    return (text === '' ? undefined : JSON.parse(text)) as T
+  }
+  const until = async (what: string, holds: () => Promise<boolean>): Promise<void> => {
+    for (let tries = 0; tries < 300; tries += 1) {
+      if (await holds()) return
+      await pause(100)
+    }
+    assert.fail(`it never came to pass: ${what}`)
+  }
+  const show = (server: string) => json<Row>`openstack server show ${server}`
+  const atRest = (server: string, status = 'ACTIVE') =>
+    until(`${server} is ${status}`, async () => {
+      const shown = await show(server)
+      return shown.status === status && shown['OS-EXT-STS:task_state'] === null
+    })
+  const imageActive = (image: string) =>
+    until(`${image} is active`, async () => (await json<Row>`openstack image show ${image}`).status === 'active')
+  /** @returns what the script said in the guest */
+  const inGuest = async (server: string, script: string): Promise<string> => {
+    const { properties } = (await show(server)) as { readonly properties: Readonly<Record<string, string>> }
+    const [, port] = properties['imprint:forwards']!.split(':')
+    let said = ''
+    await until(`${server} answers`, async () => {
+      try {
+        const answer = await fetch(`http://127.0.0.1:${port}/cgi-bin/run`, { method: 'POST', body: script })
+        said = await answer.text()
+        return answer.status === 200
+      } catch {
+        return false // it is starting
+      }
+    })
+    return said.trim()
+  }
+
+  const hands = join(scratch.path, 'user-data')
+  await writeFile(hands, HANDS)
+  await operator.ok`openstack flavor create --ram 128 --disk 1 --vcpus 1 tiny`
+  await ok`openstack image create --disk-format raw --container-format bare --file ${await tinyGuest()} --property os_distro=tiny tiny`
+  await ok`openstack server create --flavor tiny --image tiny --user-data ${hands} --property imprint:forwards=tcp:0:80 --wait web`
+  const { id } = await show('web')
+  let counted = 0
+
+  await step(
+    'an image of a guest that writes all the while: the guest goes on, and the file system in the image is whole',
+    async () => {
+      await inGuest(
+        'web',
+        '(n=0; while :; do n=$((n+1)); echo $n > /disk/count.new; mv /disk/count.new /disk/count; done) >/dev/null 2>&1 &',
+      )
+      await until('the writer writes', async () => Number(await inGuest('web', 'cat /disk/count')) > 3)
+      const before = Number(await inGuest('web', 'cat /disk/count'))
+      await ok`openstack server image create --name running --wait web`
+      await atRest('web')
+      counted = Number(await inGuest('web', 'cat /disk/count'))
+      assert.ok(counted > before)
+      const image = await json<Row>`openstack image show running`
+      const properties = image.properties as Readonly<Record<string, string>>
+      assert.deepEqual([image.disk_format, properties.instance_uuid, properties.os_distro], ['raw', id, 'tiny'])
+      assert.equal(properties.imprint_consistency, 'crash')
+      const saved = join(scratch.path, 'running.raw')
+      await ok`openstack image save --file ${saved} running`
+      const check = await command(['fsck.fat', '-n', saved])
+      assert.doesNotMatch(check.stdout, /FATs differ|cluster|orphan|lost|Bad/i, check.stdout)
+      const { stdout } = await command(['mcopy', '-i', saved, '::count', '-'])
+      assert.ok(Number(stdout) >= before && Number(stdout) <= counted, `${before} <= ${stdout} <= ${counted}`)
+    },
+  )
+
+  await step('an instance that starts from it has its data; the image may go meanwhile', async () => {
+    await ok`openstack server create --flavor tiny --image running --user-data ${hands} --property imprint:forwards=tcp:0:80 --wait second`
+    await ok`openstack image delete running`
+    const found = Number(await inGuest('second', 'cat /disk/count'))
+    assert.ok(found > 0 && found <= counted)
+    assert.equal(await inGuest('second', 'cat /disk/boots'), '2')
+    assert.ok(Number(await inGuest('web', 'cat /disk/count')) > counted)
+  })
+
+  await step('restored, an instance has its file back, and is the same', async () => {
+    await inGuest('second', 'echo precious > /disk/kept; sync')
+    await ok`openstack server image create --name before --wait second`
+    await atRest('second')
+    await inGuest('second', 'rm /disk/kept; echo worse > /disk/bad; sync')
+    const { id: snapshot } = await json<Row>`openstack image show before`
+    const { id: second } = await show('second')
+    await v1('POST', `/instances/${second}/restore`, { image: snapshot })
+    await atRest('second')
+    assert.equal(await inGuest('second', 'cat /disk/kept; ls /disk/bad 2>/dev/null'), 'precious')
+    assert.equal((await show('second')).id, second)
+  })
+
+  await step('rebuilt, it is new from its image, under the same id', async () => {
+    const { id: second } = await show('second')
+    await ok`openstack server rebuild --image tiny --wait second`
+    await atRest('second')
+    assert.equal((await show('second')).id, second)
+    assert.equal(await inGuest('second', 'cat /disk/boots; ls /disk/kept 2>/dev/null'), '1')
+  })
+
+  await step('backups rotate', async () => {
+    for (const name of ['first', 'second', 'third']) {
+      await ok`openstack server backup create --name ${name} --type daily --rotate 2 --wait second`
+      await atRest('second')
+    }
+    const names = async () => (await json<Row[]>`openstack image list --property backup_type=daily`).map(({ Name }) => Name)
+    await until('the first is gone', async () => !(await names()).includes('first'))
+    assert.deepEqual((await names()).sort(), ['second', 'third'])
+  })
+
+  await step('a clone has the disk of that moment and goes its own way', async () => {
+    await inGuest('second', 'echo shared > /disk/common; sync')
+    const { id: second } = await show('second')
+    await v1('POST', `/instances/${second}/clone`, { name: 'twin' })
+    await atRest('twin')
+    await atRest('second')
+    await inGuest('second', 'echo mine > /disk/common; sync')
+    assert.equal(await inGuest('twin', 'cat /disk/common'), 'shared')
+    assert.notEqual((await show('twin')).id, second)
+    await imageActive('tiny')
+  })
+})
