@@ -168,12 +168,18 @@ async function openService(
   const nbd = opened.adopt(await openNbd(settings, disks, log.child({ event: 'nbd' })), (it) => it.close())
   opened.defer(every(MINUTE_MS, endExpired, problem('exports')))
   const lent = new DiskLeases({ ...images.ports, ...leases }, nbd.addresses.socketPath)
+  const snapshots = new ImageSnapshots(images.ports)
   const hypervisor = await openHypervisor(settings, join(data, 'machines'), log, problem('instances'))
   const volumes = opened.adopt(
     await openVolumes({
       catalog,
       contents: new VolumeDisks({ ...leases, chunks }, lent),
-      images: lent,
+      images: {
+        show: (...asked) => lent.show(...asked),
+        begin: (...asked) => snapshots.begin(...asked),
+        save: (...asked) => snapshots.save(...asked),
+        giveUp: (...asked) => snapshots.giveUp(...asked),
+      },
       limits: identity.limitsOf('volumev3'),
       disk: hostDisk(data, catalog, scratch, hypervisor),
       settings: {

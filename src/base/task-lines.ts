@@ -63,6 +63,11 @@ export class TaskLines {
     line.abort = new AbortController()
   }
 
+  /** When nothing that is done to this one runs or waits any more. */
+  async idleAt(id: string): Promise<void> {
+    for (let line = this.#lines.get(id); line; line = this.#lines.get(id)) await line.tail
+  }
+
   /** When nothing runs or waits any more. */
   async idle(): Promise<void> {
     while (this.#lines.size > 0) await Promise.all([...this.#lines.values()].map(({ tail }) => tail))

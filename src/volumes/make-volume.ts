@@ -30,8 +30,8 @@ export function startMaking(ports: VolumePorts, caller: Caller, { id, source }: 
   })
 }
 
-/** What it is made from is not deleted before that. */
-function lineOf(id: string, source: VolumeRecord['source']): string {
+/** Where its making waits for its turn: what it is made from is not deleted before that. */
+export function lineOf(id: string, source: VolumeRecord['source']): string {
   if (source.kind === 'volume') return source.volumeId
   return source.kind === 'snapshot' ? source.snapshotId : id
 }

@@ -110,6 +110,33 @@ export interface VolumeImages {
    * @throws ServiceError `not-found`, `denied`; `conflict` where it is not active; `unsupported` for a format whose disk cannot be served
    */
   show(caller: Caller, imageId: string): Promise<SourceImage>
+  /**
+   * An image that is `queued`, of a raw disk, in the caller's project: what can be refused is refused here.
+   * @throws ServiceError `denied`, `over-quota`, `too-large`, `invalid-request`
+   */
+  begin(caller: Caller, draft: ImageDraft): Promise<void>
+  /**
+   * `queued` → `active`. Cut short, this may be asked for again; asked for again when it is done, it changes nothing.
+   * @throws ServiceError `not-found` where the image was deleted meanwhile; `no-space`, `over-quota`, `corrupt`, `cancelled`
+   */
+  save(imageId: string, contents: ImageContents, options: { readonly signal: AbortSignal }): Promise<void>
+  /** It will not come: nothing of it is left. One that is active stays; giving up twice succeeds. */
+  giveUp(imageId: string): Promise<void>
+}
+export interface ImageDraft {
+  /** A UUID. */
+  readonly id: string
+  readonly name: string
+  readonly bytes: number
+  /** GB and MB. */
+  readonly minDisk: number
+  readonly minRam: number
+  readonly properties: Readonly<Record<string, string>>
+}
+export interface ImageContents {
+  /** What `settle` kept, as it is. */
+  readonly disk: { readonly bytes: number; readonly leaseId: string; readonly layers: readonly [] }
+  readonly properties: Readonly<Record<string, string>>
 }
 export interface SourceImage {
   readonly id: string

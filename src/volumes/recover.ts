@@ -5,11 +5,12 @@ import { startExtending } from './extend-volume.ts'
 import { faultOf } from './faults.ts'
 import { sealCopied, startMaking } from './make-volume.ts'
 import type { VolumePorts } from './ports.ts'
-import type { SnapshotRecord, VolumeRecord } from './records.ts'
+import type { SnapshotRecord, VolumeRecord, VolumeUpload } from './records.ts'
 import { changeSnapshot } from './snapshots/change-snapshot.ts'
 import { sealSnapshot, startStoring } from './snapshots/create-snapshot.ts'
 import { startSnapshotDeletion } from './snapshots/delete-snapshot.ts'
 import { snapshots, volumes } from './store.ts'
+import { giveUp, startUploading } from './upload-volume.ts'
 
 /**
  * Takes up what a stop or a kill cut short; it goes on in the background. To be called before the service answers: nobody else seals or
@@ -40,6 +41,7 @@ async function takeUpLayers(
 ): Promise<void> {
   const works = [
     ...allSnapshots.filter(({ status }) => status === 'creating').map((snapshot) => ofSnapshot(ports, snapshot)),
+    ...allVolumes.flatMap(({ id, status, upload }) => (status === 'uploading' && upload ? [ofUpload(ports, id, upload)] : [])),
     ...allVolumes.flatMap((volume) =>
       volume.status === 'creating' && volume.source.kind === 'volume' ? [ofCopy(ports, volume, volume.source)] : [],
     ),
@@ -77,6 +79,11 @@ const ofCopy = (ports: VolumePorts, volume: VolumeRecord, { volumeId, layer }: C
   },
 })
 const NOT_SEALED = 'the service was killed before it was taken, and could not take it afterwards'
+/** One that was not sealed was not acknowledged: it is given up. */
+const ofUpload = (ports: VolumePorts, id: string, { imageId, layer }: VolumeUpload): LayerWork => ({
+  layer,
+  takeUp: async () => (layer === null ? giveUp(ports, id, imageId) : startUploading(ports, id)),
+})
 type CopiedSource = Extract<VolumeRecord['source'], { kind: 'volume' }>
 
 /** Made for a volume or a snapshot of which nothing is left. */

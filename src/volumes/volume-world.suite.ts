@@ -8,6 +8,7 @@ import { imageWorld, sent } from '../images/image-world.suite.ts'
 import { DiskLeases } from '../images/leases/disk-leases.ts'
 import { getLease } from '../images/leases/lease.ts'
 import { LeasedDisks } from '../images/leases/leased-disks.ts'
+import { ImageSnapshots } from '../images/snapshots/snapshots.ts'
 import { upload } from '../images/upload.ts'
 import { VolumeDisks } from '../images/volumes/volume-disks.ts'
 import { ScratchDisks } from '../store/scratch/scratch-disks.ts'
@@ -40,10 +41,16 @@ export async function volumeWorld(options: VolumeWorldOptions = {}) {
     const leases = { catalog, now, disks, scratchQuotaBytes: -1 }
     const lent = new DiskLeases({ ...images.ports, ...leases }, '/run/imprint/nbd.sock')
     const contents = new VolumeDisks({ ...leases, chunks: images.chunks }, lent)
+    const imageSnapshots = new ImageSnapshots(images.ports)
     const service = await openVolumes({
       catalog,
       contents: between(contents),
-      images: lent,
+      images: {
+        show: (...asked) => lent.show(...asked),
+        begin: (...asked) => imageSnapshots.begin(...asked),
+        save: (...asked) => imageSnapshots.save(...asked),
+        giveUp: (...asked) => imageSnapshots.giveUp(...asked),
+      },
       limits: { of: async (_, name) => options.quota?.[name as QuotaName] ?? -1 },
       disk: { room: async () => host, promised: async () => host.promisedBytes },
       settings: { hostName: 'host', ...options.settings },

@@ -78,7 +78,7 @@ const times: Readonly<Record<string, Filter<Item>>> = {
 function pairs<T extends Item>(of: (item: T) => Readonly<Record<string, string>>): Filter<T> {
   return (value) => {
     const wanted = [...value.matchAll(/u?(['"])(.*?)\1\s*:\s*u?(['"])(.*?)\3\s*(?=[,}])/g)].map(
-      ([, , name, text]) => [name!, text!] as const,
+      ([, , name, , text]) => [name!, text!] as const,
     )
     if (wanted.length === 0 && value.replace(/[\s{}]/g, '') !== '') {
       throw new ServiceError('invalid-request', `metadata: ${JSON.stringify(value.slice(0, 80))} is not as {'name': 'value'}`)

@@ -14,7 +14,9 @@ export const metadata = Type.Record(
   { additionalProperties: false, description: 'names of 1 to 255 characters, with texts of at most 255' },
 )
 /** Cinder takes null for none. */
-export const optionalMetadata = Type.Optional(Type.Union([metadata, Type.Null()]))
+export const optionalMetadata = Type.Optional(
+  Type.Union([metadata, Type.Null()], { description: 'names of 1 to 255 characters, with texts of at most 255; or null' }),
+)
 
 /** Cinder takes numbers in quotes as well. */
 export const gigabytes = Type.Union(

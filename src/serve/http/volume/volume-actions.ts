@@ -5,10 +5,13 @@ import { extendVolume } from '../../../volumes/extend-volume.ts'
 import { showVolume } from '../../../volumes/find-volume.ts'
 import { type ResettableStatus, resettableStatuses, resetVolumeStatus } from '../../../volumes/reset-status.ts'
 import { mergeImageMetadata, removeImageMetadata, setReadOnly, updateVolume } from '../../../volumes/update-volume.ts'
+import { uploadVolume, type WantedImage } from '../../../volumes/upload-volume.ts'
 import { bodyOf } from '../json-body.ts'
 import { isYes } from '../paging.ts'
+import { isoMicroseconds } from '../times.ts'
 import { type Answer, accepted, type Call, ok, part, type Route } from './route.ts'
-import { gigabytes, metadata, strict, yesOrNo } from './schemas.ts'
+import { gigabytes, metadata, reference, strict, yesOrNo } from './schemas.ts'
+import { volumeType } from './type-routes.ts'
 
 /** `POST /volumes/{id}/action`: what is to be done is the name of the one field. */
 export type Act = (call: Call, id: string) => Promise<Answer>
@@ -19,6 +22,18 @@ const readOnlyBody = bodyOf(Type.Object({ 'os-update_readonly_flag': Type.Object
 const setImageBody = bodyOf(Type.Object({ 'os-set_image_metadata': Type.Object({ metadata }, strict) }, strict))
 const unsetImageBody = bodyOf(
   Type.Object({ 'os-unset_image_metadata': Type.Object({ key: Type.String({ minLength: 1, maxLength: 255 }) }, strict) }, strict),
+)
+const uploadBody = bodyOf(
+  Type.Object({
+    'os-volume_upload_image': Type.Object({
+      image_name: Type.String({ minLength: 1, maxLength: 255 }),
+      force: Type.Optional(Type.Union([yesOrNo, Type.Null()])),
+      disk_format: Type.Optional(reference),
+      container_format: Type.Optional(reference),
+      visibility: Type.Optional(reference),
+      protected: Type.Optional(Type.Union([yesOrNo, Type.Null()])),
+    }),
+  }),
 )
 const resetBody = bodyOf(
   Type.Object({
@@ -62,10 +77,43 @@ const acts: Readonly<Record<string, Act>> = {
     await resetVolumeStatus(ports, caller, id, resetBody(body)['os-reset_status'].status as ResettableStatus)
     return accepted
   },
+  async 'os-volume_upload_image'(call, id) {
+    const wanted = imageFrom(call)
+    const { volume, imageId } = await uploadVolume(call.ports, call.caller, id, wanted)
+    const { name, description, sizeGiB, updatedAt, status } = volume
+    const image = { image_id: imageId, image_name: wanted.name, container_format: 'bare', disk_format: 'raw' }
+    const type = { ...volumeType, is_public: true, description: null, qos_specs_id: null, extra_specs: {} }
+    return {
+      status: 202,
+      body: {
+        'os-volume_upload_image': {
+          ...{ id: volume.id, display_name: name, display_description: description, size: sizeGiB, status, volume_type: type },
+          ...{ ...image, updated_at: isoMicroseconds(updatedAt) },
+          ...(call.minor >= 1 ? { visibility: 'private', protected: false } : {}),
+        },
+      },
+    }
+  },
   async 'os-force_delete'({ ports, caller }, id) {
     await deleteVolume(ports, caller, id, { force: true })
     return accepted
   },
+}
+
+/** @throws ServiceError `unsupported`, `invalid-request` */
+function imageFrom({ body, minor }: Call): WantedImage {
+  const wanted = uploadBody(body)['os-volume_upload_image']
+  const refuse = (problem: string) => {
+    throw new ServiceError('invalid-request', `Invalid input received: ${problem}`)
+  }
+  if ((wanted.disk_format ?? 'raw') !== 'raw') {
+    refuse(`disk_format ${wanted.disk_format}: a volume becomes a raw image; any format can be asked for when that is downloaded`)
+  }
+  if ((wanted.container_format ?? 'bare') !== 'bare') refuse('container_format: a volume becomes an image in a bare container')
+  if (minor >= 1 && (wanted.visibility ?? 'private') !== 'private')
+    refuse('visibility: it becomes a private image; share or publish that')
+  if (minor >= 1 && isYes(String(wanted.protected ?? false))) refuse('protected: protect the image when it is there')
+  return { name: wanted.image_name, mayBeInUse: isYes(String(wanted.force ?? false)) }
 }
 
 export const actionNames: readonly string[] = Object.keys(acts)

@@ -1,6 +1,7 @@
 import { ServiceError } from '../../../base/errors.ts'
 import type { Api } from '../api.ts'
 import { versionedApi } from '../versioned-api.ts'
+import { attachmentRoutes } from './attachment-routes.ts'
 import { hostRoutes } from './host-routes.ts'
 import { limitRoutes } from './limit-routes.ts'
 import { metadataRoutes } from './metadata-routes.ts'
@@ -48,6 +49,7 @@ export const volumeApiRoutes: readonly Route[] = [
   ...volumeActionRoutes,
   ...metadataRoutes,
   ...snapshotRoutes,
+  ...attachmentRoutes,
   ...typeRoutes,
   ...limitRoutes,
   ...hostRoutes,

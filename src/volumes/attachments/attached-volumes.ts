@@ -1,0 +1,130 @@
+import { randomUUID } from 'node:crypto'
+import { type Caller, serviceCaller } from '../../base/caller.ts'
+import { ServiceError } from '../../base/errors.ts'
+import { failpoint } from '../../base/failpoint.ts'
+import { GiB } from '../../base/units.ts'
+import { changeVolume, changeVolumeAs } from '../change-volume.ts'
+import { createVolume, type NewVolume } from '../create-volume.ts'
+import { deleteVolume } from '../delete-volume.ts'
+import { lineOf } from '../make-volume.ts'
+import type { DiskAddress, VolumePorts } from '../ports.ts'
+import type { Metadata, VolumeRecord } from '../records.ts'
+import { volumes } from '../store.ts'
+
+/** What an instance must know of a volume. */
+export interface AttachedVolume {
+  readonly id: string
+  readonly bytes: number
+  readonly isBootable: boolean
+  /** Of the image that it was made from. */
+  readonly imageMetadata: Metadata | null
+}
+
+const service = serviceCaller('req-volume')
+
+/**
+ * Volumes as instances have them: reserved while they are being attached, in use until they are released. Each step may be taken again, so
+ * that who was killed between two asks again. A volume has one holder at most.
+ */
+export class AttachedVolumes {
+  readonly #ports: VolumePorts
+
+  constructor(ports: VolumePorts) {
+    this.#ports = ports
+  }
+
+  /**
+   * `available` → `attaching`, so that nobody else takes it.
+   * @throws ServiceError `not-found`, `denied`; `conflict` where it is not available; `unsupported` where it may only be read
+   */
+  async reserve(caller: Caller, volumeId: string, instanceId: string): Promise<AttachedVolume> {
+    const volume = await changeVolumeAs(this.#ports, caller, volumeId, 'attach', ({ isReadOnly }) => {
+      if (isReadOnly) {
+        const message = `Invalid volume: volume ${volumeId} is read-only, and instances here write to what they have: set it read-write first`
+        throw new ServiceError('unsupported', message, { id: volumeId })
+      }
+      return { status: 'attaching', attachment: { id: randomUUID(), instanceId, device: null, at: null } }
+    })
+    failpoint('volume:reserved')
+    return shown(volume)
+  }
+
+  /** What a holder has of it. @throws ServiceError `not-found` where it is not this instance's */
+  async show(volumeId: string, instanceId: string): Promise<AttachedVolume> {
+    const volume = await volumes.get(this.#ports.catalog.documents, volumeId)
+    if (volume?.attachment?.instanceId === instanceId) return shown(volume)
+    throw new ServiceError('not-found', `volume ${volumeId.slice(0, 80)} is not attached to instance ${instanceId}`)
+  }
+
+  /** Where it is to be had from now on; the address before is good no more. @throws ServiceError `not-found` */
+  async address(volumeId: string, instanceId: string): Promise<DiskAddress> {
+    await this.show(volumeId, instanceId)
+    return this.#ports.contents.address(volumeId)
+  }
+
+  /** `attaching` → `in-use`. */
+  async attached(volumeId: string, instanceId: string, device: string): Promise<void> {
+    const at = this.#ports.now()
+    await this.#change(volumeId, instanceId, ({ attachment, status, upload }) => ({
+      ...(upload
+        ? { upload: { ...upload, before: 'in-use' as const } }
+        : { status: status === 'error' ? status : ('in-use' as const) }),
+      attachment: { ...attachment, device, at: attachment.at ?? at },
+    }))
+  }
+
+  /** `in-use` → `detaching`. It is to be released, or it is `attached` again where it could not be. */
+  async detaching(volumeId: string, instanceId: string): Promise<void> {
+    await this.#change(volumeId, instanceId, ({ status }) => (status === 'in-use' ? { status: 'detaching' } : {}))
+  }
+
+  /** `available` again, and the instance's address is good no more. Of what it has not, nothing changes. */
+  async released(volumeId: string, instanceId: string): Promise<void> {
+    const { documents } = this.#ports.catalog
+    if ((await volumes.get(documents, volumeId))?.attachment?.instanceId !== instanceId) return
+    await this.#ports.contents.address(volumeId) // told to nobody
+    failpoint('volume:cut-off')
+    await this.#change(volumeId, instanceId, ({ status, upload }) => ({
+      attachment: null,
+      ...(upload ? { upload: { ...upload, before: 'available' as const } } : {}),
+      ...(['attaching', 'in-use', 'detaching'].includes(status) ? { status: 'available' as const } : {}),
+    }))
+  }
+
+  /** One that an instance was made with, released before: it goes. Of one that is gone, nothing is left to do. */
+  async delete(volumeId: string): Promise<void> {
+    const volume = await volumes.get(this.#ports.catalog.documents, volumeId)
+    if (volume && volume.status !== 'deleting') await deleteVolume(this.#ports, service, volumeId, { cascade: true, force: true })
+  }
+
+  /** A volume for an instance, and settled when it is available. @throws as `createVolume`; its fault where it could not be made */
+  async create(caller: Caller, wanted: NewVolume): Promise<AttachedVolume> {
+    const { id, source } = await createVolume(this.#ports, caller, wanted)
+    await this.#ports.tasks.idleAt(lineOf(id, source))
+    const volume = await volumes.get(this.#ports.catalog.documents, id)
+    if (volume?.status === 'available') return shown(volume)
+    throw new ServiceError('conflict', `volume ${id} is ${volume?.status ?? 'gone'}: ${volume?.fault ?? 'try again'}`, { id })
+  }
+
+  /** What instances are said to have. */
+  async held(): Promise<readonly { readonly volumeId: string; readonly instanceId: string }[]> {
+    const all = await volumes.list(this.#ports.catalog.documents)
+    return all.flatMap(({ id, attachment }) => (attachment ? [{ volumeId: id, instanceId: attachment.instanceId }] : []))
+  }
+
+  /** Where it is this instance's; else nothing. */
+  async #change(volumeId: string, instanceId: string, change: (volume: Held) => Partial<VolumeRecord>): Promise<void> {
+    await changeVolume(this.#ports, volumeId, (volume) => {
+      const { attachment } = volume
+      return attachment?.instanceId === instanceId ? change({ ...volume, attachment }) : null
+    })
+  }
+}
+type Held = VolumeRecord & { readonly attachment: NonNullable<VolumeRecord['attachment']> }
+
+const shown = ({ id, sizeGiB, isBootable, imageMetadata }: VolumeRecord): AttachedVolume => ({
+  id,
+  bytes: sizeGiB * GiB,
+  isBootable,
+  imageMetadata,
+})
