@@ -100,6 +100,7 @@ const twoLayers = (bytes: number) => [
   ]),
   layerOf(bytes, [
     { offset: 20 * CHUNK + 512, zeros: CHUNK },
+    { offset: 33 * CHUNK + 1024, zeros: 2048 },
     { offset: bytes - 10, bytes: randomBytes(10) },
   ]),
 ]
