@@ -57,7 +57,7 @@ export function groupHelp(group: string, commands: readonly Command[]): string {
   const rows = commands.map(({ name, summary }): [string, string] => [name, summary])
   const first =
     group === ''
-      ? '\n\nFirst steps:\n  imprint serve\n  imprint login\n  imprint image add debian-12.qcow2\n  imprint image list'
+      ? '\n\nFirst steps:\n  imprint serve\n  imprint login\n  imprint run debian\n  imprint image add debian-12.qcow2\n  imprint image list'
       : ''
   return `${title}\n\n${usage}\n\n${section('Commands', rows)[0]}${first}\n\nMore about one of them: imprint COMMAND --help\n`
 }

@@ -165,6 +165,13 @@ export class ComputeClient {
     return new Shape(answer, 'answer').text('output')
   }
 
+  /** @returns id of the image, which is being made */
+  async backup(id: string, wanted: { readonly name: string; readonly type: string; readonly rotation: number }): Promise<string> {
+    const { name, type, rotation } = wanted
+    const answer = await this.act(id, { createBackup: { name, backup_type: type, rotation } })
+    return new Shape(answer, 'answer').text('image_id')
+  }
+
   /** Where its serial console is opened, once. */
   async consoleUrl(id: string): Promise<string> {
     const body = { remote_console: { protocol: 'serial', type: 'serial' } }

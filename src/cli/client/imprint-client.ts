@@ -35,6 +35,13 @@ export interface Export {
 export interface NewExport extends Export {
   readonly uris: { readonly unix: string; readonly tcp: string | null }
 }
+export interface BackupPlan {
+  readonly everyHours: number
+  /** `daily`, or another word. */
+  readonly backupType: string
+  /** How many of that type are kept. */
+  readonly rotation: number
+}
 /** A line of a job's answer. */
 export type JobLine =
   | { readonly kind: 'progress'; readonly phase: string; readonly done: number; readonly total: number }
@@ -92,6 +99,30 @@ export class ImprintClient {
   }
   async endExport(id: string): Promise<void> {
     await this.#http.json('DELETE', `/v1/exports/${encodeURIComponent(id)}`)
+  }
+
+  /** @returns id of the image, which is being made */
+  async snapshot(instanceId: string, fields: Readonly<Record<string, string | boolean>>): Promise<string> {
+    const path = `/v1/instances/${encodeURIComponent(instanceId)}/snapshots`
+    return new Shape(await this.#http.json('POST', path, fields), 'answer').text('image')
+  }
+  async restore(instanceId: string, fields: Readonly<Record<string, string | boolean>>): Promise<void> {
+    await this.#http.json('POST', `/v1/instances/${encodeURIComponent(instanceId)}/restore`, fields)
+  }
+  /** @returns id of the new instance */
+  async clone(instanceId: string, name: string): Promise<string> {
+    const path = `/v1/instances/${encodeURIComponent(instanceId)}/clone`
+    return new Shape(await this.#http.json('POST', path, { name }), 'answer').text('id')
+  }
+  /** Makes the machine of a snapshot again. @returns id of the new instance */
+  async makeMachine(fields: Readonly<Record<string, string | boolean>>): Promise<string> {
+    return new Shape(await this.#http.json('POST', '/v1/instances', fields), 'answer').text('id')
+  }
+  /** @param plan null: there shall be no more */
+  async scheduleBackups(instanceId: string, plan: BackupPlan | null): Promise<void> {
+    const path = `/v1/instances/${encodeURIComponent(instanceId)}/backup-schedule`
+    if (plan === null) await this.#http.json('DELETE', path)
+    else await this.#http.json('PUT', path, plan)
   }
 
   async storeStats(): Promise<{ readonly raw: unknown; readonly stats: Shape }> {

@@ -1,8 +1,9 @@
-import { mkdir } from 'node:fs/promises'
+import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as wait } from 'node:timers/promises'
 import { isServiceError, ServiceError } from '../../base/errors.ts'
 import { cancelled } from '../client/http-client.ts'
+import { type PublishedDigest, verifySource } from '../image-add/source-digest.ts'
 import { PartFile } from '../part-file.ts'
 import type { TransferState } from '../progress.ts'
 import type { VendorImage } from './vendor-images.ts'
@@ -15,6 +16,7 @@ const TRIES = 6
 export interface FetchVendorOptions {
   /** Where the vendors' trees are mirrored, `<mirror>/<host of the vendor>/<path>`; absent: at the vendors. */
   readonly mirror: string | undefined
+  /** Where it is put. */
   readonly cacheFolder: string
   readonly signal: AbortSignal
   readonly onProgress: (state: TransferState) => void
@@ -22,7 +24,7 @@ export interface FetchVendorOptions {
 
 /**
  * Downloads the latest build, going on where an earlier download broke off, and holds it against the vendor's checksum. It lies in
- * the cache then, for the caller to use and to delete.
+ * the cache then, for the caller to use and to delete; the caller keeps others out of that folder meanwhile.
  * @throws ServiceError `unavailable`, `not-found`; `corrupt` where it is not what the vendor published: then it is thrown away
  */
 export async function fetchVendorImage(vendor: VendorImage, options: FetchVendorOptions): Promise<string> {
@@ -30,8 +32,8 @@ export async function fetchVendorImage(vendor: VendorImage, options: FetchVendor
   const file = await nameIn(folder, vendor.file, options.signal)
   const sums = typeof vendor.sums === 'function' ? vendor.sums(file) : await nameIn(folder, vendor.sums, options.signal)
   const expected = digestIn(await page(new URL(sums, folder), options.signal), file, vendor.algorithm)
-  const path = join(options.cacheFolder, 'vendor-images', file)
-  await mkdir(join(options.cacheFolder, 'vendor-images'), { recursive: true, mode: 0o700 })
+  const path = join(options.cacheFolder, file)
+  if (await isThere(path, { algorithm: vendor.algorithm, hex: expected }, options.signal)) return path
   const part = await PartFile.open(`${path}.part`, { file, expected })
   try {
     await download(part, new URL(file, folder), options)
@@ -45,6 +47,18 @@ export async function fetchVendorImage(vendor: VendorImage, options: FetchVendor
     return path
   } finally {
     await part.close()
+  }
+}
+
+/** An earlier run was cut short after it had downloaded it. */
+async function isThere(path: string, published: PublishedDigest, signal: AbortSignal): Promise<boolean> {
+  if (!existsSync(path)) return false
+  try {
+    await verifySource(path, published, signal)
+    return true
+  } catch (error) {
+    if (isServiceError(error, 'corrupt')) return false
+    throw error
   }
 }
 

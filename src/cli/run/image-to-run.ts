@@ -1,5 +1,7 @@
-import { rm } from 'node:fs/promises'
+import { mkdir, rm } from 'node:fs/promises'
+import { join } from 'node:path'
 import { isServiceError, ServiceError } from '../../base/errors.ts'
+import { lockFolder } from '../../base/folder-lock.ts'
 import type { Image, ImageClient } from '../client/image-client.ts'
 import type { ImprintClient } from '../client/imprint-client.ts'
 import { addFile } from '../image-add/add-file.ts'
@@ -51,18 +53,47 @@ async function byDistro(images: ImageClient, name: string): Promise<Image | unde
   const wanted = distroOf(name)
   if (!wanted) return undefined
   const version = wanted.version === null ? [] : [['os_version', wanted.version] as const]
-  return newest(images, [['os_distro', wanted.distro], ...version])
+  return newest(images, [['os_distro', wanted.distro], ...version], isOriginal)
 }
 
-async function newest(images: ImageClient, filters: readonly (readonly [string, string])[]): Promise<Image | undefined> {
+/** A snapshot inherits what system it holds, and is not what somebody means who asks for that system. */
+const isOriginal = ({ properties }: Image): boolean => properties.image_type === undefined
+
+async function newest(
+  images: ImageClient,
+  filters: readonly (readonly [string, string])[],
+  accepts: (image: Image) => boolean = () => true,
+): Promise<Image | undefined> {
   const asked = [...filters, ['status', 'active'], ['sort', 'created_at:desc']] as const
-  for await (const image of images.list(asked, 1)) return image
+  for await (const image of images.list(asked)) if (accepts(image)) return image
   return undefined
 }
 
+/** One at a time on this machine: a second one would download into the same file. */
 async function bring(vendor: VendorImage, options: ImageToRunOptions): Promise<Image> {
+  const folder = join(options.cacheFolder, 'vendor-images')
+  await mkdir(folder, { recursive: true, mode: 0o700 })
+  const unlock = lock(join(folder, 'lock'))
+  try {
+    return await add(vendor, folder, options)
+  } finally {
+    unlock()
+  }
+}
+
+function lock(path: string): () => void {
+  try {
+    return lockFolder(path)
+  } catch (cause) {
+    if (!isServiceError(cause, 'conflict')) throw cause
+    const message = 'another imprint run brings an image just now; wait for it, then give the same command again'
+    throw new ServiceError('conflict', message, {}, { cause })
+  }
+}
+
+async function add(vendor: VendorImage, folder: string, options: ImageToRunOptions): Promise<Image> {
   const { cacheFolder, imprint, mirror, onProgress, signal, who } = options
-  const path = await fetchVendorImage(vendor, { mirror, cacheFolder, signal, onProgress })
+  const path = await fetchVendorImage(vendor, { mirror, cacheFolder: folder, signal, onProgress })
   const { distro, version, user, hasAgent } = vendor
   const properties = {
     os_type: 'linux',

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { createHash, randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import { existsSync, readdirSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs'
 import { createServer, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
@@ -83,7 +83,7 @@ const did = async (...words: string[]) => {
 }
 const leftOver = () => {
   const folder = join(admin.HOME!, '.cache/imprint/vendor-images')
-  return existsSync(folder) ? readdirSync(folder) : []
+  return existsSync(folder) ? readdirSync(folder).filter((name) => name !== 'lock') : []
 }
 
 test('a broken download resumes, what came is verified and added with its properties, and serves the next run', async () => {
@@ -108,6 +108,33 @@ test('a broken download resumes, what came is verified and added with its proper
   const again = await did('run', 'debian', '--name', 'second', '--json')
   assert.equal(again.json[0].imageId, imageId)
   assert.deepEqual(vendor.asked, [])
+})
+
+test('two at once do not mix what they download, and a run that is interrupted is gone on with', async () => {
+  const folder = '/cloud-images.ubuntu.com/releases/22.04/release/'
+  const file = 'ubuntu-22.04-server-cloudimg-amd64.img'
+  const disk = randomBytes(4 * MiB)
+  vendor.files.set(folder + file, disk)
+  vendor.files.set(`${folder}SHA256SUMS`, Buffer.from(`${createHash('sha256').update(disk).digest('hex')} *${file}\n`))
+  const [one, other] = await Promise.all([1, 2].map(() => run(['run', 'ubuntu-22.04', '--pull'], { environment: admin })))
+  const statuses = [one!.status, other!.status].sort()
+  assert.deepEqual(statuses, [0, 5], one!.err + other!.err)
+  assert.match(one!.err + other!.err, /another imprint run brings an image just now/)
+})
+
+test('what an earlier run had downloaded, and not added yet, is held against the checksum again and used', async () => {
+  const folder = '/cloud-images.ubuntu.com/releases/24.04/release/'
+  const file = 'ubuntu-24.04-server-cloudimg-amd64.img'
+  const disk = randomBytes(MiB)
+  vendor.files.set(`${folder}SHA256SUMS`, Buffer.from(`${createHash('sha256').update(disk).digest('hex')} *${file}\n`))
+  const cache = join(admin.HOME!, '.cache/imprint/vendor-images')
+  mkdirSync(cache, { recursive: true })
+  writeFileSync(join(cache, file), randomBytes(MiB))
+  const changed = await run(['run', 'ubuntu-24.04', '--pull'], { environment: admin })
+  assert.equal(changed.status, 3, 'it is downloaded again, and there it is not')
+  writeFileSync(join(cache, file), disk)
+  await did('run', 'ubuntu-24.04', '--pull')
+  assert.ok(!leftOver().includes(file), 'it is at the service now')
 })
 
 test('what is not what the vendor published is refused, and nothing of it is left', async () => {
@@ -143,9 +170,9 @@ test('of a folder that lists its builds the newest is taken', async () => {
 })
 
 test('without --pull, and without a terminal to ask on, nothing is downloaded', async () => {
-  const said = await run(['run', 'ubuntu'], { environment: admin })
+  const said = await run(['run', 'fedora'], { environment: admin })
   assert.equal(said.status, 3)
-  assert.match(said.err, /imprint run ubuntu --pull brings Ubuntu 24\.04 LTS from cloud-images\.ubuntu\.com/)
+  assert.match(said.err, /imprint run fedora --pull brings Fedora Cloud 44 from dl\.fedoraproject\.org/)
   assert.deepEqual(vendor.asked, [])
   const gone = await run(['run', 'fedora', '--pull'], { environment: admin })
   assert.equal(gone.status, 3)

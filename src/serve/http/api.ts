@@ -23,8 +23,11 @@ export interface Api {
 export interface Upgrade {
   /** The whole path, without a query. */
   readonly path: string
-  /** Answers the request, and has the connection from then on. It says no by throwing, before it has answered. */
-  accept(request: IncomingMessage, socket: Socket, head: Buffer): Promise<void>
+  /**
+   * Answers the request, and has the connection from then on. It says no by throwing, before it has answered.
+   * @returns what the log shall say of it
+   */
+  accept(request: IncomingMessage, socket: Socket, head: Buffer): Promise<Readonly<Record<string, string>>>
   /** Ends all of them: the service stops. */
   close(): void
 }

@@ -214,11 +214,11 @@ function hand(upgrade: Upgrade | undefined, request: IncomingMessage, socket: So
   const path = pathOf(request)
   const started = performance.now()
   upgrade?.accept(request, socket, head).then(
-    () => {
-      log.info({ event: 'upgraded', path })
+    (what) => {
+      log.info({ event: 'upgraded', path, ...what })
       socket.once('close', () => {
         const { bytesRead: bytesIn, bytesWritten: bytesOut } = socket
-        log.info({ event: 'upgrade-ended', path, ms: Math.round(performance.now() - started), bytesIn, bytesOut })
+        log.info({ event: 'upgrade-ended', path, ...what, ms: Math.round(performance.now() - started), bytesIn, bytesOut })
       })
     },
     (error: unknown) => {

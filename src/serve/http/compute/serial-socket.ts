@@ -27,9 +27,12 @@ export function serialSocket({ consoles }: Pick<InstancePorts, 'consoles'>): Upg
       const answer = answerHandshake(request, SERIAL_PROTOCOL)
       const token = new URLSearchParams(request.url?.split('?')[1]).get('token') ?? ''
       const session = await consoles.join(token)
-      if (socket.destroyed) return session.end('left')
-      socket.write(answer)
-      join(session, new WebSocketStream(socket, { role: 'server', head }))
+      if (socket.destroyed) session.end('left')
+      else {
+        socket.write(answer)
+        join(session, new WebSocketStream(socket, { role: 'server', head }))
+      }
+      return { instance: session.instanceId, user: session.userId }
     },
     close: () => consoles.close(),
   }
