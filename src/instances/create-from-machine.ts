@@ -50,7 +50,7 @@ export async function createFromMachine(ports: InstancePorts, caller: Caller, wi
   if (wish.withMemory) await memoryIn(ports, caller, image.id) // refused now rather than later
   const flavor = await asRequested(() => findFlavor(ports.catalog.documents, caller, wish.flavorId ?? machine.flavor.id))
   assertFits(image, flavor, abilities, await listFlavors(ports, caller, {}))
-  const { format: _, hasNetwork, memory: __, userData, metadata, ...kept } = machine
+  const { format: _, mac, memory: __, userData, metadata, ...kept } = machine
   const common: Common = {
     ...kept,
     projectId,
@@ -64,7 +64,9 @@ export async function createFromMachine(ports: InstancePorts, caller: Caller, wi
   const [made] = await recordInstances(ports, caller, common, {
     name: wish.name,
     metadata: withFreshPorts(metadata),
-    network: hasNetwork ? 'auto' : 'none',
+    network: mac === null ? 'none' : 'auto',
+    // networks of instances do not meet, so two may have the same card
+    ...(wish.withMemory && mac !== null ? { mac } : {}),
     userData,
     adminPassword: null,
     resumesFrom: wish.withMemory ? image.id : null,

@@ -18,6 +18,8 @@ const PORT_TRIES = 8
 /** What is asked of several instances at once, and told to each. */
 export interface Beginning extends Seed, Pick<InstanceRecord, 'name' | 'metadata'> {
   readonly network: 'auto' | 'none'
+  /** Of the network card; absent: one of its own for each. */
+  readonly mac?: string
   /** As many as the quota has room for, from `least` to `most`. */
   readonly least: number
   readonly most: number
@@ -97,7 +99,7 @@ function recordOf(
     name,
     hostname: hostnameFrom(name, id),
     metadata: forwards.length > 0 ? { ...wanted.metadata, [FORWARDS_KEY]: forwardsText(forwards) } : wanted.metadata,
-    network: wanted.network === 'none' ? null : { mac: newMac(), forwards },
+    network: wanted.network === 'none' ? null : { mac: wanted.mac ?? newMac(), forwards },
     launchIndex,
     createdAt: at,
     updatedAt: at,

@@ -44,7 +44,7 @@ export async function cloneInstance(
   if (!made) throw new Error('a clone is one instance')
   failpoint('instance:clone-recorded')
   try {
-    const image = { image_type: 'snapshot', imprint_clone: made.id }
+    const image = { image_type: 'snapshot' }
     const wanted = {
       name: `for ${name}`,
       properties: {},

@@ -19,7 +19,8 @@ export interface MachineDescription
   readonly format: 1
   /** Base64. */
   readonly userData: string | null
-  readonly hasNetwork: boolean
+  /** Of its network card, which its memory knows; null: it has none. */
+  readonly mac: string | null
   /** Null: the memory is not in the image. */
   readonly memory: {
     /** The hypervisor's. */
@@ -37,7 +38,7 @@ export function describeMachine(
   const { imageId, imageProperties, description, flavor, key, metadata, tags, rootBytes, hardware, diskConfig, network } =
     instance
   const kept = { imageId, imageProperties, description, flavor, key, metadata, tags, rootBytes, hardware, diskConfig }
-  return { format: 1, ...kept, userData, hasNetwork: network !== null, memory }
+  return { format: 1, ...kept, userData, mac: network?.mac ?? null, memory }
 }
 
 /** @throws ServiceError `unsupported` for one of a later version */
