@@ -108,6 +108,8 @@ export const failpoints = [
   'instance:rebuild-removed',
   'instance:rebuild-cleared',
   'instance:rebuild-launched',
+  'instance:hydrate-asked',
+  'instance:hydrated',
 ] as const
 export type Failpoint = (typeof failpoints)[number]
 

@@ -3,9 +3,9 @@ import { ServiceError } from '../base/errors.ts'
 import { failpoint } from '../base/failpoint.ts'
 import { changeInstance, changeInstanceAs } from './change-instance.ts'
 import { faultFrom } from './faults.ts'
-import { giveBack } from './jobs.ts'
 import { leasesOf } from './launch/move-disk.ts'
 import type { InstancePorts } from './ports.ts'
+import { giveBack } from './start-job.ts'
 import { backupSchedules, forwardedPorts, instanceActions, instances, jobs, seeds } from './store.ts'
 
 /**

@@ -51,7 +51,8 @@ function model({ verb, role, owner, vmState, taskState, locked, launched }: Cell
   const canBeKept = verb === 'snapshot' // as in Nova, a lock is no reason against it
   if (locked && !admin && !canBeKept) return 'conflict'
   if (verb === 'delete') return 'allow'
-  if (verb === 'change-metadata' || verb === 'schedule-backups') return taskState === 'deleting' ? 'conflict' : 'allow'
+  if (verb === 'change-metadata' || verb === 'schedule-backups' || verb === 'cancel-job')
+    return taskState === 'deleting' ? 'conflict' : 'allow'
   if (taskState !== null) return 'conflict'
   if (!launched && verb !== 'rebuild') return 'conflict' // from another image it may start
   const takes: Partial<Record<InstanceVerb, string>> = {
@@ -61,6 +62,7 @@ function model({ verb, role, owner, vmState, taskState, locked, launched }: Cell
     'hard-reboot': 'active paused stopped error',
     pause: 'active',
     unpause: 'paused',
+    hydrate: 'active',
     snapshot: 'active paused stopped',
     rebuild: 'active paused stopped error',
   }

@@ -53,6 +53,8 @@ export const instancePolicy = {
   /** As in Nova, a lock is no reason against it: it changes nothing that the guest sees. */
   snapshot: { ...acts, keptByLock: false, states: ['active', 'paused', 'stopped'] },
   'schedule-backups': { ...notes, keptByLock: true },
+  hydrate: { ...acts, states: ['active'] },
+  'cancel-job': { ...notes, keptByLock: true },
   /** Also of one that never started: from another image it may. */
   rebuild: { ...acts, afterLaunch: undefined, states: ['active', 'paused', 'stopped', 'error'] },
   lock: notes,

@@ -6,6 +6,7 @@ import type { SerialConsoles } from './console/serial-consoles.ts'
 import type { DiskLayers } from './hypervisor/disk-layers.ts'
 import type { DiskAddress, Hypervisor, PortForward } from './hypervisor/hypervisor.ts'
 import type { MachineMemory } from './hypervisor/machine-memory.ts'
+import type { JobProgress } from './job-progress.ts'
 
 /** What the use cases of instances stand on. `openInstances` (service.ts) makes it from the adapters. */
 export interface InstancePorts {
@@ -19,6 +20,7 @@ export interface InstancePorts {
   readonly diskSpace: DiskSpace
   readonly tasks: TaskLines
   readonly consoles: SerialConsoles
+  readonly progress: JobProgress
   readonly settings: InstanceSettings
   /** Told of what happens behind the requests and concerns an administrator. */
   readonly onProblem: (error: unknown) => void

@@ -50,7 +50,7 @@ export type TaskState =
   | 'deleting'
 /** Tasks that are more than a change of power: a job (jobs.ts) says what they are about and how far they are. */
 export type JobTask = (typeof jobTasks)[number]
-export const jobTasks = ['image_snapshot', 'image_uploading', 'image_backup', 'rebuilding'] as const
+export const jobTasks = ['image_snapshot', 'image_uploading', 'image_backup', 'rebuilding', 'hydrating'] as const
 export const isJobTask = (task: TaskState | null): task is JobTask => (jobTasks as readonly (string | null)[]).includes(task)
 
 export interface InstanceRecord {
@@ -123,7 +123,11 @@ export interface InstanceNetwork {
 export const isInstanceId = (text: string): boolean => /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/.test(text)
 
 /** What is done to an instance beside its power, kept apart from it and as long as it lasts: the next start goes on by it. */
-export type InstanceJob = SnapshotJob | RebuildJob
+export type InstanceJob = SnapshotJob | RebuildJob | HydrateJob
+
+export interface HydrateJob {
+  readonly kind: 'hydrate'
+}
 
 export interface SnapshotJob {
   readonly kind: 'snapshot'

@@ -3,6 +3,7 @@ import { TaskLines } from '../base/task-lines.ts'
 import type { Catalog } from '../store/catalog/catalog.ts'
 import { SerialConsoles } from './console/serial-consoles.ts'
 import { loadStandardFlavors } from './flavors/standard.ts'
+import { JobProgress } from './job-progress.ts'
 import { hostPorts } from './launch/host-ports.ts'
 import type {
   DiskSpace,
@@ -65,6 +66,7 @@ export async function openInstances(options: InstanceServiceOptions): Promise<In
     hostPorts: options.hostPorts ?? hostPorts,
     diskSpace: options.diskSpace,
     tasks,
+    progress: new JobProgress(),
     consoles,
     settings: { hostName: hostname(), ...defaultInstanceSettings, ...options.settings },
     onProblem,

@@ -144,6 +144,11 @@ const rebuilding: Case = {
   act: (name) => act(name, { rebuild: { imageRef: imageId } }),
   end: (name) => becomes(name, 'ACTIVE'),
 }
+const hydrating: Case = {
+  prepare: bootFirst,
+  act: async (name) => requests.json('POST', `/v1/instances/${await idOf(name)}/hydrate`),
+  end: (name) => becomes(name, 'ACTIVE'),
+}
 type Step = Extract<Failpoint, `instance:${string}`>
 const cases: Readonly<Record<Step, Case>> = {
   'instance:recorded': making,
@@ -171,6 +176,8 @@ const cases: Readonly<Record<Step, Case>> = {
   'instance:rebuild-removed': rebuilding,
   'instance:rebuild-cleared': rebuilding,
   'instance:rebuild-launched': rebuilding,
+  'instance:hydrate-asked': hydrating,
+  'instance:hydrated': hydrating,
 }
 
 for (const [step, { prepare, act, end }] of Object.entries(cases)) {

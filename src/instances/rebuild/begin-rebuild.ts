@@ -4,7 +4,6 @@ import { failpoint } from '../../base/failpoint.ts'
 import { changeInstanceAs } from '../change-instance.ts'
 import { findInstance } from '../find-instance.ts'
 import { listFlavors } from '../flavors/flavors.ts'
-import { startJob } from '../jobs.ts'
 import { assertFits, rootBytesOf } from '../launch/fit.ts'
 import { hardwareFrom } from '../launch/hardware.ts'
 import { asRequested, assertUserData } from '../launch/requested.ts'
@@ -12,6 +11,7 @@ import { assertMetadata, assertSameForwards, withForwards } from '../metadata.ts
 import type { BootImage, InstancePorts } from '../ports.ts'
 import type { InstanceRecord, RebuildJob } from '../records.ts'
 import { memoryIn } from '../snapshots/machine-parts.ts'
+import { startJob } from '../start-job.ts'
 import { jobs, keypairs, seeds } from '../store.ts'
 
 type Renamed = Pick<InstanceRecord, 'name' | 'description' | 'metadata' | 'accessIPv4' | 'accessIPv6' | 'diskConfig'>

@@ -4,9 +4,9 @@ import { ServiceError } from '../../base/errors.ts'
 import { failpoint } from '../../base/failpoint.ts'
 import { GiB } from '../../base/units.ts'
 import { changeInstance, changeInstanceAs } from '../change-instance.ts'
-import { startJob } from '../jobs.ts'
 import type { InstancePorts } from '../ports.ts'
 import type { InstanceRecord, JobTask, SnapshotJob } from '../records.ts'
+import { startJob } from '../start-job.ts'
 import { jobs } from '../store.ts'
 
 export interface NewSnapshot {

@@ -3,6 +3,7 @@ import type { BlockSource } from '../../disk/block/block-source.ts'
 import { changeInstance } from '../change-instance.ts'
 import { changeJob } from '../change-job.ts'
 import type { Sealed } from '../hypervisor/disk-layers.ts'
+import type { JobReport } from '../job-progress.ts'
 import { endMove, moveDisk, ROOT } from '../launch/move-disk.ts'
 import type { InstancePorts } from '../ports.ts'
 import type { InstanceRecord, SnapshotJob } from '../records.ts'
@@ -16,10 +17,16 @@ type Backup = NonNullable<SnapshotJob['backup']>
  * not be kept then, and the next snapshot reads only what is written from now on. After a kill it goes on where the job says.
  * @throws ServiceError where there will be no image
  */
-export async function takeSnapshot(ports: InstancePorts, instance: InstanceRecord, job: SnapshotJob, signal: AbortSignal) {
+export async function takeSnapshot(
+  ports: InstancePorts,
+  instance: InstanceRecord,
+  job: SnapshotJob,
+  signal: AbortSignal,
+  report: JobReport,
+) {
   const settled = await endMove(ports, instance)
   const sealed = job.sealed ?? (await seal(ports, settled, job, signal))
-  if (!job.isSaved) await save(ports, settled, job, sealed, signal)
+  if (!job.isSaved) await save(ports, settled, job, sealed, signal, report)
   await moveOnto(ports, settled, job, sealed).catch((error) => {
     signal.throwIfAborted()
     ports.onProblem(error) // the image is there, and the move is ended another time
@@ -60,13 +67,18 @@ async function save(
   { imageId }: SnapshotJob,
   { layers, consistency, evidence }: Sealed,
   signal: AbortSignal,
+  report: JobReport,
 ): Promise<void> {
   const opened: BlockSource[] = []
   try {
     for (const layer of layers[ROOT] ?? []) opened.push(await hypervisor.openLayer(id, ROOT, layer))
     const disk = { bytes: rootBytes, leaseId, layers: opened }
     const properties = { imprint_consistency: consistency, imprint_consistency_evidence: evidence.slice(0, 255) }
-    await snapshots.save(imageId, { disk, properties }, { signal })
+    await snapshots.save(
+      imageId,
+      { disk, properties },
+      { signal, onProgress: (doneBytes) => report({ doneBytes, totalBytes: rootBytes }) },
+    )
   } finally {
     await Promise.allSettled(opened.map((layer) => layer.close()))
   }

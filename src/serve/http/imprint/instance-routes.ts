@@ -1,5 +1,7 @@
 import { type Static, Type } from '@sinclair/typebox'
 import { createFromMachine } from '../../../instances/create-from-machine.ts'
+import { hydrateInstance } from '../../../instances/hydrate.ts'
+import { cancelJob, showJob } from '../../../instances/job-control.ts'
 import { restoreInstance } from '../../../instances/rebuild/begin-rebuild.ts'
 import type { BackupSchedule } from '../../../instances/records.ts'
 import { endBackupSchedule, scheduleBackups, showBackupSchedule } from '../../../instances/snapshots/backup-schedules.ts'
@@ -53,6 +55,13 @@ const Schedule = Type.Object({
   ...plan,
   nextAt: Type.String({ description: 'ISO 8601' }),
   lastProblem: Type.Union([Type.String(), Type.Null()], { description: 'why the last one could not be begun' }),
+})
+
+const Job = Type.Object({
+  kind: Type.Union([Type.Literal('snapshot'), Type.Literal('rebuild'), Type.Literal('hydrate')]),
+  taskState: Type.Union([Type.String(), Type.Null()], { description: "Nova's word for the step" }),
+  doneBytes: Type.Union([Type.Integer(), Type.Null()]),
+  totalBytes: Type.Union([Type.Integer(), Type.Null()]),
 })
 
 const members = 'members of the project that owns it, administrators'
@@ -113,6 +122,46 @@ export const instanceRoutes = ({ instances: ports }: ImprintServices): readonly 
     errors: [...common, 'conflict', 'over-quota', 'invalid-request', 'unavailable'],
     async handle({ caller, params: { id }, body: { name } }) {
       return { id: (await cloneInstance(ports, caller, id, { name })).id }
+    },
+  }),
+  route({
+    method: 'POST',
+    path: '/instances/:id/hydrate',
+    summary: 'Copy what an instance lies on into its own files',
+    description: 'While it runs. Afterwards it needs neither the image nor the store any more.',
+    who: members,
+    params,
+    reply: { status: 202, description: 'begun' },
+    errors: [...common, 'conflict', 'unavailable'],
+    async handle({ caller, params: { id } }) {
+      await hydrateInstance(ports, caller, id)
+    },
+  }),
+  route({
+    method: 'GET',
+    path: '/instances/:id/job',
+    summary: 'How far a snapshot, a clone, a backup, a rebuild or a hydration is',
+    who: 'members and readers of the project that owns it, administrators',
+    params,
+    reply: { status: 200, body: Job, description: '`not-found` where there is none' },
+    errors: ['unauthenticated', 'not-found'],
+    async handle({ caller, params: { id } }): Promise<Static<typeof Job>> {
+      const { kind, taskState, progress } = await showJob(ports, caller, id)
+      return { kind, taskState, doneBytes: progress?.doneBytes ?? null, totalBytes: progress?.totalBytes ?? null }
+    },
+  }),
+  route({
+    method: 'DELETE',
+    path: '/instances/:id/job',
+    summary: 'End what is done to an instance',
+    description:
+      'Of a snapshot, a clone or a backup nothing is left, and a hydration begins anew another time. A rebuild is brought to its end.',
+    who: members,
+    params,
+    reply: { status: 204, description: 'ended; the instance is as it was' },
+    errors: [...common, 'conflict'],
+    async handle({ caller, params: { id } }) {
+      await cancelJob(ports, caller, id)
     },
   }),
   route({

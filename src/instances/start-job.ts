@@ -1,5 +1,6 @@
 import { changeInstance, type InstanceChanges } from './change-instance.ts'
 import { faultFrom, isForOwner } from './faults.ts'
+import { hydrateDisk } from './launch/hydrate-disk.ts'
 import type { InstancePorts } from './ports.ts'
 import { recordPower } from './power/settle.ts'
 import { rebuild, rebuildFailed } from './rebuild/rebuild.ts'
@@ -21,6 +22,7 @@ async function runJob(ports: InstancePorts, id: string, signal: AbortSignal): Pr
   const [instance, job] = [await instances.get(documents, id), await jobs.get(documents, id)]
   if (!instance || instance.taskState === 'deleting') return
   let changes: InstanceChanges = {}
+  ports.progress.forget(id)
   try {
     if (job) await work(ports, instance, job, signal)
   } catch (error) {
@@ -32,18 +34,22 @@ async function runJob(ports: InstancePorts, id: string, signal: AbortSignal): Pr
     await jobs.delete(writer, id)
     return { ...changes, taskState: taskState === 'deleting' ? taskState : null }
   })
+  ports.progress.forget(id)
   await recordPower(ports, id)
 }
 
-const work = (ports: InstancePorts, instance: InstanceRecord, job: InstanceJob, signal: AbortSignal): Promise<void> =>
-  job.kind === 'snapshot' ? takeSnapshot(ports, instance, job, signal) : rebuild(ports, instance, job, signal)
+function work(ports: InstancePorts, instance: InstanceRecord, job: InstanceJob, signal: AbortSignal): Promise<void> {
+  const report = ports.progress.reportOf(instance.id)
+  if (job.kind === 'snapshot') return takeSnapshot(ports, instance, job, signal, report)
+  return job.kind === 'hydrate' ? hydrateDisk(ports, instance, signal, report) : rebuild(ports, instance, job, signal)
+}
 
 /** What a job holds that failed is given back. @returns what becomes of the instance */
 async function undo(ports: InstancePorts, instance: InstanceRecord, error: unknown): Promise<InstanceChanges> {
   const job = await jobs.get(ports.catalog.documents, instance.id)
   if (job?.kind === 'rebuild') return rebuildFailed(ports, job, error)
   await giveBack(ports, job, error)
-  return { fault: faultFrom(error, 'the snapshot failed: try again', ports.now()) }
+  return { fault: faultFrom(error, `the ${job?.kind} failed: try again`, ports.now()) }
 }
 
 /**

@@ -1,0 +1,21 @@
+import type { Caller } from '../base/caller.ts'
+import { failpoint } from '../base/failpoint.ts'
+import { changeInstanceAs } from './change-instance.ts'
+import type { InstancePorts } from './ports.ts'
+import { startJob } from './start-job.ts'
+import { jobs } from './store.ts'
+
+/**
+ * Copies what an instance lies on into its own files, while it runs: afterwards it needs the image, and the store, no more. Answers when
+ * it is begun.
+ * @throws ServiceError `not-found`, `denied`, `conflict`
+ */
+export async function hydrateInstance(ports: InstancePorts, caller: Caller, id: string): Promise<void> {
+  void ports.hypervisor.abilities // throws where this host runs no machines: nothing is begun then
+  const instance = await changeInstanceAs(ports, caller, id, 'hydrate', async (found, documents) => {
+    await jobs.put(documents, found.id, { kind: 'hydrate' })
+    return { taskState: 'hydrating' }
+  })
+  failpoint('instance:hydrate-asked')
+  startJob(ports, instance.id)
+}

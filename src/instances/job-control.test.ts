@@ -1,0 +1,105 @@
+import assert from 'node:assert/strict'
+import { after, test } from 'node:test'
+import { ServiceError } from '../base/errors.ts'
+import { hydrateInstance } from './hydrate.ts'
+import { instanceWorld, someone } from './instance-world.suite.ts'
+import { cancelJob, showJob } from './job-control.ts'
+import type { SaveOptions } from './ports.ts'
+import { startInstance, stopInstance } from './power/actions.ts'
+import { rebuildInstance } from './rebuild/begin-rebuild.ts'
+import { createSnapshot } from './snapshots/create-snapshot.ts'
+import { statusOf } from './states.ts'
+
+const world = await instanceWorld()
+after(() => world.close())
+const member = someone('mine')
+const plain = { name: 'snap', properties: {}, withMemory: false, withMachine: false }
+const statusNow = async (id: string) => {
+  await world.idle()
+  const instance = await world.get(id)
+  return instance && [statusOf(instance), instance.power, instance.taskState]
+}
+const leasesOf = (id: string) => [...world.images.lent.values()].filter(({ holder }) => holder === `instance ${id}`)
+
+/** The next save reports and then waits for its end. */
+function heldSave() {
+  const { save } = world.images
+  const reached = Promise.withResolvers<void>()
+  world.images.save = (_imageId, _contents, { signal, onProgress }: SaveOptions = {}) => {
+    world.images.save = save
+    onProgress?.(4096)
+    reached.resolve()
+    return new Promise((_, reject) => signal!.addEventListener('abort', () => reject(signal!.reason)))
+  }
+  return reached.promise
+}
+
+test('hydrated, an instance holds nothing of its image any more, and starts and is kept as before', async () => {
+  const { id } = await world.createOne(member)
+  await hydrateInstance(world.ports, member, id)
+  assert.equal((await world.get(id))!.taskState, 'hydrating')
+  assert.deepEqual(await statusNow(id), ['ACTIVE', 'running', null])
+  assert.deepEqual(leasesOf(id), [])
+  assert.equal(world.host.machine(id).spec.disks[0]!.base, undefined)
+  await stopInstance(world.ports, member, id)
+  await world.idle()
+  await assert.rejects(hydrateInstance(world.ports, member, id), { code: 'conflict' })
+  await startInstance(world.ports, member, id)
+  assert.deepEqual(await statusNow(id), ['ACTIVE', 'running', null])
+  const imageId = await createSnapshot(world.ports, member, id, plain)
+  await world.idle()
+  assert.ok(world.images.images.has(imageId))
+  assert.equal(leasesOf(id).length, 1)
+})
+
+test('what is done is shown with its progress, and ended on request; the instance is as it was', async () => {
+  const { id } = await world.createOne(member)
+  await assert.rejects(showJob(world.ports, member, id), { code: 'not-found' })
+  const reached = heldSave()
+  const imageId = await createSnapshot(world.ports, member, id, plain)
+  await reached
+  const { kind, taskState, progress } = await showJob(world.ports, someone('mine', 'reader'), id)
+  assert.deepEqual([kind, taskState, progress], ['snapshot', 'image_uploading', { doneBytes: 4096, totalBytes: 2 ** 30 }])
+  await assert.rejects(cancelJob(world.ports, someone('mine', 'reader'), id), { code: 'denied' })
+  await cancelJob(world.ports, member, id)
+  assert.deepEqual(await statusNow(id), ['ACTIVE', 'running', null])
+  assert.deepEqual([world.images.begun.has(imageId), world.images.images.has(imageId)], [false, false])
+  await assert.rejects(showJob(world.ports, member, id), { code: 'not-found' })
+  const next = await createSnapshot(world.ports, member, id, plain)
+  await world.idle()
+  assert.ok(world.images.images.has(next))
+})
+
+test('a rebuild is not ended half-way', async () => {
+  const { id } = await world.createOne(member)
+  const held = Promise.withResolvers<void>()
+  world.host.beforeStart = () => held.promise
+  await rebuildInstance(world.ports, member, id, { imageId: world.image })
+  await assert.rejects(cancelJob(world.ports, member, id), { code: 'conflict', message: /rebuild .* cannot be ended/ })
+  held.resolve()
+  assert.deepEqual(await statusNow(id), ['ACTIVE', 'running', null])
+  world.host.beforeStart = () => {}
+})
+
+test('a hydration that fails says so in what was done, and changes nothing', async () => {
+  const { id, leaseId } = await world.createOne(member)
+  const failing = new ServiceError('no-space', 'the disk of the host is full')
+  await world.reopen({
+    hypervisor: (real) =>
+      new Proxy(real, {
+        get(of, name) {
+          if (name === 'hydrate') return () => Promise.reject(failing)
+          const value: unknown = Reflect.get(of, name)
+          return typeof value === 'function' ? value.bind(of) : value
+        },
+      }),
+  })
+  await hydrateInstance(world.ports, member, id)
+  assert.deepEqual(await statusNow(id), ['ACTIVE', 'running', null])
+  assert.equal((await world.get(id))!.fault!.message, 'the disk of the host is full')
+  assert.deepEqual(
+    leasesOf(id).map((lease) => lease.leaseId),
+    [leaseId],
+  )
+  await world.reopen()
+})
