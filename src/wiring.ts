@@ -196,7 +196,7 @@ async function openService(
       catalog,
       hypervisor,
       images: lent,
-      snapshots: new ImageSnapshots(images.ports),
+      snapshots,
       limits: identity.limitsOf('compute'),
       diskSpace: () => spaceAt(data),
       settings: instanceSettings(settings),

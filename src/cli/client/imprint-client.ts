@@ -12,6 +12,12 @@ export interface ImageSizes {
   readonly storedBytes: number
   readonly exclusiveBytes: number
 }
+/** What an image holds beside its disk. */
+export interface ImagePart {
+  readonly name: string
+  readonly kind: string
+  readonly bytes: number
+}
 export interface Upload {
   readonly id: string
   readonly imageId: string
@@ -71,6 +77,13 @@ export class ImprintClient {
       storedBytes: shape.number('storedBytes'),
       exclusiveBytes: shape.number('exclusiveBytes'),
     }
+  }
+
+  async parts(imageId: string): Promise<readonly ImagePart[]> {
+    const shape = new Shape(await this.#http.json('GET', `/v1/images/${encodeURIComponent(imageId)}/parts`), 'answer')
+    return shape
+      .shapes('parts')
+      .map((part) => ({ name: part.text('name'), kind: part.text('kind'), bytes: part.number('bytes') }))
   }
 
   async audit(imageId: string): Promise<{ readonly raw: unknown; readonly entries: readonly Shape[] }> {

@@ -124,6 +124,7 @@ test('an administrator makes a project and a user, who shares an image, and the 
 
   const shown = await run(['image', 'show', 'base', '--json'], { environment: bob })
   assert.equal(shown.json.sizes, null, 'what deleting would free is for the owner')
+  assert.deepEqual(shown.json.parts, [])
   assert.equal((await run(['image', 'delete', 'base'], { environment: bob })).status, 4)
   assert.equal((await run(['image', 'reject', id], { environment: bob })).status, 0)
   assert.equal((await run(['image', 'unshare', 'base', opsId], { environment: ada })).status, 0)
