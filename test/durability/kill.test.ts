@@ -185,6 +185,7 @@ type Tried = Exclude<
   | 'catalog:migrated'
   | `machine:${string}`
   | `memory:${string}`
+  | `migration:${string}`
   | `instance:${string}`
   | `snapshot:${string}`
   | `deploy:${string}`
@@ -192,7 +193,7 @@ type Tried = Exclude<
 >
 type OfVolumes = `volume:${string}` | 'scratch:layer-made' | 'scratch:sealed'
 const isElsewhere = (name: Failpoint) =>
-  /^(machine:|memory:|instance:|snapshot:|deploy:|volume:|scratch:(layer-made|sealed)$)/.test(name)
+  /^(machine:|memory:|migration:|instance:|snapshot:|deploy:|volume:|scratch:(layer-made|sealed)$)/.test(name)
 const cases: Readonly<Record<Tried, Case>> = {
   'blob:written': { action: upload, passing: 2 },
   'blob:synced': { action: upload, passing: 2 },

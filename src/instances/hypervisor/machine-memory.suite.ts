@@ -271,8 +271,12 @@ export async function copyOf(
   return { ...spec, id: randomUUID(), disks: [{ ...spec.disks[0]!, base }] }
 }
 
-export async function counting(on: MemoryHostOfTests, hypervisor: Hypervisor): Promise<MachineSpec> {
-  const spec = on.spec()
+export async function counting(
+  on: MemoryHostOfTests,
+  hypervisor: Hypervisor,
+  changes: Partial<MachineSpec> = {},
+): Promise<MachineSpec> {
+  const spec = on.spec(changes)
   await hypervisor.launch(spec)
   await untilPrinted(hypervisor, spec.id, 'ready')
   await on.startCounting(hypervisor, spec.id)

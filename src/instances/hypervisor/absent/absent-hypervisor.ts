@@ -2,13 +2,14 @@ import type { ServiceError } from '../../../base/errors.ts'
 import type { DiskLayers } from '../disk-layers.ts'
 import type { Hypervisor } from '../hypervisor.ts'
 import type { MachineMemory } from '../machine-memory.ts'
+import type { MachineMigration } from '../machine-migration.ts'
 
 /**
  * Stands in where this host can run no machines, so that the rest of the service runs: whatever is asked of it fails with the
  * reason, its abilities too, and nothing is recorded as lost.
  * @param reason `unavailable`, saying what is missing
  */
-export function absentHypervisor(reason: ServiceError): Hypervisor & DiskLayers & MachineMemory {
+export function absentHypervisor(reason: ServiceError): Hypervisor & DiskLayers & MachineMemory & MachineMigration {
   const refuse = async (): Promise<never> => {
     throw reason
   }
@@ -32,6 +33,8 @@ export function absentHypervisor(reason: ServiceError): Hypervisor & DiskLayers 
     rebase: refuse,
     hydrate: refuse,
     saveMemory: refuse,
+    receive: refuse,
+    migrateTo: refuse,
     remove: refuse,
     watch: () => () => {},
     close: async () => {},

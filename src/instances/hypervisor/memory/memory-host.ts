@@ -25,7 +25,12 @@ export interface MemoryHostOptions {
   readonly guest?: MemoryGuest
   /** Comes before each launch and start: a test holds it up here, or lets it fail. */
   readonly beforeStart?: (spec: MachineSpec) => Promise<void> | void
+  /** Hosts with the same one reach each other. */
+  readonly network?: MemoryNetwork
 }
+
+/** By token, who expects a machine and takes it in. */
+export type MemoryNetwork = Map<string, { readonly spec: MachineSpec; readonly take: (machine: MemoryMachine) => void }>
 
 interface MemoryLayer {
   readonly number: number
@@ -44,7 +49,10 @@ export class MemoryHost {
   guest: MemoryGuest
   beforeStart: (spec: MachineSpec) => Promise<void> | void
 
-  constructor({ guest = plainGuest, beforeStart = () => {} }: MemoryHostOptions = {}) {
+  readonly network: MemoryNetwork
+
+  constructor({ guest = plainGuest, beforeStart = () => {}, network = new Map() }: MemoryHostOptions = {}) {
+    this.network = network
     this.guest = guest
     this.beforeStart = beforeStart
   }
@@ -130,6 +138,15 @@ export class MemoryMachine {
   goOn(memory: number): void {
     this.memory = memory
     this.become('running')
+  }
+
+  /** Itself as a machine of another host, which nobody has been told of. */
+  movedTo(host: MemoryHost, spec: MachineSpec): MemoryMachine {
+    const moved = new MemoryMachine(host, spec)
+    for (const [name, layers] of this.#disks) moved.#disks.set(name, structuredClone(layers))
+    moved.#console = this.#console
+    moved.memory = this.memory
+    return moved
   }
 
   become(power: PowerState, reason: string | null = null): void {

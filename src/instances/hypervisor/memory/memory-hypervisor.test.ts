@@ -3,15 +3,17 @@ import { memorySource } from '../../../disk/block/memory-source.ts'
 import { diskLayersSuite } from '../disk-layers.suite.ts'
 import { hypervisorSuite, plainSpec } from '../hypervisor.suite.ts'
 import type { MachineSpec } from '../hypervisor.ts'
-import { type MemoryHostOfTests, machineMemorySuite } from '../machine-memory.suite.ts'
-import { MemoryHost, plainGuest } from './memory-host.ts'
+import { machineMemorySuite } from '../machine-memory.suite.ts'
+import { type MigrationHost, machineMigrationSuite } from '../machine-migration.suite.ts'
+import { MemoryHost, type MemoryNetwork, plainGuest } from './memory-host.ts'
 import { MemoryHypervisor } from './memory-hypervisor.ts'
 
 const spec = (changes: Partial<MachineSpec> = {}): MachineSpec => ({ ...plainSpec(), ...changes })
 
-function testHost(): MemoryHostOfTests {
+function testHost(network: MemoryNetwork = new Map()): MigrationHost {
   const deaf = new Set<string>()
   const host = new MemoryHost({
+    network,
     guest: { ...plainGuest, powerButton: (machine) => deaf.has(machine.spec.id) || machine.powerOff() },
   })
   return {
@@ -48,3 +50,7 @@ function testHost(): MemoryHostOfTests {
 hypervisorSuite('memory', async () => testHost())
 diskLayersSuite('memory', async () => testHost())
 machineMemorySuite('memory', async () => testHost())
+machineMigrationSuite('memory', async () => {
+  const network: MemoryNetwork = new Map()
+  return [testHost(network), testHost(network)]
+})

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto'
 import type { Duplex } from 'node:stream'
 import { setTimeout as pause, setImmediate as turn } from 'node:timers/promises'
 import { ServiceError } from '../../../base/errors.ts'
@@ -7,6 +8,7 @@ import { seedDisc } from '../../seed/seed-disc.ts'
 import type { DiskLayers, HydrateOptions, NewBase, Sealed } from '../disk-layers.ts'
 import type { FoundMachine, Hypervisor, HypervisorAbilities, MachineChanges, MachineSpec } from '../hypervisor.ts'
 import type { MachineMemory, MemoryState, SavedMemory } from '../machine-memory.ts'
+import type { MachineMigration, Migrated, MigrationTarget } from '../machine-migration.ts'
 import { assertSpec, changed, rebased } from '../machine-spec.ts'
 import { assertSameShape, type Shape, shapeText } from '../memory-shape.ts'
 import { MemoryHost, MemoryMachine } from './memory-host.ts'
@@ -24,13 +26,15 @@ const everything: HypervisorAbilities = {
 }
 
 /** Machines that are records only, for tests. Opened again on the same host, it finds them. */
-export class MemoryHypervisor implements Hypervisor, DiskLayers, MachineMemory {
+export class MemoryHypervisor implements Hypervisor, DiskLayers, MachineMemory, MachineMigration {
   readonly type = 'memory'
   readonly abilities: HypervisorAbilities
   readonly host: MemoryHost
   readonly #watchers = new Set<(machine: FoundMachine) => void>()
   readonly #serials = new Set<Duplex>()
   readonly #closing = new AbortController()
+  /** By id, the tokens of those that may come. */
+  readonly #expected = new Map<string, string>()
 
   constructor(host = new MemoryHost(), abilities: Partial<HypervisorAbilities> = {}) {
     this.host = host
@@ -41,7 +45,7 @@ export class MemoryHypervisor implements Hypervisor, DiskLayers, MachineMemory {
     this.#assertOpen()
     assertSpec({ ...spec, ...(memory ? { memory } : {}) }, this.abilities)
     if (memory) assertSameShape(memory.shape, shapeOf(spec))
-    if (this.host.machines.has(spec.id) || this.host.starting.has(spec.id)) {
+    if (this.host.machines.has(spec.id) || this.host.starting.has(spec.id) || this.#expected.has(spec.id)) {
       throw new ServiceError('conflict', `The machine ${spec.id} is there already; remove it first.`, { id: spec.id })
     }
     const machine = new MemoryMachine(this.host, structuredClone(spec))
@@ -175,8 +179,51 @@ export class MemoryHypervisor implements Hypervisor, DiskLayers, MachineMemory {
     return { ...sealed, pausedMs: 0, shape: shapeText(shapeOf(machine.spec)), seedDisc: disc }
   }
 
+  async receive({ seed: _its, memory: _comes, ...spec }: MachineSpec): Promise<MigrationTarget> {
+    this.#assertOpen()
+    assertSpec(spec, this.abilities)
+    const { id } = spec
+    if (this.host.machines.has(id) || this.#expected.has(id)) {
+      throw new ServiceError('conflict', `The machine ${id} is there already; remove it first.`, { id })
+    }
+    const token = randomUUID()
+    const take = (machine: MemoryMachine) => {
+      this.#withdraw(id)
+      const { power } = machine
+      const moved = machine.movedTo(this.host, structuredClone(spec))
+      this.host.machines.set(id, moved)
+      moved.become(power)
+    }
+    this.#expected.set(id, token)
+    this.host.network.set(token, { spec, take })
+    return { socketPath: 'memory', token }
+  }
+
+  async migrateTo(id: string, target: MigrationTarget, { signal }: { readonly signal?: AbortSignal } = {}): Promise<Migrated> {
+    const machine = this.#machine(id)
+    if (!machine.isOn) throw wrongPower(id, 'is not on; start it')
+    if (signal?.aborted) throw cancelled(id)
+    const expected = this.host.network.get(target.token)
+    if (expected?.take === closed)
+      throw new ServiceError('unavailable', 'The hypervisor where the machine shall go does not listen.')
+    if (expected?.spec.id !== id) throw new ServiceError('not-found', 'No machine is expected by that word.')
+    assertSameShape(shapeText(shapeOf(machine.spec)), shapeOf(expected.spec))
+    machine.seal()
+    expected.take(machine)
+    this.host.machines.delete(id)
+    machine.become('shutdown')
+    return { downtimeMs: 0, layerBytes: 0, memoryBytes: 1 }
+  }
+
+  #withdraw(id: string): void {
+    const token = this.#expected.get(id)
+    if (token) this.host.network.delete(token)
+    this.#expected.delete(id)
+  }
+
   async remove(id: string): Promise<void> {
     this.#assertOpen()
+    this.#withdraw(id)
     this.host.starting.get(id)?.abort()
     const machine = this.host.machines.get(id)
     this.host.machines.delete(id)
@@ -196,6 +243,10 @@ export class MemoryHypervisor implements Hypervisor, DiskLayers, MachineMemory {
 
   async close(): Promise<void> {
     this.#closing.abort()
+    for (const token of this.#expected.values()) {
+      const expected = this.host.network.get(token)
+      if (expected) this.host.network.set(token, { ...expected, take: closed })
+    }
     for (const watcher of this.#watchers) this.host.watchers.delete(watcher)
     for (const serial of this.#serials) serial.destroy()
   }
@@ -285,6 +336,9 @@ async function read({ open }: MemoryState, id: string, signal: AbortSignal): Pro
     throw new ServiceError('unavailable', `What came is no memory of the machine ${id}.`, { id }, { cause: error })
   }
 }
+
+/** Of a hypervisor that listens no more. */
+const closed = (): void => {}
 
 const portName = ({ protocol, hostAddress, hostPort }: { protocol: string; hostAddress: string; hostPort: number }): string =>
   `${protocol} ${hostAddress}:${hostPort}`

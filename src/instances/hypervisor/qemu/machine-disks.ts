@@ -130,6 +130,15 @@ export class MachineDisks {
 
   /** As `DiskLayers.openLayer`. */
   async openLayer(name: string, layer: number): Promise<BlockSource> {
+    const file = await this.openLayerFile(name, layer)
+    return openImage('qcow2', file).catch(async (error) => {
+      await file.close()
+      throw error
+    })
+  }
+
+  /** The file itself, of a sealed layer: it changes no more. */
+  async openLayerFile(name: string, layer: number): Promise<BlockSource> {
     const disk = this.#record.now.spec.disks.find((each) => each.name === name)
     if (!disk?.layers.slice(0, -1).includes(layer)) {
       throw new ServiceError('not-found', `The disk "${name}" of the machine ${this.#id} has no sealed layer ${layer}.`, {
@@ -144,11 +153,7 @@ export class MachineDisks {
         layer,
       })
     }
-    const file = await openFileSource(path)
-    return openImage('qcow2', file).catch(async (error) => {
-      await file.close()
-      throw error
-    })
+    return openFileSource(path)
   }
 
   /** Of a process that was found: what an earlier service left half done. */

@@ -5,6 +5,8 @@ export const files = {
   agent: 'agent.sock',
   /** Of a machine that goes on from its memory: made by QEMU. */
   incoming: 'incoming.sock',
+  /** Of a machine that comes from elsewhere: where its disks are written to. */
+  copies: 'copies.sock',
   console: 'console.log',
   seed: 'seed.iso',
   variables: 'uefi-variables.fd',

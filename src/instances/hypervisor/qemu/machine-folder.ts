@@ -3,12 +3,15 @@ import { chmod, chown, type FileHandle, lstat, mkdir, open, readdir, readFile, r
 import { basename, join } from 'node:path'
 import { ServiceError } from '../../../base/errors.ts'
 import { MiB } from '../../../base/units.ts'
+import { openFileSource } from '../../../disk/block/file-source.ts'
 import { memorySource } from '../../../disk/block/memory-source.ts'
-import { wrapDisk } from '../../../disk/formats/index.ts'
+import { openImage, wrapDisk } from '../../../disk/formats/index.ts'
 import { type SeedFiles, seedDisc } from '../../seed/seed-disc.ts'
 import type { MachineDisk, MachineSpec } from '../hypervisor.ts'
+import type { MigrationTarget } from '../machine-migration.ts'
 import { isMachineId } from '../machine-spec.ts'
 import type { Chosen } from './command-line.ts'
+import { writeRuns } from './file-runs.ts'
 import { isObject, objectOf } from './json-lines.ts'
 import { files } from './machine-files.ts'
 import type { ProcessUser } from './process.ts'
@@ -32,13 +35,19 @@ export interface MachineRecord {
   readonly chosen: Chosen
   readonly power: 'on' | 'shutdown' | 'crashed'
   readonly reason: string | null
-  /** Its memory is on its way out, for which its processors may stand still. */
+  /** Its memory is on its way, for which its processors may stand still. */
   readonly transit?: Transit
+  /** Of the migration by which it came, until the source knows that it is here. */
+  readonly arrivalToken?: string
 }
 
 export interface Transit {
   /** How its processors stood before, and shall again. */
   readonly wasPaused: boolean
+  /** It may go on there from now on, and goes on here only when that hypervisor has said that it does not. */
+  readonly givenTo?: MigrationTarget
+  /** It came from elsewhere, all of it, and goes on here. */
+  readonly hasArrived?: true
 }
 
 /** The seed, which may hold secrets and is large, is on its disc and nowhere else. */
@@ -63,8 +72,11 @@ export const keptSpec = ({ seed, memory, ...spec }: MachineSpec): KeptSpec => ({
 
 const RECORD = 'machine.json'
 const RUN = 'run'
-const OUTGOING = 'outgoing.sock'
+const OUTGOING = 'out-'
 const MAX_RECORD_BYTES = MiB
+/** A qcow2 file has its tables, and places that it does not use any more. */
+const MAX_LAYER_TO_DISK = 2
+const MAX_TABLES_BYTES = 64 * MiB
 /** More than any that is made here: the file is QEMU's. */
 const MAX_SEED_DISC_BYTES = 8 * MiB
 const PRIVATE_FOLDER = 0o700
@@ -91,9 +103,10 @@ export class MachineFolder {
   get words(): string {
     return join(this.path, 'words.log')
   }
-  /** Where QEMU brings what it sends; `lend` opens it to QEMU. `name`: from QEMU's folder. */
-  get outgoing(): { readonly path: string; readonly name: string } {
-    return { path: join(this.path, OUTGOING), name: `../${OUTGOING}` }
+  /** Where QEMU brings what it sends; `lend` opens it to QEMU. `fromRun`: from QEMU's folder. */
+  outgoing(name: string): { readonly path: string; readonly fromRun: string } {
+    const file = `${OUTGOING}${name}.sock`
+    return { path: join(this.path, file), fromRun: `../${file}` }
   }
   inRun(name: string): string {
     return join(this.run, name)
@@ -113,7 +126,7 @@ export class MachineFolder {
       await chmod(this.path, mode) // whatever the umask is
       await this.#save(record)
       await mkdir(this.run, { mode: PRIVATE_FOLDER })
-      for (const disk of spec.disks) await this.#makeLayer(disk, disk.layers[0]!)
+      for (const disk of spec.disks) await this.#makeLayer(disk, disk.layers.at(-1)!)
       if (seed) await this.#make(files.seed, (file) => file.writeFile(seed instanceof Uint8Array ? seed : seedDisc(seed)))
       if (variables) {
         const template = await readFile(variables)
@@ -136,6 +149,26 @@ export class MachineFolder {
     } catch (error) {
       throw fileProblem(error, id)
     }
+  }
+
+  /**
+   * A sealed layer of another host's. Durable when it settles.
+   * @throws ServiceError `conflict` where it is there, `corrupt` where it is no layer of that disk, `unavailable`, `too-large`, `no-space`
+   */
+  async receiveLayer(id: string, { name, bytes }: KeptDisk, layer: number, body: AsyncIterable<Uint8Array>): Promise<void> {
+    const file = files.disk(name, layer)
+    try {
+      await this.#make(file, (handle) => writeRuns(handle, body, MAX_LAYER_TO_DISK * bytes + MAX_TABLES_BYTES))
+      await syncFolder(this.run)
+    } catch (error) {
+      throw fileProblem(error, id)
+    }
+    // QEMU will open it: it must be what our own reader takes, which follows no names in files
+    const disk = await openImage('qcow2', await openFileSource(this.inRun(file)))
+    const { size } = disk
+    await disk.close()
+    if (size !== bytes)
+      throw new ServiceError('corrupt', `A layer of the disk "${name}" of the machine ${id} has another size.`, { id })
   }
 
   /** What QEMU has written to a layer and the kernel not yet. */
@@ -195,7 +228,8 @@ export class MachineFolder {
 
   /** What is left of a process that has ended, and would keep the next one from starting. */
   async sweepSockets(): Promise<void> {
-    for (const name of [files.monitor, files.serial, files.agent, files.incoming]) await rm(this.inRun(name), { force: true })
+    for (const name of [files.monitor, files.serial, files.agent, files.incoming, files.copies])
+      await rm(this.inRun(name), { force: true })
   }
 
   /** A socket in our own folder, which QEMU may use and not replace. */
@@ -205,7 +239,7 @@ export class MachineFolder {
   }
 
   async sweepOutgoing(): Promise<void> {
-    await rm(this.outgoing.path, { force: true })
+    for (const name of await namesIn(this.path)) if (name.startsWith(OUTGOING)) await rm(join(this.path, name), { force: true })
   }
 
   /** The disc with cloud-init's data as the guest reads it; null where it has none. @throws ServiceError `unavailable` */

@@ -1,6 +1,9 @@
 import { failpoint } from '../../../base/failpoint.ts'
 import type { SavedMemory } from '../machine-memory.ts'
+import type { Migrated, MigrationTarget } from '../machine-migration.ts'
 import { shapeText } from '../memory-shape.ts'
+import { depart } from './departure.ts'
+import { clearMirrors } from './disk-mirror.ts'
 import type { KeptRecord } from './kept-record.ts'
 import type { MachineDisks } from './machine-disks.ts'
 import type { MachineRecord } from './machine-folder.ts'
@@ -36,7 +39,12 @@ export class MachineTransit {
       await this.#kept.save((record) => ({ ...record, transit: { wasPaused } }))
       const layers = await this.#disks.addLayers(run)
       failpoint('memory:begun')
-      const seal = () => this.#disks.putOnTop(run, layers)
+      const seal = async () => {
+        failpoint('memory:still')
+        const sealed = await this.#disks.putOnTop(run, layers)
+        failpoint('memory:sealed')
+        return sealed
+      }
       const { result, pausedMs } = await saveMemory(run, this.#kept.folder, { wasPaused, sink, signal }, seal)
       const evidence = 'the disks are of the moment of the memory; without it they are as after a power cut'
       return { layers: result, consistency: 'crash', evidence, pausedMs, shape: shapeText(shape), seedDisc }
@@ -46,15 +54,46 @@ export class MachineTransit {
     }
   }
 
-  /** Where the record says that memory was on its way, and QEMU is there. */
+  /**
+   * To another hypervisor. Settles when the guest goes on there; failed, it stands here as it did before, unless the record says that it is
+   * given away.
+   */
+  async leave(run: Run, wasPaused: boolean, target: MigrationTarget, ends: Ends): Promise<Migrated> {
+    const { spec, chosen } = this.#kept.now
+    const [shape, seed] = await Promise.all([shapeOf(spec, chosen, this.#host), this.#kept.folder.readSeed(run.id)])
+    const offer = { shape: shapeText(shape), seedDisc: seed && Buffer.from(seed).toString('base64'), wasPaused }
+    this.isUnderWay = true
+    try {
+      await this.#kept.save((record) => ({ ...record, transit: { wasPaused } }))
+      return await depart({ run, kept: this.#kept, disks: this.#disks, offer, target, ...ends })
+    } catch (error) {
+      await this.bringBack(run).catch(this.#host.onProblem)
+      throw error
+    } finally {
+      this.isUnderWay = false
+    }
+  }
+
+  /** Where the record says that memory was on its way, and QEMU is there. What was given away is not brought back. */
   async bringBack(run: Run): Promise<void> {
-    const { transit } = this.#kept.now
-    if (!transit) return
-    await callOff(run, transit.wasPaused)
-    await this.#kept.folder.sweepOutgoing()
+    const { transit, spec } = this.#kept.now
+    if (!transit || transit.givenTo) return
+    if (transit.hasArrived && !transit.wasPaused) await run.execute('cont')
+    if (!transit.hasArrived) {
+      await callOff(run, transit.wasPaused)
+      await clearMirrors(run, spec.disks)
+      await this.#kept.folder.sweepOutgoing()
+    }
     await this.#kept.save(arrived)
   }
 }
 
-/** It is on its way no more. */
-export const arrived = ({ transit: _over, ...record }: MachineRecord): MachineRecord => record
+/** As for `Departing`. */
+export interface Ends {
+  readonly signal: AbortSignal
+  readonly closing: AbortSignal
+}
+
+/** It is on its way no more, unless it may be elsewhere. */
+export const arrived = ({ transit, ...record }: MachineRecord): MachineRecord =>
+  transit?.givenTo ? { ...record, transit } : record

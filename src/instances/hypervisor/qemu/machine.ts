@@ -7,18 +7,22 @@ import type { BlockSource } from '../../../disk/block/block-source.ts'
 import type { HydrateOptions, NewBase, Sealed } from '../disk-layers.ts'
 import type { FoundMachine, MachineChanges, MachineSpec, PowerState } from '../hypervisor.ts'
 import type { MemoryState, SavedMemory } from '../machine-memory.ts'
+import type { Migrated, MigrationTarget } from '../machine-migration.ts'
 import { changed } from '../machine-spec.ts'
 import { assertSameShape } from '../memory-shape.ts'
+import { awaitSource } from './await-source.ts'
 import { pressPower, pressReset } from './buttons.ts'
 import { confine, unconfine } from './cgroup.ts'
 import { type Chosen, firmwareOf, planMachine } from './command-line.ts'
 import { ConsoleLog } from './console-log.ts'
+import { lastWord } from './departure.ts'
 import type { Firmware } from './firmware.ts'
 import { KeptRecord } from './kept-record.ts'
 import { MachineDisks } from './machine-disks.ts'
 import { files } from './machine-files.ts'
 import { fileProblem, keptSpec, MachineFolder, type MachineRecord } from './machine-folder.ts'
 import { arrived, MachineTransit } from './machine-transit.ts'
+import type { Offer } from './migration-link.ts'
 import type { ProcessUser } from './process.ts'
 import type { QmpEvent } from './qmp.ts'
 import { quiesced } from './quiesce.ts'
@@ -87,12 +91,13 @@ export class Machine {
     this.#console = new ConsoleLog(this.#folder.inRun(files.console), `${this.#folder.path}/console.older`)
   }
 
-  /** Not on disk yet. */
-  static planned(host: QemuHost, spec: MachineSpec, chosen: Chosen): Machine {
+  /** Not on disk yet. @param layers of disks that come from elsewhere, by name */
+  static planned(host: QemuHost, spec: MachineSpec, chosen: Chosen, layers: Offer['layers'] = {}): Machine {
+    const kept = structuredClone(keptSpec(spec))
     return new Machine(host, {
       format: 1,
       isLaunched: false,
-      spec: structuredClone(keptSpec(spec)),
+      spec: { ...kept, disks: kept.disks.map((disk) => ({ ...disk, layers: layers[disk.name] ?? disk.layers })) },
       chosen,
       power: 'shutdown',
       reason: null,
@@ -130,6 +135,10 @@ export class Machine {
     return this.#record.power === 'crashed' ? 'crashed' : 'shutdown'
   }
 
+  get folder(): MachineFolder {
+    return this.#folder
+  }
+
   async describe(): Promise<FoundMachine> {
     const { id } = this
     return { id, power: this.#power, reason: this.#record.reason, diskBytes: await this.#folder.diskBytes() }
@@ -159,6 +168,7 @@ export class Machine {
 
   /** Failed, it is as it was. */
   async start(changes: MachineChanges, signal?: AbortSignal): Promise<void> {
+    this.#assertNotGiven()
     if (this.#run || this.#starting) throw wrongPower(this.id, 'is on already; stop it first')
     if (this.#isRemoved) throw wrongPower(this.id, 'is being removed')
     changed(this.#record.spec, changes) // refused now rather than later
@@ -267,6 +277,83 @@ export class Machine {
     return this.#inTurn(() => this.#held(save))
   }
 
+  /** Settles when it goes on there; the caller removes it here. */
+  async migrateTo(target: MigrationTarget, signal?: AbortSignal): Promise<Migrated> {
+    const leave = async () => {
+      const run = this.#on()
+      const { closing } = this.#host
+      const ends = { signal: AbortSignal.any([closing, ...(signal ? [signal] : [])]), closing }
+      return this.#transit.leave(run, this.#isPaused, target, ends).finally(() => this.#look(run))
+    }
+    return this.#inTurn(() => this.#held(leave))
+  }
+
+  get givenTo(): MigrationTarget | undefined {
+    return this.#record.transit?.givenTo
+  }
+
+  /** Of one that was found given away. Settles when it goes on there. @throws ServiceError `unavailable`: it goes on here; `cancelled` */
+  async hearLastWord(target: MigrationTarget): Promise<void> {
+    await lastWord(this.#kept, target, this.#host.closing).catch(async (error) => {
+      const run = this.#run
+      if (!this.givenTo && run) {
+        await this.#transit.bringBack(run)
+        await this.#look(run)
+      }
+      throw error
+    })
+  }
+
+  /** Its files, but for its sealed layers, which come next. */
+  async makeForArrival(memory: MemoryState): Promise<void> {
+    const { spec, chosen } = this.#record
+    await this.#assertFits(memory)
+    await this.#folder.create(
+      this.#record,
+      memory.seedDisc ?? undefined,
+      firmwareOf(spec, chosen, this.#host.firmwares)?.variablesPath,
+    )
+  }
+
+  async receiveLayer(name: string, layer: number, body: AsyncIterable<Uint8Array>): Promise<void> {
+    const disk = this.#record.spec.disks.find((each) => each.name === name)
+    if (!disk?.layers.slice(0, -1).includes(layer)) throw new ServiceError('invalid-request', 'No such layer was announced.')
+    await this.#folder.receiveLayer(this.id, disk, layer, body)
+  }
+
+  /** A process that takes what comes: its disks over NBD, its memory. */
+  async awaitMemory(signal: AbortSignal): Promise<Run> {
+    const run = await this.#startProcess(this.#record, signal, true)
+    await awaitSource(run, this.#record.spec.disks)
+    return run
+  }
+
+  /** @param onHere told when the record says that it is here: from then on it is, whatever fails */
+  async takeOver(
+    run: Run,
+    { token, wasPaused }: { readonly token: string; readonly wasPaused: boolean },
+    onHere: () => void,
+  ): Promise<void> {
+    const here = { isLaunched: true, power: 'on', arrivalToken: token, transit: { wasPaused, hasArrived: true } } as const
+    await this.#kept.save((record) => ({ ...record, ...here }))
+    onHere()
+    failpoint('migration:committed')
+    this.#follow(run)
+    await this.#transit.bringBack(run)
+    failpoint('migration:running')
+    await this.#look(run)
+    await this.#tell()
+  }
+
+  /** By which it came, where its source may still ask for it. */
+  get arrivalToken(): string | undefined {
+    return this.#record.arrivalToken
+  }
+
+  async sourceKnows(): Promise<void> {
+    if (!this.#isRemoved) await this.#kept.save(({ arrivalToken: _known, ...record }) => record)
+  }
+
   async openLayer(disk: string, layer: number): Promise<BlockSource> {
     return this.#disks.openLayer(disk, layer)
   }
@@ -338,22 +425,25 @@ export class Machine {
     if (memory) assertSameShape(memory.shape, await shapeOf(spec, chosen, this.#host))
   }
 
-  async #powerOn(record: MachineRecord, signal: AbortSignal, memory?: MemoryState): Promise<void> {
-    const { spec, chosen } = record
+  /** @param isFilled it is to be given its memory */
+  async #startProcess({ spec, chosen }: MachineRecord, signal: AbortSignal, isFilled: boolean): Promise<Run> {
     const { accelerator, cgroup, firmwares, program, user } = this.#host
-    const firmware = firmwareOf(spec, chosen, firmwares)
-    const plan = planMachine(spec, chosen, { accelerator, firmware, isFilled: memory !== undefined })
-    const before = this.#record
+    const plan = planMachine(spec, chosen, { accelerator, firmware: firmwareOf(spec, chosen, firmwares), isFilled })
     const bound = async (pid: number) => (cgroup ? confine(cgroup, spec, accelerator, pid) : undefined)
-    const run = await Run.start(program, plan, this.#folder, spec, { user, confine: bound, signal }).catch(async (error) => {
+    return Run.start(program, plan, this.#folder, spec, { user, confine: bound, signal }).catch(async (error) => {
       await this.#unconfine()
       throw fileProblem(error, spec.id)
     })
+  }
+
+  async #powerOn(record: MachineRecord, signal: AbortSignal, memory?: MemoryState): Promise<void> {
+    const before = this.#record
+    const run = await this.#startProcess(record, signal, memory !== undefined)
     try {
       if (memory) await this.#fill(run, memory, signal)
       await run.execute('cont')
       await this.#kept.save(() => ({ ...record, power: 'on', reason: null }))
-      if (signal.aborted) throw cancelled(spec.id)
+      if (signal.aborted) throw cancelled(this.id)
     } catch (error) {
       await run.kill()
       await this.#unconfine()
@@ -511,8 +601,13 @@ export class Machine {
   }
 
   #on(): Run {
+    this.#assertNotGiven()
     if (this.#run) return this.#run
     throw wrongPower(this.id, 'is not on; start it')
+  }
+
+  #assertNotGiven(): void {
+    if (this.givenTo) throw wrongPower(this.id, 'may be on another host by now, which is being asked; wait for its answer')
   }
 }
 

@@ -3,16 +3,20 @@ import { availableParallelism, totalmem } from 'node:os'
 import { join } from 'node:path'
 import type { Duplex } from 'node:stream'
 import { ServiceError } from '../../../base/errors.ts'
+import { failpoint } from '../../../base/failpoint.ts'
 import type { BlockSource } from '../../../disk/block/block-source.ts'
 import type { DiskLayers, HydrateOptions, NewBase, Sealed } from '../disk-layers.ts'
 import type { FoundMachine, Hypervisor, HypervisorAbilities, MachineChanges, MachineSpec } from '../hypervisor.ts'
 import type { MachineMemory, SavedMemory } from '../machine-memory.ts'
+import type { MachineMigration, Migrated, MigrationTarget } from '../machine-migration.ts'
 import { assertSpec, isMachineId } from '../machine-spec.ts'
+import { Arrivals, checkedOffer } from './arrivals.ts'
 import { choose } from './command-line.ts'
 import { type Firmware, findFirmwares } from './firmware.ts'
 import { triedAccelerators } from './kept-trial.ts'
 import { Machine, type QemuHost } from './machine.ts'
 import { files } from './machine-files.ts'
+import { asked } from './migration-link.ts'
 import type { ProcessUser } from './process.ts'
 import { findProgram, type QemuProgram } from './program.ts'
 
@@ -38,14 +42,17 @@ const TRIM_MS = 10_000 // a guest writes a few MiB to its console in that time
 const ARCHITECTURES = ['x86_64', 'i686']
 
 /** Machines as processes of QEMU. docs/decisions/qemu.md says how and why. */
-export class QemuHypervisor implements Hypervisor, DiskLayers, MachineMemory {
+export class QemuHypervisor implements Hypervisor, DiskLayers, MachineMemory, MachineMigration {
   readonly type = 'QEMU'
   readonly abilities: HypervisorAbilities
   readonly #host: QemuHost
   readonly #program: QemuProgram
   readonly #machines = new Map<string, Machine>()
+  /** Those that may come from elsewhere, and are not here. */
+  readonly #expected = new Map<string, MachineSpec>()
   readonly #watchers = new Set<(machine: FoundMachine) => void>()
   readonly #closing: AbortController
+  #arrivals: Arrivals | null = null
   readonly #trimming: NodeJS.Timeout
   /** Calls under way, which end before `close` does. */
   readonly #calls = new Set<Promise<unknown>>()
@@ -87,6 +94,7 @@ export class QemuHypervisor implements Hypervisor, DiskLayers, MachineMemory {
     }
     const hypervisor = new QemuHypervisor(host, program, abilitiesOf(program, accelerators, firmwares))
     await hypervisor.#find()
+    await hypervisor.#listen()
     return hypervisor
   }
 
@@ -94,9 +102,7 @@ export class QemuHypervisor implements Hypervisor, DiskLayers, MachineMemory {
     return this.#call(async () => {
       assertSpec(spec, this.abilities)
       const chosen = choose(spec, this.#program, this.#host.firmwares)
-      if (this.#machines.has(spec.id)) {
-        throw new ServiceError('conflict', `The machine ${spec.id} is there already; remove it first.`, { id: spec.id })
-      }
+      if (this.#machines.has(spec.id) || this.#expected.has(spec.id)) throw taken(spec.id)
       const machine = Machine.planned(this.#host, spec, chosen)
       this.#machines.set(spec.id, machine)
       try {
@@ -170,9 +176,31 @@ export class QemuHypervisor implements Hypervisor, DiskLayers, MachineMemory {
     return this.#call(() => this.#machine(id).saveMemory(sink, signal))
   }
 
+  async receive(spec: MachineSpec): Promise<MigrationTarget> {
+    return this.#call(async () => {
+      const { seed: _itsOwn, memory: _comes, ...machine } = spec
+      assertSpec(machine, this.abilities)
+      choose(machine, this.#program, this.#host.firmwares)
+      if (this.#machines.has(spec.id) || this.#expected.has(spec.id)) throw taken(spec.id)
+      this.#expected.set(spec.id, structuredClone(machine))
+      return this.#arrivals!.expect(spec.id)
+    })
+  }
+
+  async migrateTo(id: string, target: MigrationTarget, { signal }: { readonly signal?: AbortSignal } = {}): Promise<Migrated> {
+    return this.#call(async () => {
+      const machine = this.#machine(id)
+      const migrated = await machine.migrateTo(target, signal)
+      await this.#hasLeft(machine, target)
+      return migrated
+    })
+  }
+
   async remove(id: string): Promise<void> {
     return this.#call(async () => {
+      await this.#arrivals?.withdraw(id)
       const machine = this.#machines.get(id)
+      if (machine?.arrivalToken) await this.#arrivals?.mark(machine.arrivalToken)
       await machine?.remove()
       if (machine && this.#machines.get(id) === machine) this.#machines.delete(id)
     })
@@ -190,6 +218,7 @@ export class QemuHypervisor implements Hypervisor, DiskLayers, MachineMemory {
     clearInterval(this.#trimming)
     this.#watchers.clear()
     await Promise.allSettled(this.#calls)
+    await this.#arrivals?.close()
     await Promise.all([...this.#machines.values()].map((machine) => machine.letGo()))
   }
 
@@ -205,6 +234,66 @@ export class QemuHypervisor implements Hypervisor, DiskLayers, MachineMemory {
         }
       }),
     )
+  }
+
+  /** Where machines of other hypervisors come to. */
+  async #listen(): Promise<void> {
+    this.#arrivals = await Arrivals.listen({
+      root: this.#host.root,
+      make: (id, offer) => this.#makeArriving(id, offer),
+      forget: (id) => {
+        this.#expected.delete(id)
+        if (this.#machines.get(id)?.isLaunched === false) this.#machines.delete(id)
+      },
+      arrivedBy: (token) => [...this.#machines.values()].find((machine) => machine.arrivalToken === token),
+      onProblem: this.#host.onProblem,
+    })
+    for (const machine of this.#machines.values()) void this.#settleGiven(machine)
+  }
+
+  async #makeArriving(id: string, said: unknown): Promise<Machine> {
+    const spec = this.#expected.get(id)
+    if (!spec) throw new ServiceError('not-found', `The machine ${id} is not expected here.`, { id })
+    const offer = checkedOffer(
+      said,
+      spec.disks.map(({ name }) => name),
+    )
+    const seedDisc = offer.seedDisc === null ? null : Buffer.from(offer.seedDisc, 'base64')
+    const memory = { shape: offer.shape, seedDisc, open: () => nothing() }
+    assertSpec({ ...spec, memory }, this.abilities)
+    const machine = Machine.planned(
+      this.#host,
+      { ...spec, memory },
+      choose({ ...spec, memory }, this.#program, this.#host.firmwares),
+      offer.layers,
+    )
+    this.#machines.set(id, machine)
+    try {
+      await machine.makeForArrival(memory)
+      this.#expected.delete(id)
+      return machine
+    } catch (error) {
+      this.#machines.delete(id)
+      throw error
+    }
+  }
+
+  /** It goes on there, and nothing stays of it here. */
+  async #hasLeft(machine: Machine, target: MigrationTarget): Promise<void> {
+    await machine.remove()
+    if (this.#machines.get(machine.id) === machine) this.#machines.delete(machine.id)
+    failpoint('migration:removed')
+    await asked(target, { say: 'done' }, this.#closing.signal).catch(() => {}) // it then remembers for longer what nobody asks
+  }
+
+  /** Of a machine that was given away when an earlier service ended. */
+  async #settleGiven(machine: Machine): Promise<void> {
+    const { givenTo } = machine
+    if (!givenTo) return
+    const settled = machine.hearLastWord(givenTo).then(() => this.#hasLeft(machine, givenTo))
+    await settled.catch((error) => {
+      if (machine.givenTo && !this.#closing.signal.aborted) this.#host.onProblem(error)
+    })
   }
 
   async #trim(): Promise<void> {
@@ -238,6 +327,11 @@ export class QemuHypervisor implements Hypervisor, DiskLayers, MachineMemory {
       throw new ServiceError('unavailable', 'The hypervisor is closed; ask again when it is open.')
   }
 }
+
+async function* nothing(): AsyncIterable<Uint8Array> {}
+
+const taken = (id: string): ServiceError =>
+  new ServiceError('conflict', `The machine ${id} is there already; remove it first.`, { id })
 
 async function makeRoot(folder: string, user: ProcessUser | undefined): Promise<void> {
   const longest = join(folder, '00000000-0000-0000-0000-000000000000', 'run', files.serial)

@@ -52,6 +52,33 @@ export interface QmpCommands {
   readonly 'x-exit-preconfig': [undefined, object]
   readonly cont: [undefined, object]
   readonly stop: [undefined, object]
+  readonly 'blockdev-mirror': [
+    {
+      readonly 'job-id': string
+      readonly device: string
+      readonly target: string
+      /** Only what is in the topmost layer. */
+      readonly sync: 'top'
+      readonly 'copy-mode': 'write-blocking'
+    },
+    object,
+  ]
+  /** Without force, a mirror that is ready ends when both sides are the same. */
+  readonly 'block-job-cancel': [{ readonly device: string; readonly force: boolean }, object]
+  readonly 'query-block-jobs': [undefined, readonly { readonly device: string }[]]
+  readonly 'nbd-server-start': [{ readonly addr: { readonly type: 'unix'; readonly data: { readonly path: string } } }, object]
+  /** Ends its exports, whoever uses them. */
+  readonly 'nbd-server-stop': [undefined, object]
+  readonly 'block-export-add': [
+    {
+      readonly type: 'nbd'
+      readonly id: string
+      readonly 'node-name': string
+      readonly name: string
+      readonly writable: boolean
+    },
+    object,
+  ]
   readonly 'migrate-set-capabilities': [
     { readonly capabilities: readonly { readonly capability: string; readonly state: boolean }[] },
     object,

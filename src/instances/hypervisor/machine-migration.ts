@@ -1,0 +1,42 @@
+import type { MachineSpec } from './hypervisor.ts'
+
+/**
+ * A running machine goes to another hypervisor with its memory and all that its guest wrote; what its disks lie on, both hypervisors have
+ * from the store. Whatever befalls either of them or the way between, at each moment the guest goes on at one of the two or stands still
+ * for the other, and never at both. `machine-migration.suite.ts` says what an adapter must do.
+ */
+export interface MachineMigration {
+  /**
+   * At the target: from now on the machine may come, once. It is there when whoever watches is told that it runs. Until then it can be
+   * withdrawn by `remove`; it is as well when the hypervisor is closed.
+   * @param machine as it is at the source, its bases where they are to be had here; without seed and memory, which come with it
+   * @throws ServiceError as `launch`, as far as that can be known by now
+   */
+  receive(machine: MachineSpec): Promise<MigrationTarget>
+  /**
+   * At the source: copies the sealed layers of its disks, then its memory and what it goes on writing, and then it stands still here and
+   * goes on there. Settles when nothing is left of it here. Paused, it is so there. Failed or cut short, it goes on here.
+   *
+   * Its last step is told to the target by a word whose answer may be lost. Then it stands still here until the target has been asked
+   * again: by this call, and when it is cut short by the hypervisor, also when it is opened again. Until then `resume`, `reboot` and
+   * `start` are refused with `conflict`.
+   * @throws ServiceError `not-found`; `conflict` where it does not run; `invalid-request` where the target cannot make the same machine;
+   *   `unavailable` where the target does not answer or the way is too slow; `too-large`, `no-space`; `cancelled`
+   */
+  migrateTo(id: string, target: MigrationTarget, options?: { readonly signal?: AbortSignal }): Promise<Migrated>
+}
+
+/** It is a secret: who has it may send a machine. */
+export interface MigrationTarget {
+  /** Where the target hypervisor listens. */
+  readonly socketPath: string
+  readonly token: string
+}
+
+export interface Migrated {
+  /** For how long the guest stood still: from here until the target said that it runs. 0 where it was paused. */
+  readonly downtimeMs: number
+  /** Of layers, of memory with what of the disks was written meanwhile. */
+  readonly layerBytes: number
+  readonly memoryBytes: number
+}
