@@ -146,6 +146,7 @@ for (const [format, grown] of [
       ['active', 'raw', 'bare', size, size, 'private', 'alice'],
     )
     assert.deepEqual(image.properties, { hw_disk_bus: 'scsi', image_type: 'snapshot' })
+    assert.equal(image.notes.parentImage, (await getLease(world.ports.catalog, leaseId))!.body.image!.id)
     assert.ok((await bytesOf(id)).equals(await modelOf(bytes, disk)))
     if (format === 'raw' && grown === 0) assert.ok(read <= 5 * CHUNK, `${read} bytes were read`)
     await world.ports.jobs.idle()
