@@ -43,6 +43,8 @@ export const run = command({
     network: { type: 'choice', choices: ['auto', 'none'], help: 'none: it reaches nothing, and nothing reaches it' },
     metadata: { type: 'list', value: 'KEY=VALUE', help: 'a property of the instance' },
     count: { type: 'count', value: 'COUNT', least: 1, most: 1000, help: 'so many of them, numbered' },
+    machine: { type: 'flag', help: 'the machine that IMAGE is a snapshot of: size, key, user data … as they were' },
+    memory: { type: 'flag', help: 'that machine, and it goes on where it was' },
     console: { type: 'flag', help: 'sit down at its console as it boots' },
     noWait: { type: 'flag', help: 'return as soon as it is asked for' },
     pull: { type: 'flag', help: "download the vendor's image without asking" },
@@ -51,6 +53,7 @@ export const run = command({
     ['imprint run debian', 'from nothing to a login prompt'],
     ['imprint run debian-12 --name web --port 8080:80 --user-data setup.sh', 'a web server'],
     ['imprint run tiny --console', 'see it boot; Ctrl-] leaves'],
+    ['imprint run before-upgrade --memory', 'a snapshot with memory, beside the machine that it is of'],
   ],
   exits: [3, 4, 5, 6, 7],
   async run(options, context) {
@@ -59,14 +62,18 @@ export const run = command({
     }
     const forwards = forwardsFrom(options.port) // refused before anything is done
     if (options.network === 'none' && forwards !== '') throw new UsageError('--port needs a network; leave --network none out')
+    const asMachine = options.machine || options.memory
+    if (asMachine) refuseWithMachine(options)
     const session = await context.connect()
     const image = await findImage(options.image, options.pull, session, context)
     const started = performance.now()
-    const { ids, key } = await create(image, options, session.compute, context)
+    const { ids, key } = asMachine
+      ? { ids: [await makeAgain(image, options, session)], key: null }
+      : await create(image, options, session.compute, context)
     const instances = options.noWait
       ? await Promise.all(ids.map((id) => session.compute.show(id)))
       : await wait(ids, session, context)
-    const isSystem = image.properties.os_distro !== undefined
+    const isSystem = image.properties.os_distro !== undefined && !options.memory // what goes on asks nobody
     if (isSystem && !options.noWait && !options.console) await waitForLogins(instances, session.compute, context)
     report(instances, image, key, performance.now() - started, context)
     if (options.console) {
@@ -86,6 +93,8 @@ interface Options {
   readonly network: 'auto' | 'none' | undefined
   readonly metadata: readonly string[]
   readonly count: number | undefined
+  readonly machine: boolean
+  readonly memory: boolean
 }
 
 async function findImage(name: string, pull: boolean, session: Session, { out, environment, signal }: Context): Promise<Image> {
@@ -128,7 +137,7 @@ async function create(
   const forwards = forwardsFrom(options.port, wantsLogin && network === 'auto' ? [SSH_PORT] : [])
   const userData = options.userData === undefined ? undefined : (await readFile(options.userData)).toString('base64')
   const ids = await compute.create({
-    name: options.name ?? `${nameFrom(image)}-${randomBytes(2).toString('hex')}`,
+    name: options.name ?? newName(image),
     imageId: image.id,
     flavorId: chooseFlavor(await compute.flavors(), image, options.flavor).id,
     network,
@@ -142,6 +151,27 @@ async function create(
   })
   return { ids, key }
 }
+
+/** These the machine of a snapshot has of its own. @throws UsageError */
+function refuseWithMachine({ key, userData, port, network, metadata, count }: Options): void {
+  const given = {
+    '--key': key,
+    '--user-data': userData,
+    '--port': port[0],
+    '--network': network,
+    '--metadata': metadata[0],
+    '--count': count,
+  }
+  const [misplaced] = Object.entries(given).find(([, value]) => value !== undefined) ?? []
+  if (misplaced) throw new UsageError(`${misplaced} does not go with --machine: it is made as it was`)
+}
+
+async function makeAgain(image: Image, options: Options, { compute, imprint }: Session): Promise<string> {
+  const flavor = options.flavor === undefined ? {} : { flavor: chooseFlavor(await compute.flavors(), image, options.flavor).id }
+  return imprint.makeMachine({ image: image.id, name: options.name ?? newName(image), memory: options.memory, ...flavor })
+}
+
+const newName = (image: Image): string => `${nameFrom(image)}-${randomBytes(2).toString('hex')}`
 
 /** A name without what a host's name cannot hold. */
 const nameFrom = ({ name, id }: Image): string =>
