@@ -25,7 +25,6 @@ import { ImageSnapshots } from './images/snapshots/snapshots.ts'
 import { StoreJobs } from './images/store-jobs.ts'
 import { VolumeDisks } from './images/volumes/volume-disks.ts'
 import { absentHypervisor } from './instances/hypervisor/absent/absent-hypervisor.ts'
-import type { Hypervisor } from './instances/hypervisor/hypervisor.ts'
 import { QemuHypervisor } from './instances/hypervisor/qemu/qemu-hypervisor.ts'
 import type { InstanceSettings, MachineHost } from './instances/ports.ts'
 import { openInstances } from './instances/service.ts'
@@ -271,7 +270,7 @@ async function spaceAt(folder: string): Promise<{ readonly totalBytes: number; r
 }
 
 /** The file system on which volumes, exports and machines write, and what others than volumes may yet write on it. */
-const hostDisk = (data: string, catalog: Catalog, scratch: ScratchDisks, hypervisor: Hypervisor): HostDisk => ({
+const hostDisk = (data: string, catalog: Catalog, scratch: ScratchDisks, hypervisor: MachineHost): HostDisk => ({
   async room() {
     const machines = await hypervisor.list().catch(() => []) // where none can run, none has taken anything
     const takenByMachines = machines.reduce((sum, { diskBytes }) => sum + diskBytes, 0)

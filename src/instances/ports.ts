@@ -4,6 +4,7 @@ import type { BlockSource } from '../disk/block/block-source.ts'
 import type { Catalog } from '../store/catalog/catalog.ts'
 import type { SerialConsoles } from './console/serial-consoles.ts'
 import type { DiskLayers } from './hypervisor/disk-layers.ts'
+import type { DiskPlugs } from './hypervisor/disk-plugs.ts'
 import type { DiskAddress, Hypervisor, PortForward } from './hypervisor/hypervisor.ts'
 import type { MachineMemory } from './hypervisor/machine-memory.ts'
 import type { JobProgress } from './job-progress.ts'
@@ -29,7 +30,7 @@ export interface InstancePorts {
 }
 
 /** All that is asked of a host. */
-export type MachineHost = Hypervisor & DiskLayers & MachineMemory
+export type MachineHost = Hypervisor & DiskLayers & DiskPlugs & MachineMemory
 
 export interface InstanceSettings {
   /** Name of this machine: `OS-EXT-SRV-ATTR:host`. */

@@ -90,7 +90,7 @@ test('a guest starts from NBD, keeps what it writes, and finds its name, its see
   const moved = await host.moveDisk()
   await assert.rejects(hypervisor.start(spec.id), { code: 'unavailable' })
   assert.equal((await hypervisor.show(spec.id)).power, 'shutdown')
-  await hypervisor.start(spec.id, { bases: { root: moved } })
+  await hypervisor.start(spec.id, { addresses: { root: moved } })
   await untilPrinted(hypervisor, spec.id, 'ready', 3)
   assert.equal(await ask(hypervisor, spec.id, 'cat /disk/kept'), 'kept')
 })

@@ -9,10 +9,13 @@ import type { DiskAddress, Hypervisor } from './hypervisor.ts'
 /** A host whose guests write to their root disk when they are told. */
 export interface LayersHost extends TestHost {
   open(): Promise<Hypervisor & DiskLayers>
-  /** Durable when it settles. @param offset, and the length of `bytes`: multiples of 512 */
-  write(hypervisor: Hypervisor, id: string, offset: number, bytes: Uint8Array): Promise<void>
+  /**
+   * To the root disk, or to the one with that serial number. Durable when it settles.
+   * @param offset, and the length of `bytes`: multiples of 512
+   */
+  write(hypervisor: Hypervisor, id: string, offset: number, bytes: Uint8Array, serial?: string): Promise<void>
   /** What its disk reads there, as the guest finds when it has forgotten what it read before. */
-  read(hypervisor: Hypervisor, id: string, offset: number, length: number): Promise<Uint8Array>
+  read(hypervisor: Hypervisor, id: string, offset: number, length: number, serial?: string): Promise<Uint8Array>
   /** What the root disk of its machines lies on. The caller closes it. */
   openBase(): Promise<BlockSource>
   /** The source, which becomes the host's, as a base for a disk. */

@@ -35,7 +35,7 @@ export interface DiskLayers {
    * Everything under the disk is copied into the machine's own files, while the guest goes on: the disk has no base and no sealed layers
    * afterwards. Until then its base must be kept, and the machine's disks are neither sealed nor changed. What was copied by an
    * attempt that came to nothing is not copied again.
-   * @throws ServiceError `not-found`; `conflict` where the machine does not run, goes off, or copies already; `cancelled`, `no-space`,
+   * @throws ServiceError `not-found`; `conflict` where the disk has a store, or the machine does not run, goes off, or copies already; `cancelled`, `no-space`,
    *   `unavailable`: then the disk reads as before, and lies on what it lay on
    */
   hydrate(id: string, disk: string, options?: HydrateOptions): Promise<void>
@@ -55,7 +55,7 @@ export interface NewBase {
 }
 
 export interface Sealed {
-  /** By disk name: all that are sealed by now, the lowest first. */
+  /** By disk name: all that are sealed by now, the lowest first. Disks with a store have none, and are not named. */
   readonly layers: Readonly<Record<string, readonly number[]>>
   /** `crash`: as after a power cut. `file-system`: what the guest's programs had written was on its disks, and nothing half. */
   readonly consistency: 'crash' | 'file-system'

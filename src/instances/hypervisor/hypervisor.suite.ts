@@ -242,7 +242,7 @@ export function hypervisorSuite(
     assert.equal((await hypervisor.show(id)).power, 'running')
     await untilPrinted(hypervisor, id, 'ready', 2) // the log goes on
     await hypervisor.stop(id, 0)
-    await assert.rejects(hypervisor.start(id, { bases: { other: { socketPath: '/x', exportName: '' } } }), {
+    await assert.rejects(hypervisor.start(id, { addresses: { other: { socketPath: '/x', exportName: '' } } }), {
       code: 'invalid-request',
     })
     assert.equal((await hypervisor.show(id)).power, 'shutdown')

@@ -123,8 +123,8 @@ export interface MachineSpec {
 
 /** What may differ from one start to the next. */
 export interface MachineChanges {
-  /** Where each base disk is to be had now, by disk name; of disks that are not named it is where it was. */
-  readonly bases?: Readonly<Record<string, DiskAddress>>
+  /** Where the base or the store of each disk is to be had now, by disk name; of disks that are not named it is where it was. */
+  readonly addresses?: Readonly<Record<string, DiskAddress>>
   /** As in `MachineSpec`, with the disc that the machine has. */
   readonly memory?: MemoryState
 }
@@ -153,6 +153,11 @@ export interface MachineDisk {
   readonly bytes: number
   /** Read where the guest has not written; absent: zeros. Never written. */
   readonly base?: DiskAddress
+  /**
+   * What the guest writes goes straight there, and so do its flushes and what it throws away; nothing of it is on this host. It has
+   * no base, and its bytes are at least these.
+   */
+  readonly store?: DiskAddress
   /** What the guest reads as the disk's serial number; at most 20 characters. */
   readonly serial: string
 }

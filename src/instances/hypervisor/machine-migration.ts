@@ -20,7 +20,7 @@ export interface MachineMigration {
    * Its last step is told to the target by a word whose answer may be lost. Then it stands still here until the target has been asked
    * again: by this call, and when it is cut short by the hypervisor, also when it is opened again. Until then `resume`, `reboot` and
    * `start` are refused with `conflict`.
-   * @throws ServiceError `not-found`; `conflict` where it does not run; `invalid-request` where the target cannot make the same machine;
+   * @throws ServiceError `not-found`; `conflict` where it does not run, or has a disk with a store; `invalid-request` where the target cannot make the same machine;
    *   `unavailable` where the target does not answer or the way is too slow; `too-large`, `no-space`; `cancelled`
    */
   migrateTo(id: string, target: MigrationTarget, options?: { readonly signal?: AbortSignal }): Promise<Migrated>

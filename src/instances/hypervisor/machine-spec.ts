@@ -12,7 +12,7 @@ const DISK_NAME = /^[a-zA-Z0-9-]{1,40}$/
 const SERIAL = /^[\x20-\x7e]{0,20}$/
 const IPV4 = /^(25[0-5]|2[0-4]\d|1?\d?\d)(\.(25[0-5]|2[0-4]\d|1?\d?\d)){3}$/
 const MAX_NAME_CODE_POINTS = 255 // Nova's limit
-const MAX_DISKS = 16 // with 8 network cards and what else a machine has, they fit the 32 slots of a PCI bus
+export const MAX_DISKS = 16 // with 8 network cards and what else a machine has, they fit the 32 slots of a PCI bus
 const MAX_NETWORKS = 8
 const MAX_FORWARDS = 64
 const MAX_SEED_BYTES = 4 * 1024 * 1024 // user data is at most 64 KiB in Nova
@@ -36,9 +36,7 @@ export function assertSpec(spec: MachineSpec, abilities: HypervisorAbilities): v
   )
   must(whole(spec.memoryBytes, 1024 * 1024), 'its memory must be whole bytes, at least 1 MiB')
   assertHardware(spec, abilities)
-  must(spec.disks.length <= MAX_DISKS, `it has ${spec.disks.length} disks; ${MAX_DISKS} is the limit`)
-  must(distinct(spec.disks.map((disk) => disk.name)), 'two of its disks have one name')
-  for (const disk of spec.disks) assertDisk(disk)
+  assertDisks(spec.disks)
   must(spec.networks.length <= MAX_NETWORKS, `it has ${spec.networks.length} networks; ${MAX_NETWORKS} is the limit`)
   must(distinct(spec.networks.map((network) => network.mac)), 'two of its network cards have one address')
   for (const network of spec.networks) assertNetwork(network)
@@ -49,14 +47,17 @@ export function assertSpec(spec: MachineSpec, abilities: HypervisorAbilities): v
 }
 
 /** The machine as it is to be started now. @throws ServiceError `invalid-request` for a disk that it has not */
-export function changed<Spec extends Pick<MachineSpec, 'disks'>>(spec: Spec, { bases = {} }: MachineChanges): Spec {
-  for (const name of Object.keys(bases)) {
+export function changed<Spec extends Pick<MachineSpec, 'disks'>>(spec: Spec, { addresses = {} }: MachineChanges): Spec {
+  for (const name of Object.keys(addresses)) {
     must(
-      spec.disks.some((disk) => disk.name === name && disk.base),
-      `it has no disk "${name}" with a base`,
+      spec.disks.some((disk) => disk.name === name && (disk.base ?? disk.store)),
+      `it has no disk "${name}" with a base or a store`,
     )
   }
-  const disks = spec.disks.map((disk) => (Object.hasOwn(bases, disk.name) ? { ...disk, base: bases[disk.name]! } : disk))
+  const disks = spec.disks.map((disk) => {
+    if (!Object.hasOwn(addresses, disk.name)) return disk
+    return { ...disk, [disk.store ? 'store' : 'base']: addresses[disk.name]! }
+  })
   for (const disk of disks) assertDisk(disk)
   return { ...spec, disks }
 }
@@ -69,7 +70,7 @@ export function rebased<Disk extends MachineDisk & { readonly layers: readonly n
   { base, through }: NewBase,
 ): Disk & { readonly base: DiskAddress } {
   const disk = disks.find((each) => each.name === name)
-  const isKnown = disk && through >= 0 && [disk.layers[0]! - 1, ...disk.layers.slice(0, -1)].includes(through)
+  const isKnown = disk && !disk.store && through >= 0 && [disk.layers[0]! - 1, ...disk.layers.slice(0, -1)].includes(through)
   if (!isKnown) {
     throw new ServiceError('not-found', `The disk "${name}" of the machine ${id} has no sealed layer ${through}.`, { id })
   }
@@ -90,19 +91,30 @@ function assertHardware({ hardware }: MachineSpec, abilities: HypervisorAbilitie
   must(!secureBoot || abilities.secureBoot, 'it needs secure boot, and this host has no firmware for that')
 }
 
-function assertDisk({ name, bytes, serial, base }: MachineDisk): void {
+/** @throws ServiceError `invalid-request` */
+export function assertDisks(disks: readonly MachineDisk[]): void {
+  must(disks.length <= MAX_DISKS, `it has ${disks.length} disks; ${MAX_DISKS} is the limit`)
+  must(distinct(disks.map((disk) => disk.name)), 'two of its disks have one name')
+  for (const disk of disks) assertDisk(disk)
+}
+
+function assertDisk({ name, bytes, serial, base, store }: MachineDisk): void {
   must(DISK_NAME.test(name), 'the name of a disk is letters, digits and "-", at most 40')
   must(whole(bytes, SECTOR_BYTES) && bytes % SECTOR_BYTES === 0, `disk ${name} must have a multiple of ${SECTOR_BYTES} bytes`)
   must(SERIAL.test(serial), `the serial number of disk ${name} must be printable ASCII, at most 20 characters`)
-  if (!base) return
-  const pathBytes = Buffer.byteLength(base.socketPath)
+  must(!base || !store, `disk ${name} cannot have a base and a store`)
+  if (base) assertAddress(base, `the base of disk ${name}`)
+  if (store) assertAddress(store, `the store of disk ${name}`)
+}
+
+function assertAddress({ socketPath, exportName }: DiskAddress, of: string): void {
   must(
-    base.socketPath.startsWith('/') && pathBytes <= MAX_SOCKET_PATH_BYTES && !base.socketPath.includes('\0'),
-    `the socket of the base of disk ${name} must be an absolute path of at most ${MAX_SOCKET_PATH_BYTES} bytes`,
+    socketPath.startsWith('/') && Buffer.byteLength(socketPath) <= MAX_SOCKET_PATH_BYTES && !socketPath.includes('\0'),
+    `the socket of ${of} must be an absolute path of at most ${MAX_SOCKET_PATH_BYTES} bytes`,
   )
   must(
-    Buffer.byteLength(base.exportName) <= MAX_EXPORT_NAME_BYTES && !base.exportName.includes('\0'),
-    `the export of the base of disk ${name} must have a name of at most ${MAX_EXPORT_NAME_BYTES} bytes`,
+    Buffer.byteLength(exportName) <= MAX_EXPORT_NAME_BYTES && !exportName.includes('\0'),
+    `the export of ${of} must have a name of at most ${MAX_EXPORT_NAME_BYTES} bytes`,
   )
 }
 

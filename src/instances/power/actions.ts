@@ -43,8 +43,8 @@ async function reboot(ports: InstancePorts, instance: InstanceRecord, signal: Ab
 /** The address of its disk was good for one run. */
 async function startAgain(ports: InstancePorts, instance: InstanceRecord, signal: AbortSignal): Promise<void> {
   const { id, leaseId } = await endMove(ports, instance)
-  const bases = leaseId === null ? {} : { [ROOT]: await ports.images.readdress(leaseId) }
-  await ports.hypervisor.start(id, { bases }, signal)
+  const addresses = leaseId === null ? {} : { [ROOT]: await ports.images.readdress(leaseId) }
+  await ports.hypervisor.start(id, { addresses }, signal)
 }
 
 const action =

@@ -25,6 +25,8 @@ test('whatever is asked of it fails with the reason, and it can be watched and c
     'saveMemory',
     'receive',
     'migrateTo',
+    'attach',
+    'detach',
     'remove',
   ] as const
   for (const call of calls) await assert.rejects((absent[call] as () => Promise<unknown>)(), reason, call)

@@ -1,5 +1,6 @@
 import type { ServiceError } from '../../../base/errors.ts'
 import type { DiskLayers } from '../disk-layers.ts'
+import type { DiskPlugs } from '../disk-plugs.ts'
 import type { Hypervisor } from '../hypervisor.ts'
 import type { MachineMemory } from '../machine-memory.ts'
 import type { MachineMigration } from '../machine-migration.ts'
@@ -9,7 +10,7 @@ import type { MachineMigration } from '../machine-migration.ts'
  * reason, its abilities too, and nothing is recorded as lost.
  * @param reason `unavailable`, saying what is missing
  */
-export function absentHypervisor(reason: ServiceError): Hypervisor & DiskLayers & MachineMemory & MachineMigration {
+export function absentHypervisor(reason: ServiceError): Hypervisor & DiskLayers & DiskPlugs & MachineMemory & MachineMigration {
   const refuse = async (): Promise<never> => {
     throw reason
   }
@@ -35,6 +36,8 @@ export function absentHypervisor(reason: ServiceError): Hypervisor & DiskLayers 
     saveMemory: refuse,
     receive: refuse,
     migrateTo: refuse,
+    attach: refuse,
+    detach: refuse,
     remove: refuse,
     watch: () => () => {},
     close: async () => {},

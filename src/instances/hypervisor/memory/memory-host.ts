@@ -1,7 +1,8 @@
 import { Duplex } from 'node:stream'
 import type { BlockSource } from '../../../disk/block/block-source.ts'
+import type { BlockWriter } from '../../../disk/block/block-writer.ts'
 import { memorySource } from '../../../disk/block/memory-source.ts'
-import type { DiskAddress, FoundMachine, MachineSpec, PowerState } from '../hypervisor.ts'
+import type { DiskAddress, FoundMachine, MachineDisk, MachineSpec, PowerState } from '../hypervisor.ts'
 
 /** Of each console, as the port lets an adapter choose. */
 const MAX_CONSOLE_BYTES = 1024 * 1024
@@ -12,6 +13,8 @@ export interface MemoryGuest {
   booted(machine: MemoryMachine): void
   typed(machine: MemoryMachine, bytes: Uint8Array): void
   powerButton(machine: MemoryMachine): void
+  /** Asked to let go of a disk, it answers whether it does. */
+  letsGo(machine: MemoryMachine, disk: string): boolean
 }
 
 /** Says that it is ready, echoes what is typed, and goes off when its button is pressed. */
@@ -19,6 +22,7 @@ export const plainGuest: MemoryGuest = {
   booted: (machine) => machine.print('ready\n'),
   typed: (machine, bytes) => machine.print(bytes),
   powerButton: (machine) => machine.powerOff(),
+  letsGo: () => true,
 }
 
 export interface MemoryHostOptions {
@@ -46,6 +50,8 @@ export class MemoryHost {
   readonly watchers = new Set<(machine: FoundMachine) => void>()
   /** What bases read as, by the names of their exports; others are zeros. */
   readonly bases = new Map<string, BlockSource>()
+  /** What disks are written through to, by the names of their exports. */
+  readonly stores = new Map<string, { readonly source: BlockSource; readonly writer: BlockWriter }>()
   guest: MemoryGuest
   beforeStart: (spec: MachineSpec) => Promise<void> | void
 
@@ -158,7 +164,13 @@ export class MemoryMachine {
   }
 
   /** The guest writes to one of its disks. @param offset, and the length of `bytes`: multiples of 512 */
-  write(disk: string, offset: number, bytes: Uint8Array): void {
+  async write(disk: string, offset: number, bytes: Uint8Array): Promise<void> {
+    const store = this.#store(disk)
+    if (store) {
+      await store.writer.write(offset, bytes)
+      await store.writer.flush()
+      return
+    }
     const { sectors } = this.#layers(disk).at(-1)!
     for (let at = 0; at < bytes.length; at += SECTOR_BYTES) {
       sectors.set(offset + at, Uint8Array.from(bytes.subarray(at, at + SECTOR_BYTES)))
@@ -167,6 +179,8 @@ export class MemoryMachine {
 
   /** What its guest wrote there last; where it did not, what the base has there. */
   async read(disk: string, offset: number, length: number): Promise<Uint8Array> {
+    const store = this.#store(disk)
+    if (store) return store.source.read(offset, length)
     const base = this.#ground(disk)
     const answer = base ? Buffer.from(await base.read(offset, length)) : Buffer.alloc(length)
     for (const { sectors } of this.#layers(disk)) {
@@ -178,7 +192,7 @@ export class MemoryMachine {
   /** An empty layer on top of each disk. @returns how many lie beneath it */
   seal(): Readonly<Record<string, readonly number[]>> {
     return Object.fromEntries(
-      this.spec.disks.map(({ name }) => {
+      this.#layered.map(({ name }) => {
         const layers = this.#layers(name)
         const sealed = layers.map(({ number }) => number)
         layers.push({ number: sealed.at(-1)! + 1, sectors: new Map() })
@@ -200,6 +214,25 @@ export class MemoryMachine {
     this.#disks.set(disk, [{ number: this.layerNumbers(disk).at(-1)!, sectors }])
     const disks = this.spec.disks.map(({ base, ...each }) => (each.name === disk || !base ? each : { ...each, base }))
     this.spec = { ...this.spec, disks }
+  }
+
+  forgetDisk(disk: string): void {
+    this.#disks.delete(disk)
+    this.#own.delete(disk)
+    this.spec = { ...this.spec, disks: this.spec.disks.filter(({ name }) => name !== disk) }
+  }
+
+  get #layered(): readonly MachineDisk[] {
+    return this.spec.disks.filter(({ store }) => !store)
+  }
+
+  /** Undefined for a disk that is not written through. */
+  #store(disk: string) {
+    const store = this.spec.disks.find(({ name }) => name === disk)?.store
+    if (!store) return undefined
+    const found = this.#host.stores.get(store.exportName)
+    if (!found) throw new Error(`the host in memory has no store for the disk ${disk}`)
+    return found
   }
 
   /** What the layers lie on. */

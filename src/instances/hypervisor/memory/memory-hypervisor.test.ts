@@ -1,6 +1,9 @@
+import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
+import { memoryDisk } from '../../../../test/fixtures/nbd/memory-disk.ts'
 import { memorySource } from '../../../disk/block/memory-source.ts'
 import { diskLayersSuite } from '../disk-layers.suite.ts'
+import { diskPlugsSuite, type PlugsHost } from '../disk-plugs.suite.ts'
 import { hypervisorSuite, plainSpec } from '../hypervisor.suite.ts'
 import type { MachineSpec } from '../hypervisor.ts'
 import { machineMemorySuite } from '../machine-memory.suite.ts'
@@ -10,12 +13,18 @@ import { MemoryHypervisor } from './memory-hypervisor.ts'
 
 const spec = (changes: Partial<MachineSpec> = {}): MachineSpec => ({ ...plainSpec(), ...changes })
 
-function testHost(network: MemoryNetwork = new Map()): MigrationHost {
+function testHost(network: MemoryNetwork = new Map()): MigrationHost & PlugsHost {
   const deaf = new Set<string>()
   const host = new MemoryHost({
     network,
-    guest: { ...plainGuest, powerButton: (machine) => deaf.has(machine.spec.id) || machine.powerOff() },
+    guest: {
+      ...plainGuest,
+      powerButton: (machine) => deaf.has(machine.spec.id) || machine.powerOff(),
+      letsGo: (machine) => !deaf.has(machine.spec.id),
+    },
   })
+  const named = (id: string, serial?: string) =>
+    serial === undefined ? 'root' : host.machine(id).spec.disks.find((disk) => disk.serial === serial)!.name
   return {
     open: async () => new MemoryHypervisor(host),
     spec,
@@ -26,13 +35,31 @@ function testHost(network: MemoryNetwork = new Map()): MigrationHost {
       deaf.add(machine.id)
       return machine
     },
-    write: async (_hypervisor, id, offset, bytes) => host.machine(id).write('root', offset, bytes),
-    read: async (_hypervisor, id, offset, length) => host.machine(id).read('root', offset, length),
+    write: async (_hypervisor, id, offset, bytes, serial) => host.machine(id).write(named(id, serial), offset, bytes),
+    read: async (_hypervisor, id, offset, length, serial) => host.machine(id).read(named(id, serial), offset, length),
+    async untilSeen(_hypervisor, id, serial, isThere) {
+      assert.equal(
+        host.machine(id).spec.disks.some((disk) => disk.serial === serial),
+        isThere,
+      )
+    },
+    async makeStore(bytes) {
+      const store = memoryDisk(bytes)
+      const address = newAddress()
+      host.stores.set(address.exportName, store)
+      return { ...store, address }
+    },
+    async moveStore({ exportName }) {
+      const moved = newAddress()
+      host.stores.set(moved.exportName, host.stores.get(exportName)!)
+      host.stores.delete(exportName)
+      return moved
+    },
     openBase: async () => memorySource(2 ** 30, []),
     lend: async (disk) => {
-      const exportName = randomUUID()
-      host.bases.set(exportName, disk)
-      return { socketPath: '/run/nbd.sock', exportName }
+      const address = newAddress()
+      host.bases.set(address.exportName, disk)
+      return address
     },
     endLoan: async ({ exportName }) => void host.bases.delete(exportName),
     startCounting: async (_hypervisor, id) => {
@@ -47,6 +74,8 @@ function testHost(network: MemoryNetwork = new Map()): MigrationHost {
   }
 }
 
+const newAddress = () => ({ socketPath: '/run/nbd.sock', exportName: randomUUID() })
+
 hypervisorSuite('memory', async () => testHost())
 diskLayersSuite('memory', async () => testHost())
 machineMemorySuite('memory', async () => testHost())
@@ -54,3 +83,4 @@ machineMigrationSuite('memory', async () => {
   const network: MemoryNetwork = new Map()
   return [testHost(network), testHost(network)]
 })
+diskPlugsSuite('memory', async () => testHost())

@@ -6,14 +6,16 @@ import { GiB } from '../../../base/units.ts'
 import type { BlockSource } from '../../../disk/block/block-source.ts'
 import { seedDisc } from '../../seed/seed-disc.ts'
 import type { DiskLayers, HydrateOptions, NewBase, Sealed } from '../disk-layers.ts'
-import type { FoundMachine, Hypervisor, HypervisorAbilities, MachineChanges, MachineSpec } from '../hypervisor.ts'
+import type { DiskPlugs } from '../disk-plugs.ts'
+import type { FoundMachine, Hypervisor, HypervisorAbilities, MachineChanges, MachineDisk, MachineSpec } from '../hypervisor.ts'
 import type { MachineMemory, MemoryState, SavedMemory } from '../machine-memory.ts'
 import type { MachineMigration, Migrated, MigrationTarget } from '../machine-migration.ts'
-import { assertSpec, changed, rebased } from '../machine-spec.ts'
+import { assertDisks, assertSpec, changed, rebased } from '../machine-spec.ts'
 import { assertSameShape, type Shape, shapeText } from '../memory-shape.ts'
 import { MemoryHost, MemoryMachine } from './memory-host.ts'
 
 const MAX_SEALED_LAYERS = 32
+const hotPlugged: ReadonlySet<string> = new Set(['virtio', 'scsi'])
 const everything: HypervisorAbilities = {
   version: '1',
   architectures: ['x86_64'],
@@ -26,7 +28,7 @@ const everything: HypervisorAbilities = {
 }
 
 /** Machines that are records only, for tests. Opened again on the same host, it finds them. */
-export class MemoryHypervisor implements Hypervisor, DiskLayers, MachineMemory, MachineMigration {
+export class MemoryHypervisor implements Hypervisor, DiskLayers, DiskPlugs, MachineMemory, MachineMigration {
   readonly type = 'memory'
   readonly abilities: HypervisorAbilities
   readonly host: MemoryHost
@@ -138,11 +140,34 @@ export class MemoryHypervisor implements Hypervisor, DiskLayers, MachineMemory, 
     for (const { name, base, layers } of wanted) machine.rebase(name, base, layers)
   }
 
+  async attach(id: string, disk: MachineDisk): Promise<void> {
+    const machine = this.#machine(id)
+    assertNotCopying(machine)
+    const { disks, hardware } = machine.spec
+    if (disks.some(({ name }) => name === disk.name)) throw wrongPower(id, `has a disk "${disk.name}" already; detach it first`)
+    assertDisks([...disks, disk])
+    if (machine.isOn && !hotPlugged.has(hardware.diskBus)) throw wrongPower(id, 'takes this disk only while it is off')
+    machine.spec = { ...machine.spec, disks: [...disks, structuredClone(disk)] }
+  }
+
+  /** A guest lets go at once, or never. */
+  async detach(id: string, diskName: string, _graceMs: number): Promise<void> {
+    const machine = this.#machine(id)
+    assertNotCopying(machine)
+    const { disks, hardware } = machine.spec
+    if (!disks.some(({ name }) => name === diskName)) return
+    if (machine.isOn && !hotPlugged.has(hardware.diskBus)) throw wrongPower(id, 'loses this disk only while it is off')
+    const holdsOn = machine.power === 'paused' || (machine.power === 'running' && !this.host.guest.letsGo(machine, diskName))
+    if (holdsOn) throw wrongPower(id, `has a guest that does not let go of its disk "${diskName}"`)
+    machine.forgetDisk(diskName)
+  }
+
   /** Takes a turn of the event loop. */
   async hydrate(id: string, disk: string, { signal, onProgress }: HydrateOptions = {}): Promise<void> {
     const machine = this.#machine(id)
     const spec = machine.spec.disks.find(({ name }) => name === disk)
     if (!spec) throw new ServiceError('not-found', `The machine ${id} has no disk "${disk}".`, { id })
+    if (spec.store) throw wrongPower(id, `has a store for its disk "${disk}": nothing of it is copied`)
     assertNotCopying(machine)
     machine.isCopying = true
     try {
@@ -202,6 +227,7 @@ export class MemoryHypervisor implements Hypervisor, DiskLayers, MachineMemory, 
   async migrateTo(id: string, target: MigrationTarget, { signal }: { readonly signal?: AbortSignal } = {}): Promise<Migrated> {
     const machine = this.#machine(id)
     if (!machine.isOn) throw wrongPower(id, 'is not on; start it')
+    if (machine.spec.disks.some(({ store }) => store)) throw wrongPower(id, 'has disks with stores; detach them first')
     if (signal?.aborted) throw cancelled(id)
     const expected = this.host.network.get(target.token)
     if (expected?.take === closed)

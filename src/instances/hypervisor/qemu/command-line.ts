@@ -2,7 +2,7 @@ import { ServiceError } from '../../../base/errors.ts'
 import { KiB } from '../../../base/units.ts'
 import type { MachineSpec } from '../hypervisor.ts'
 import { parsedShape } from '../memory-shape.ts'
-import { type Chipset, type Device, networkDevices, otherDevices, storageDevices } from './devices.ts'
+import { type Chipset, type Device, networkDevices, otherDevices, type Places, storageDevices } from './devices.ts'
 import { type BlockNode, diskNodes } from './disk-nodes.ts'
 import { type Firmware, firmwareFor } from './firmware.ts'
 import { files } from './machine-files.ts'
@@ -25,6 +25,8 @@ export interface MachinePlan {
 export interface Chosen {
   /** Full name: `pc-i440fx-7.2`. */
   readonly machineType: string
+  /** Whether its disks have their places by their slots; machines of before there were slots have not. */
+  readonly hasSlots?: boolean
 }
 
 const MAX_DMI_CHARACTERS = 64 // "each text string is limited to 64": SMBIOS up to 2.6, section 6.1.3
@@ -49,14 +51,20 @@ export function choose(machine: MachineSpec, program: QemuProgram, firmwares: re
   must(known && chipsetOf(known.name), `QEMU ${program.version} has no machine type "${type}" that is made here; take pc or q35`)
   must(spec.cpus <= known.maxCpus, `machine type ${known.name} has at most ${known.maxCpus} processors`)
   must(cpuModel === null || cpuModel === 'host' || program.cpuModels.has(cpuModel), `QEMU has no processor model "${cpuModel}"`)
-  const chosen = { machineType: known.name }
+  const chosen = { machineType: known.name, hasSlots: true }
   if (firmware === 'uefi') must(firmwareOf(spec, chosen, firmwares), uefiProblem(spec, known.name))
-  storageDevices(spec, chipsetOf(known.name)!) // whether its places suffice
+  storageDevices(spec, placesOf(chosen)!) // whether they suffice
   return chosen
 }
 
 const uefiProblem = ({ hardware: { secureBoot } }: KeptSpec, machineType: string): string =>
   `this host has no UEFI firmware for machine type ${machineType} ${secureBoot ? 'with' : 'without'} secure boot`
+
+/** Undefined for a type that is not made here. */
+export function placesOf({ machineType, hasSlots = false }: Chosen): Places | undefined {
+  const chipset = chipsetOf(machineType)
+  return chipset && { chipset, hasSlots }
+}
 
 function chipsetOf(machineType: string): Chipset | undefined {
   if (machineType.startsWith('pc-q35-')) return 'q35'
@@ -119,10 +127,10 @@ export function planMachine(
  * In the order in which they find their places.
  * @throws ServiceError `invalid-request`
  */
-export function devicesOf(spec: KeptSpec, { machineType }: Chosen): readonly Device[] {
-  const chipset = chipsetOf(machineType)
-  if (!chipset) throw new ServiceError('invalid-request', `This QEMU makes no machine of type ${machineType} any more.`)
-  return [...storageDevices(spec, chipset), ...networkDevices(spec), ...otherDevices(spec)]
+export function devicesOf(spec: KeptSpec, chosen: Chosen): readonly Device[] {
+  const places = placesOf(chosen)
+  if (!places) throw new ServiceError('invalid-request', `This QEMU makes no machine of type ${chosen.machineType} any more.`)
+  return [...storageDevices(spec, places), ...networkDevices(spec), ...otherDevices(spec)]
 }
 
 /** `host` is more than emulation can be; `max` is all that it can. */

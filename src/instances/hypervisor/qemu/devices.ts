@@ -1,6 +1,7 @@
 import { ServiceError } from '../../../base/errors.ts'
-import { layerNode } from './disk-nodes.ts'
-import type { KeptSpec } from './machine-folder.ts'
+import { MAX_DISKS } from '../machine-spec.ts'
+import { topNode } from './disk-nodes.ts'
+import type { KeptDisk, KeptSpec } from './machine-folder.ts'
 
 /** Buses and what hangs on them, as QEMU's `-device` takes them. Source: QEMU docs/system, qdev of 7.2. */
 
@@ -9,31 +10,56 @@ export type Device = Readonly<Record<string, string | number | boolean>> & { rea
 /** `pc` has an IDE controller, `q35` has none. */
 export type Chipset = 'pc' | 'q35'
 
+/** What the machine keeps of how its disks are placed. */
+export interface Places {
+  readonly chipset: Chipset
+  readonly hasSlots: boolean
+}
+
+/** Of a PCI bus; those below hold what else a machine has, at most 14 devices. */
+const FIRST_DISK_SLOT = 16
 const SATA_PORTS = 6 // of one ich9-ahci
 const IDE_UNITS = 4 // two on each of two channels
 
 /**
- * The disks in order of boot, then the seed.
+ * The disks in order of boot, then the seed. A disk that may come and go has its place by its slot, so that no other one moves;
+ * where none can while the machine runs, and in machines of before there were slots, it is in the next free place.
  * @throws ServiceError `invalid-request` where the bus has not as many places
  */
-export function storageDevices({ hardware, disks, hasSeed }: KeptSpec, chipset: Chipset): readonly Device[] {
-  const nodes = disks.map(({ slot, layers, serial }, index) => ({
-    drive: layerNode(slot, layers.at(-1)!),
-    id: `disk${slot}`,
+export function storageDevices({ hardware, disks, hasSeed }: KeptSpec, { chipset, hasSlots }: Places): readonly Device[] {
+  const nodes = disks.map((disk, index) => ({
+    drive: topNode(disk),
+    id: deviceOf(disk),
     bootindex: index,
-    ...(serial ? { serial } : {}),
+    // where there is no room the guest waits until there is; other failures it is told of, as by a disk that breaks
+    werror: 'enospc',
+    rerror: 'report',
+    ...(disk.serial ? { serial: disk.serial } : {}),
   }))
   const seedNode = { drive: 'seed', id: 'seed' }
   const places = nodes.length + (hasSeed ? 1 : 0)
   switch (hardware.diskBus) {
     case 'virtio':
       // As a disk: a guest that starts from virtio can read that, and cloud kernels drive no CD-ROM. cloud-init goes by its label
-      return [...nodes, ...(hasSeed ? [seedNode] : [])].map((node) => ({ driver: 'virtio-blk-pci', ...node }))
+      return [
+        ...(hasSlots && chipset === 'q35' ? rootPorts : []),
+        ...nodes.map((node, index) => ({
+          driver: 'virtio-blk-pci',
+          ...(hasSlots ? pciPlace(disks[index]!, chipset) : {}),
+          ...node,
+        })),
+        ...(hasSeed ? [{ driver: 'virtio-blk-pci', ...seedNode }] : []),
+      ]
     case 'scsi':
       return [
         { driver: 'virtio-scsi-pci', id: 'scsi' },
-        ...nodes.map((node, index) => ({ driver: 'scsi-hd', bus: 'scsi.0', 'scsi-id': index, ...node })),
-        ...(hasSeed ? [{ driver: 'scsi-cd', bus: 'scsi.0', 'scsi-id': nodes.length, ...seedNode }] : []),
+        ...nodes.map((node, index) => ({
+          driver: 'scsi-hd',
+          bus: 'scsi.0',
+          'scsi-id': hasSlots ? disks[index]!.slot : index,
+          ...node,
+        })),
+        ...(hasSeed ? [{ driver: 'scsi-cd', bus: 'scsi.0', 'scsi-id': hasSlots ? MAX_DISKS : nodes.length, ...seedNode }] : []),
       ]
     case 'sata': {
       const controllers = Array.from({ length: Math.ceil(places / SATA_PORTS) }, (_, index) => ({
@@ -49,6 +75,35 @@ export function storageDevices({ hardware, disks, hasSeed }: KeptSpec, chipset: 
       return onIde(nodes, hasSeed ? seedNode : null, (index) => ({ bus: `ide.${index >> 1}`, unit: index & 1 }))
   }
 }
+
+/** The device of a disk that comes while the machine runs; the guest starts from those that it had. Undefined: its bus takes none. */
+export function comingDevice(spec: KeptSpec, places: Places, disk: KeptDisk): Device | undefined {
+  const { diskBus } = spec.hardware
+  if (diskBus === 'sata' || diskBus === 'ide' || !places.hasSlots) return undefined
+  const device = storageDevices(spec, places).find(({ id }) => id === deviceOf(disk))
+  if (!device) return undefined
+  const { bootindex, ...coming } = device
+  return coming
+}
+
+export const deviceOf = ({ slot }: Pick<KeptDisk, 'slot'>): string => `disk${slot}`
+
+function pciAddress(slot: number, number: number): string {
+  return `${slot.toString(16)}.${number}`
+}
+
+/** One to a disk: on its root bus, q35 takes nothing while it runs. Eight functions fill a slot of it. */
+const rootPorts: readonly Device[] = Array.from({ length: MAX_DISKS }, (_, index) => ({
+  driver: 'pcie-root-port',
+  id: `port${index}`,
+  bus: 'pcie.0',
+  addr: pciAddress(FIRST_DISK_SLOT + Math.floor(index / 8), index % 8),
+  multifunction: index % 8 === 0,
+  chassis: index + 1,
+}))
+
+const pciPlace = ({ slot }: KeptDisk, chipset: Chipset) =>
+  chipset === 'q35' ? { bus: `port${slot}` } : { addr: pciAddress(FIRST_DISK_SLOT + slot, 0) }
 
 type Node = Readonly<Record<string, string | number>>
 

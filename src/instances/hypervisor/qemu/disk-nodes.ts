@@ -19,6 +19,11 @@ export const layerNode = (slot: number, layer: number): string => `disk${slot}-$
 /** @param attempt a disk that gets another base has both for a while */
 export const baseNode = (slot: number, attempt: number): string => `base${slot}-${attempt}`
 
+/** What the guest's device is given. */
+export const topNode = ({ slot, layers, store }: KeptDisk): string => (store ? storeNode(slot) : layerNode(slot, layers.at(-1)!))
+
+const storeNode = (slot: number): string => `store${slot}-0`
+
 /** The nodes of all disks and of the seed, each after those that it lies on. */
 export function diskNodes({ disks, hasSeed }: Pick<KeptSpec, 'disks' | 'hasSeed'>): readonly BlockNode[] {
   const nodes = disks.flatMap(nodesOf)
@@ -29,7 +34,12 @@ export function diskNodes({ disks, hasSeed }: Pick<KeptSpec, 'disks' | 'hasSeed'
 
 /** The last one is what the guest's device is given. */
 export function nodesOf(disk: KeptDisk): readonly BlockNode[] {
-  const { slot, base, layers } = disk
+  const { slot, base, layers, store, bytes } = disk
+  if (store) {
+    const nbd = exportNode(slot, 0, store, { isWritten: true })
+    // no more than the guest was promised, whatever the export has by now
+    return [nbd, { driver: 'raw', 'node-name': storeNode(slot), file: nbd['node-name'], size: bytes, discard: 'unmap' }]
+  }
   const nodes = base ? [...baseNodes(slot, 0, base)] : []
   let below = base ? baseNode(slot, 0) : null
   for (const layer of layers) {
@@ -40,21 +50,26 @@ export function nodesOf(disk: KeptDisk): readonly BlockNode[] {
 }
 
 /** What speaks NBD, and the disk above it. */
-export const baseNodes = (slot: number, attempt: number, { socketPath, exportName }: DiskAddress): readonly BlockNode[] => {
-  const nbd = `nbd${slot}-${attempt}`
-  return [
-    {
-      driver: 'nbd',
-      'node-name': nbd,
-      'read-only': true,
-      server: { type: 'unix', path: socketPath },
-      export: exportName,
-      'reconnect-delay': RECONNECT_SECONDS,
-      'open-timeout': OPEN_WITHIN_SECONDS,
-    },
-    { driver: 'raw', 'node-name': baseNode(slot, attempt), 'read-only': true, file: nbd },
-  ]
+export const baseNodes = (slot: number, attempt: number, base: DiskAddress): readonly BlockNode[] => {
+  const nbd = exportNode(slot, attempt, base, { isWritten: false })
+  return [nbd, { driver: 'raw', 'node-name': baseNode(slot, attempt), 'read-only': true, file: nbd['node-name'] }]
 }
+
+const exportNode = (
+  slot: number,
+  attempt: number,
+  { socketPath, exportName }: DiskAddress,
+  { isWritten }: { readonly isWritten: boolean },
+): BlockNode => ({
+  driver: 'nbd',
+  'node-name': `nbd${slot}-${attempt}`,
+  'read-only': !isWritten,
+  discard: 'unmap',
+  server: { type: 'unix', path: socketPath },
+  export: exportName,
+  'reconnect-delay': RECONNECT_SECONDS,
+  'open-timeout': OPEN_WITHIN_SECONDS,
+})
 
 /** @param below the node under it; null: none, or to be put there by `blockdev-snapshot` */
 export const layerOf = ({ slot, name, layers }: KeptDisk, layer: number, below: string | null): BlockNode => ({
@@ -68,4 +83,4 @@ export const layerOf = ({ slot, name, layers }: KeptDisk, layer: number, below: 
 })
 
 /** Whether a node is one of this disk's, whatever gave it its name. */
-export const isOfSlot = (name: string, slot: number): boolean => new RegExp(`^(disk|base|nbd)${slot}-\\d+$`).test(name)
+export const isOfSlot = (name: string, slot: number): boolean => new RegExp(`^(disk|base|nbd|store)${slot}-\\d+$`).test(name)

@@ -14,7 +14,6 @@ import { cancelled, type Run } from './run.ts'
  */
 const LOOK_AGAIN_MS = 500
 const CANCEL_WITHIN_MS = 10_000
-const END_WITHIN_MS = 2_000
 
 const jobOf = ({ slot }: KeptDisk): string => `hydrate-${slot}`
 
@@ -33,9 +32,7 @@ export async function streamIntoTop(run: Run, disk: KeptDisk, options: HydrateOp
     await followed(run, id, news, options)
     if ((await depthBelow(run, disk)) === 0) return
   } catch (error) {
-    // a process that ends does so a moment after its connection broke
-    await Promise.race([run.ended, pause(END_WITHIN_MS, undefined, { ref: false })])
-    if (!news.isOff) throw error
+    if (!(await run.endsSoon())) throw error
   } finally {
     signal?.removeEventListener('abort', cancel)
     news.close()

@@ -29,6 +29,11 @@ export async function depthBelow(run: Run, disk: KeptDisk): Promise<number> {
   })
 }
 
+/** Whether the guest has the disk. @throws ServiceError `unavailable` */
+export async function isInserted(run: Run, disk: KeptDisk): Promise<boolean> {
+  return insertedIn(await run.execute('query-block'), disk) !== undefined
+}
+
 const insertedIn = (devices: QmpCommands['query-block'][1], { slot }: KeptDisk) =>
   devices.find(({ qdev }) => qdev === `disk${slot}` || qdev?.includes(`/disk${slot}/`))?.inserted // virtio's is inside it
 
@@ -72,10 +77,11 @@ export async function putOnBase(run: Run, disk: KeptDisk, base: DiskAddress): Pr
 /** Nodes of a disk on which nothing lies: they have been replaced. QEMU itself keeps those that are in use. */
 export async function deleteUnusedNodes(run: Run, disk: KeptDisk): Promise<void> {
   const names = (await nodeNames(run)).filter((name) => isOfSlot(name, disk.slot))
+  const stores = names.filter((name) => name.startsWith('store'))
   const layers = names.filter((name) => name.startsWith('disk')).sort((a, b) => lastNumber(b) - lastNumber(a))
   const bases = names.filter((name) => name.startsWith('base'))
   const exports = names.filter((name) => name.startsWith('nbd'))
-  for (const name of [...layers, ...bases, ...exports]) await deleteNode(run, name) // those above before those beneath
+  for (const name of [...stores, ...layers, ...bases, ...exports]) await deleteNode(run, name) // those above before those beneath
 }
 
 const nodeNames = async (run: Run): Promise<readonly string[]> =>

@@ -5,12 +5,16 @@ import type { BlockSource } from '../../../disk/block/block-source.ts'
 import { openFileSource } from '../../../disk/block/file-source.ts'
 import { openImage } from '../../../disk/formats/index.ts'
 import type { HydrateOptions, NewBase, Sealed } from '../disk-layers.ts'
-import { rebased } from '../machine-spec.ts'
+import type { MachineDisk } from '../hypervisor.ts'
+import { assertDisks, MAX_DISKS, rebased } from '../machine-spec.ts'
+import { placesOf } from './command-line.ts'
+import { comingDevice, storageDevices } from './devices.ts'
 import { endStream, streamIntoTop } from './hydration.ts'
 import type { KeptRecord } from './kept-record.ts'
-import { deleteUnusedNodes, layersInUse, putOnBase, putOnTop } from './live-layers.ts'
+import { deleteUnusedNodes, isInserted, layersInUse, putOnBase, putOnTop } from './live-layers.ts'
+import { notLetGo, plugIn, unplug } from './live-plugs.ts'
 import { files } from './machine-files.ts'
-import type { KeptDisk } from './machine-folder.ts'
+import { type KeptDisk, keptDisk } from './machine-folder.ts'
 import { isRefusal } from './qmp.ts'
 import type { Run } from './run.ts'
 import { inPublic } from './words.ts'
@@ -58,14 +62,14 @@ export class MachineDisks {
   async addLayers(run: Run | null): Promise<LayersAdded> {
     if (run) await this.#forgetUnusedLayers(run)
     const { folder } = this.#record
-    const { disks } = this.#record.now.spec
+    const disks = this.#record.now.spec.disks.filter(({ store }) => !store)
     if (disks.some((disk) => disk.layers.length > MAX_SEALED_LAYERS)) {
       const message = `The machine ${this.#id} has ${MAX_SEALED_LAYERS} layers already; make a new one from its snapshot.`
       throw new ServiceError('too-large', message, { id: this.#id, layers: MAX_SEALED_LAYERS })
     }
     const added = disks.map((disk) => ({ ...disk, layers: [...disk.layers, disk.layers.at(-1)! + 1] }))
     for (const disk of added) await folder.addLayer(this.#id, disk, disk.layers.at(-1)!)
-    await this.#save(added)
+    await this.#put(added)
     return { before: disks, after: added }
   }
 
@@ -75,7 +79,7 @@ export class MachineDisks {
     for (const { name, layers } of before) await this.#record.folder.syncLayer(name, layers.at(-1)!)
     await putOnTop(run, after).catch(async (error) => {
       // where nobody knows whether QEMU did it, an empty layer more does no harm, and one less would lose what is written to it
-      if (isRefusal(error)) await this.#save(before)
+      if (isRefusal(error)) await this.#put(before)
       throw error
     })
     return sealedOf(after)
@@ -96,7 +100,7 @@ export class MachineDisks {
         })
       }
       failpoint('machine:on-base')
-      await this.#save(this.#record.now.spec.disks.map((each) => (each.slot === disk.slot ? disk : each)))
+      await this.#put([disk])
       failpoint('machine:base-recorded')
       await this.deleteUnused()
     }
@@ -107,6 +111,8 @@ export class MachineDisks {
     const run = this.#runNow()
     const kept = this.#record.now.spec.disks.find((each) => each.name === name)
     if (!kept) throw new ServiceError('not-found', `The machine ${this.#id} has no disk "${name}".`, { id: this.#id })
+    if (kept.store)
+      throw new ServiceError('conflict', `The disk "${name}" has a store: nothing of it is copied.`, { id: this.#id })
     if (!run) throw new ServiceError('conflict', `The machine ${this.#id} is off; start it, and ask again.`, { id: this.#id })
     await this.takeUp(run)
     const disk = this.#record.now.spec.disks.find((each) => each.slot === kept.slot)!
@@ -115,8 +121,78 @@ export class MachineDisks {
     })
     failpoint('machine:streamed')
     const { base, ...whole } = { ...disk, layers: disk.layers.slice(-1) }
-    await this.#save(this.#record.now.spec.disks.map((each) => (each.slot === disk.slot ? whole : each)))
+    await this.#put([whole])
     await this.deleteUnused()
+  }
+
+  /**
+   * As `DiskPlugs.attach`. The record knows of it before QEMU does, as one of which it is not known whether it came: whoever finds
+   * it so looks whether QEMU has it.
+   */
+  async attach(disk: MachineDisk): Promise<void> {
+    const run = this.#runNow()
+    if (run) await this.takeUp(run)
+    const { folder, now } = this.#record
+    const { disks } = now.spec
+    if (disks.some(({ name }) => name === disk.name)) throw this.#conflict(`has a disk "${disk.name}" already; detach it first`)
+    assertDisks([...disks, disk])
+    const kept = keptDisk(structuredClone(disk), freeSlot(disks))
+    const spec = { ...now.spec, disks: [...disks, kept] }
+    const places = placesOf(now.chosen)!
+    storageDevices(spec, places) // whether they suffice
+    const device = comingDevice(spec, places, kept)
+    if (run && !device) throw this.#conflict('takes this disk only while it is off: its bus has no hot plug; stop it first')
+
+    for (const layer of kept.layers) await folder.addLayer(this.#id, kept, layer)
+    await this.#save([...disks, run ? { ...kept, isPassing: true } : kept])
+    failpoint('machine:disk-recorded')
+    if (!run || !device) return
+    await plugIn(run, kept, device).catch(async (error) => {
+      if (isRefusal(error) || (await run.endsSoon())) await this.#forget(kept)
+      throw inPublic(error, [kept])
+    })
+    failpoint('machine:disk-plugged')
+    await this.#put([kept])
+  }
+
+  /** As `DiskPlugs.detach`. */
+  async detach(name: string, graceMs: number): Promise<void> {
+    const run = this.#runNow()
+    if (run) await this.takeUp(run)
+    const { chosen, spec } = this.#record.now
+    const disk = spec.disks.find((each) => each.name === name)
+    if (!disk) return
+    if (run) {
+      if (!comingDevice(spec, placesOf(chosen)!, disk))
+        throw this.#conflict('loses this disk only while it is off; stop it first')
+      await this.#put([{ ...disk, isPassing: true }])
+      failpoint('machine:disk-going')
+      if (!(await unplug(run, disk, graceMs))) {
+        await this.#put([disk])
+        throw notLetGo(this.#id, disk)
+      }
+      failpoint('machine:disk-unplugged')
+    }
+    await this.#forget(disk)
+  }
+
+  /** Disks that came or went when that was cut short: what the process has is attached. */
+  async #settlePassing(run: Run | null): Promise<void> {
+    for (const disk of this.#record.now.spec.disks.filter(({ isPassing }) => isPassing)) {
+      const { isPassing, ...kept } = disk
+      if (run && (await isInserted(run, kept))) await this.#put([kept])
+      else await this.#forget(kept)
+    }
+  }
+
+  /** The record first: what it does not name is deleted when the machine is found. */
+  async #forget(disk: KeptDisk): Promise<void> {
+    await this.#save(this.#record.now.spec.disks.filter(({ slot }) => slot !== disk.slot))
+    await this.#record.folder.dropOtherLayers(this.#record.now.spec.disks)
+  }
+
+  #conflict(how: string): ServiceError {
+    return new ServiceError('conflict', `The machine ${this.#id} ${how}.`, { id: this.#id })
   }
 
   /** Nodes and files that were replaced, or made for what came to nothing. */
@@ -156,8 +232,15 @@ export class MachineDisks {
     return openFileSource(path)
   }
 
-  /** Of a process that was found: what an earlier service left half done. */
+  /** Of a machine that is off: what an earlier service left half done. */
+  async takeUpOff(): Promise<void> {
+    await this.#settlePassing(null)
+    await this.deleteUnused()
+  }
+
+  /** The same of one that has a process. */
   async takeUp(run: Run): Promise<void> {
+    await this.#settlePassing(run)
     for (const disk of this.#record.now.spec.disks) await endStream(run, disk)
     await this.#forgetUnusedLayers(run)
     await this.deleteUnused()
@@ -170,7 +253,16 @@ export class MachineDisks {
     if (used.some(({ layers }, index) => layers.length !== disks[index]!.layers.length)) await this.#save(used)
   }
 
+  /** In the places of those that have their slots. */
+  async #put(changed: readonly KeptDisk[]): Promise<void> {
+    const bySlot = new Map(changed.map((disk) => [disk.slot, disk]))
+    await this.#save(this.#record.now.spec.disks.map((disk) => bySlot.get(disk.slot) ?? disk))
+  }
+
   async #save(disks: readonly KeptDisk[]): Promise<void> {
     await this.#record.save((record) => ({ ...record, spec: { ...record.spec, disks } }))
   }
 }
+
+const freeSlot = (disks: readonly KeptDisk[]): number =>
+  Array.from({ length: MAX_DISKS }, (_, slot) => slot).find((slot) => disks.every((disk) => disk.slot !== slot)) ?? MAX_DISKS

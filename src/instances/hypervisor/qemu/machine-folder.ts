@@ -59,16 +59,21 @@ export type KeptSpec = Omit<MachineSpec, 'seed' | 'memory' | 'disks'> & {
 export interface KeptDisk extends MachineDisk {
   /** Its place among the machine's disks, for as long as it is one of them: from 0, no two the same. */
   readonly slot: number
-  /** Numbers of its qcow2 files, the lowest first; all but the last are sealed. */
+  /** It is being attached or detached: if the process has it not when that was cut short, it is gone. */
+  readonly isPassing?: true
+  /** Numbers of its qcow2 files, the lowest first; all but the last are sealed. None where it has a store. */
   readonly layers: readonly number[]
 }
 
 /** As it is kept of a machine that is to be made. */
 export const keptSpec = ({ seed, memory, ...spec }: MachineSpec): KeptSpec => ({
   ...spec,
-  disks: spec.disks.map((disk, slot) => ({ ...disk, slot, layers: [0] })),
+  disks: spec.disks.map(keptDisk),
   hasSeed: seed !== undefined || (memory?.seedDisc ?? null) !== null,
 })
+
+/** A disk with a store has no files here. */
+export const keptDisk = (disk: MachineDisk, slot: number): KeptDisk => ({ ...disk, slot, layers: disk.store ? [] : [0] })
 
 const RECORD = 'machine.json'
 const RUN = 'run'
@@ -126,7 +131,7 @@ export class MachineFolder {
       await chmod(this.path, mode) // whatever the umask is
       await this.#save(record)
       await mkdir(this.run, { mode: PRIVATE_FOLDER })
-      for (const disk of spec.disks) await this.#makeLayer(disk, disk.layers.at(-1)!)
+      for (const disk of spec.disks) for (const layer of disk.layers.slice(-1)) await this.#makeLayer(disk, layer)
       if (seed) await this.#make(files.seed, (file) => file.writeFile(seed instanceof Uint8Array ? seed : seedDisc(seed)))
       if (variables) {
         const template = await readFile(variables)

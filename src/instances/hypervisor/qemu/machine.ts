@@ -5,7 +5,7 @@ import { isServiceError, ServiceError } from '../../../base/errors.ts'
 import { failpoint } from '../../../base/failpoint.ts'
 import type { BlockSource } from '../../../disk/block/block-source.ts'
 import type { HydrateOptions, NewBase, Sealed } from '../disk-layers.ts'
-import type { FoundMachine, MachineChanges, MachineSpec, PowerState } from '../hypervisor.ts'
+import type { FoundMachine, MachineChanges, MachineDisk, MachineSpec, PowerState } from '../hypervisor.ts'
 import type { MemoryState, SavedMemory } from '../machine-memory.ts'
 import type { Migrated, MigrationTarget } from '../machine-migration.ts'
 import { changed } from '../machine-spec.ts'
@@ -175,6 +175,7 @@ export class Machine {
     const turns = this.#turns
     await this.#start(signal, async (ended) => {
       await turns
+      await this.#disks.takeUpOff()
       await this.#assertFits(changes.memory)
       await this.#powerOn({ ...this.#record, spec: changed(this.#record.spec, changes) }, ended, changes.memory)
     })
@@ -256,6 +257,14 @@ export class Machine {
     return this.#inTurn(() => this.#disks.rebase(bases))
   }
 
+  async attach(disk: MachineDisk): Promise<void> {
+    return this.#inTurn(() => this.#disks.attach(disk))
+  }
+
+  async detach(disk: string, graceMs: number): Promise<void> {
+    return this.#inTurn(() => this.#disks.detach(disk, graceMs))
+  }
+
   /** It has its turn as others have, but nobody waits for it: it may take hours. */
   async hydrate(disk: string, { signal, ...options }: HydrateOptions): Promise<void> {
     this.#assertNotHydrating()
@@ -281,6 +290,7 @@ export class Machine {
   async migrateTo(target: MigrationTarget, signal?: AbortSignal): Promise<Migrated> {
     const leave = async () => {
       const run = this.#on()
+      if (this.#record.spec.disks.some(({ store }) => store)) throw wrongPower(this.id, WRITES_TO_STORES)
       const { closing } = this.#host
       const ends = { signal: AbortSignal.any([closing, ...(signal ? [signal] : [])]), closing }
       return this.#transit.leave(run, this.#isPaused, target, ends).finally(() => this.#look(run))
@@ -477,7 +487,7 @@ export class Machine {
     const { spec, power } = this.#record
     const found = await Run.find(this.#folder, spec)
     if (!found) {
-      await this.#disks.deleteUnused().catch(this.#host.onProblem) // it is done again after the next change of bases
+      await this.#disks.takeUpOff().catch(this.#host.onProblem) // it is done again after the next change of bases
       if (power !== 'on') return
       const reason = await whyEnded(this.#folder, spec)
       await this.#kept.save((record) => ({ ...arrived(record), power: 'crashed', reason }))
@@ -610,5 +620,7 @@ export class Machine {
     if (this.givenTo) throw wrongPower(this.id, 'may be on another host by now, which is being asked; wait for its answer')
   }
 }
+
+const WRITES_TO_STORES = 'has disks that are written through to stores, which two machines must not do at once; detach them first'
 
 const wrongPower = (id: string, how: string): ServiceError => new ServiceError('conflict', `The machine ${id} ${how}.`, { id })

@@ -6,7 +6,8 @@ import { ServiceError } from '../../../base/errors.ts'
 import { failpoint } from '../../../base/failpoint.ts'
 import type { BlockSource } from '../../../disk/block/block-source.ts'
 import type { DiskLayers, HydrateOptions, NewBase, Sealed } from '../disk-layers.ts'
-import type { FoundMachine, Hypervisor, HypervisorAbilities, MachineChanges, MachineSpec } from '../hypervisor.ts'
+import type { DiskPlugs } from '../disk-plugs.ts'
+import type { FoundMachine, Hypervisor, HypervisorAbilities, MachineChanges, MachineDisk, MachineSpec } from '../hypervisor.ts'
 import type { MachineMemory, SavedMemory } from '../machine-memory.ts'
 import type { MachineMigration, Migrated, MigrationTarget } from '../machine-migration.ts'
 import { assertSpec, isMachineId } from '../machine-spec.ts'
@@ -42,7 +43,7 @@ const TRIM_MS = 10_000 // a guest writes a few MiB to its console in that time
 const ARCHITECTURES = ['x86_64', 'i686']
 
 /** Machines as processes of QEMU. docs/decisions/qemu.md says how and why. */
-export class QemuHypervisor implements Hypervisor, DiskLayers, MachineMemory, MachineMigration {
+export class QemuHypervisor implements Hypervisor, DiskLayers, DiskPlugs, MachineMemory, MachineMigration {
   readonly type = 'QEMU'
   readonly abilities: HypervisorAbilities
   readonly #host: QemuHost
@@ -166,6 +167,14 @@ export class QemuHypervisor implements Hypervisor, DiskLayers, MachineMemory, Ma
 
   async hydrate(id: string, disk: string, options: HydrateOptions = {}): Promise<void> {
     return this.#call(() => this.#machine(id).hydrate(disk, options))
+  }
+
+  async attach(id: string, disk: MachineDisk): Promise<void> {
+    return this.#call(() => this.#machine(id).attach(structuredClone(disk)))
+  }
+
+  async detach(id: string, diskName: string, graceMs: number): Promise<void> {
+    return this.#call(() => this.#machine(id).detach(diskName, graceMs))
   }
 
   async saveMemory(

@@ -39,6 +39,9 @@ export interface QmpCommands {
   readonly 'blockdev-reopen': [{ readonly options: readonly object[] }, object]
   /** 7.2 dies of it while a job has ended and was not dismissed: ours dismiss themselves. */
   readonly 'query-named-block-nodes': [{ readonly flat: true }, readonly { readonly 'node-name'?: string }[]]
+  readonly device_add: [object, object]
+  /** The guest is asked; DEVICE_DELETED tells when it has let go. */
+  readonly device_del: [{ readonly id: string }, object]
   readonly 'block-stream': [{ readonly device: string; readonly 'job-id': string }, object]
   readonly 'query-jobs': [
     undefined,

@@ -23,6 +23,8 @@ const RETRY_MS = 20
 const RECONNECT_MS = 500
 /** It has no devices yet, or no memory yet: nobody has been told that it runs. */
 const UNBORN: ReadonlySet<string> = new Set(['prelaunch', 'inmigrate'])
+/** Long enough to be seen to be gone. */
+const END_AFTER_MS = 4 * RECONNECT_MS
 /** An event of our own, in place of those that came while the connection was away: `data.status` is QEMU's word for how it stands. */
 export const STATUS = 'STATUS'
 
@@ -152,6 +154,11 @@ export class Run {
   /** Settles when the process is gone; never after `letGo`. */
   get ended(): Promise<void> {
     return this.#ended.promise
+  }
+
+  /** Whether it is gone, or is about to be: a process that ends does so a moment after its connection broke. */
+  async endsSoon(): Promise<boolean> {
+    return Promise.race([this.ended.then(() => true), pause(END_AFTER_MS, false, { ref: false })])
   }
 
   /** @throws ServiceError `unavailable` */

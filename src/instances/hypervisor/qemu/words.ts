@@ -45,10 +45,11 @@ export const inPublic = (error: unknown, disks: readonly MachineDisk[]): unknown
 /** Names of exports open disks; paths are the host's. */
 function withoutSecrets(text: string, disks: readonly MachineDisk[]): string {
   let answer = text
-  for (const { name, base } of disks) {
-    if (!base) continue
-    if (base.exportName) answer = answer.replaceAll(base.exportName, `(export of ${name})`)
-    answer = answer.replaceAll(base.socketPath, `(socket of ${name})`)
+  for (const { name, base, store } of disks) {
+    for (const address of [base, store]) {
+      if (address?.exportName) answer = answer.replaceAll(address.exportName, `(export of ${name})`)
+      if (address) answer = answer.replaceAll(address.socketPath, `(socket of ${name})`)
+    }
   }
   return answer
 }
