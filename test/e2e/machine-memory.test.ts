@@ -1,7 +1,9 @@
 /** The memory of QEMU's machines: what the suite cannot ask of every adapter. */
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
+import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
+import { existsSync } from 'node:fs'
 import { readdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
@@ -9,10 +11,12 @@ import { setTimeout as pause } from 'node:timers/promises'
 import { type Failpoint, failpoints } from '../../src/base/failpoint.ts'
 import { formatBytes, MiB } from '../../src/base/units.ts'
 import { untilPrinted } from '../../src/instances/hypervisor/hypervisor.suite.ts'
+import type { Hardware } from '../../src/instances/hypervisor/hypervisor.ts'
 import { copyOf, counting, memoryOf, saveAll, untilCounted } from '../../src/instances/hypervisor/machine-memory.suite.ts'
 import type { QemuHypervisor } from '../../src/instances/hypervisor/qemu/qemu-hypervisor.ts'
 import { ask, type MachineHost, machineHost, typeLine } from '../fixtures/guest/machine-host.ts'
 import { noTinyGuest } from '../fixtures/guest/tiny-guest.ts'
+import { freePort } from '../peers/daemon.ts'
 
 const skip = noTinyGuest()
 
@@ -133,4 +137,55 @@ test('a guest that changes its memory faster than it is stored stands still for 
   context.diagnostic(`stood still for ${pausedMs.toFixed(0)} ms, ${formatBytes(bytes)}`)
   assert.ok(bytes < 6 * memoryBytes)
   await untilCounted(host, hypervisor, id, (await host.count(hypervisor, id)) + 1)
+})
+
+const machines: readonly (readonly [string, Partial<Hardware>, boolean])[] = [
+  ['scsi and a guest agent', { diskBus: 'scsi', qemuGuestAgent: true }, true],
+  ['ide and an rtl8139 card', { diskBus: 'ide', networkModel: 'rtl8139' }, true],
+  ['q35, sata and an e1000e card', { machineType: 'q35', diskBus: 'sata', networkModel: 'e1000e' }, true],
+  ['q35, virtio and no randomness', { machineType: 'q35', randomness: false }, false],
+]
+for (const [what, hardware, hasSeed] of machines) {
+  test(`a machine with ${what} goes on from its memory`, { skip }, async (context) => {
+    const [host, hypervisor] = await opened(context)
+    const forwards = [{ protocol: 'tcp', hostAddress: '127.0.0.1', hostPort: await freePort(), guestPort: 80 }] as const
+    const metaData = JSON.stringify({ 'instance-id': 'i-1' })
+    const seed = { metaData, userData: Buffer.from(''), networkConfig: null, vendorData: null }
+    const spec = await counting(host, hypervisor, {
+      cpus: 2,
+      hardware: { ...host.spec().hardware, ...hardware },
+      networks: [{ mac: '52:54:00:12:34:56', forwards }],
+      ...(hasSeed ? { seed } : {}),
+    })
+    const page = async () => (await fetch(`http://127.0.0.1:${forwards[0].hostPort}/`)).text()
+    const before = [await ask(hypervisor, spec.id, LOOK), await host.count(hypervisor, spec.id)] as const
+    const saved = await saveAll(hypervisor, spec.id)
+    assert.equal(saved.seedDisc !== null, hasSeed)
+    const { seed: _onItsDisc, ...copy } = await copyOf(host, hypervisor, spec, saved)
+    await hypervisor.remove(spec.id)
+    await hypervisor.launch({ ...copy, memory: memoryOf(saved) })
+    assert.equal(await ask(hypervisor, copy.id, LOOK), before[0])
+    assert.ok((await host.count(hypervisor, copy.id)) >= before[1])
+    if (spec.hardware.networkModel === 'virtio') assert.equal(await page(), 'hello from the guest\n')
+    await saveAll(hypervisor, copy.id)
+  })
+}
+/** What is there, read anew: disks, the seed, processors. */
+const LOOK =
+  'sync; echo 3 >/proc/sys/vm/drop_caches; cat /proc/partitions /seed/meta-data /disk/boots 2>&1; grep -c ^processor /proc/cpuinfo'
+
+const noFirmware = skip || (existsSync('/usr/share/qemu/firmware') ? false : 'ovmf is not installed')
+test('a machine that starts by UEFI goes on from its memory', { skip: noFirmware }, async (context) => {
+  const [host, hypervisor] = await opened(context)
+  for (const secureBoot of [false, true]) {
+    const spec = host.spec({ hardware: { ...host.spec().hardware, firmware: 'uefi', secureBoot } })
+    await hypervisor.launch(spec)
+    await untilPrinted(hypervisor, spec.id, 'BdsDxe')
+    const saved = await saveAll(hypervisor, spec.id)
+    const copy = { ...spec, id: randomUUID() }
+    await hypervisor.launch({ ...copy, memory: memoryOf(saved) })
+    assert.equal((await hypervisor.show(copy.id)).power, 'running')
+    await saveAll(hypervisor, copy.id)
+    for (const { id } of [spec, copy]) await hypervisor.remove(id)
+  }
 })

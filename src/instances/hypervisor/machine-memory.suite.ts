@@ -212,6 +212,22 @@ export function machineMemorySuite(
     assert.ok((await saveAll(hypervisor, id)).stream.length > 0)
   })
 
+  must('have done what is to be of the same moment, and fail where that fails', async (on, hypervisor) => {
+    const { id } = await counting(on, hypervisor)
+    const skip = async (body: AsyncIterable<Uint8Array>) => {
+      for await (const _ of body);
+    }
+    const powers: string[] = []
+    const whileStill = async () => {
+      powers.push((await hypervisor.show(id)).power)
+    }
+    await hypervisor.saveMemory(id, skip, { whileStill })
+    assert.deepEqual(powers, ['running'], 'once, and nobody need know that it stands still')
+    const broken = new Error('the store cannot be sealed')
+    await assert.rejects(hypervisor.saveMemory(id, skip, { whileStill: () => Promise.reject(broken) }), broken)
+    await untilCounted(on, hypervisor, id, (await on.count(hypervisor, id)) + 1)
+  })
+
   must('save what is paused, and leave it so', async (on, hypervisor) => {
     const spec = await counting(on, hypervisor)
     await hypervisor.pause(spec.id)

@@ -18,11 +18,16 @@ export interface MachineMemory {
    * @throws ServiceError `not-found`; `conflict` where it does not run; `unavailable` where it cannot be saved, or the rest was not taken
    *   in time; `too-large`, `no-space` as `seal`; `cancelled`. Errors of `sink` pass through
    */
-  saveMemory(
-    id: string,
-    sink: (body: AsyncIterable<Uint8Array>) => Promise<void>,
-    options?: { readonly signal?: AbortSignal },
-  ): Promise<SavedMemory>
+  saveMemory(id: string, sink: (body: AsyncIterable<Uint8Array>) => Promise<void>, options?: SaveOptions): Promise<SavedMemory>
+}
+
+export interface SaveOptions {
+  readonly signal?: AbortSignal
+  /**
+   * Done while the guest stands still, its disks being sealed and all that it wrote to stores having arrived there: the moment of what
+   * is not in its layers. It is a part of the time for which the guest may stand still. Where it fails, so does the saving.
+   */
+  readonly whileStill?: () => Promise<void>
 }
 
 /** `consistency` is that of the disks alone. */

@@ -8,7 +8,7 @@ import { seedDisc } from '../../seed/seed-disc.ts'
 import type { DiskLayers, HydrateOptions, NewBase, Sealed } from '../disk-layers.ts'
 import type { DiskPlugs } from '../disk-plugs.ts'
 import type { FoundMachine, Hypervisor, HypervisorAbilities, MachineChanges, MachineDisk, MachineSpec } from '../hypervisor.ts'
-import type { MachineMemory, MemoryState, SavedMemory } from '../machine-memory.ts'
+import type { MachineMemory, MemoryState, SavedMemory, SaveOptions } from '../machine-memory.ts'
 import type { MachineMigration, Migrated, MigrationTarget } from '../machine-migration.ts'
 import { assertDisks, assertSpec, changed, rebased } from '../machine-spec.ts'
 import { assertSameShape, type Shape, shapeText } from '../memory-shape.ts'
@@ -186,13 +186,14 @@ export class MemoryHypervisor implements Hypervisor, DiskLayers, DiskPlugs, Mach
   async saveMemory(
     id: string,
     sink: (body: AsyncIterable<Uint8Array>) => Promise<void>,
-    { signal }: { readonly signal?: AbortSignal } = {},
+    { signal, whileStill }: SaveOptions = {},
   ): Promise<SavedMemory> {
     const machine = this.#machine(id)
     if (!machine.isOn) throw wrongPower(id, 'is not on; start it')
     if (signal?.aborted) throw cancelled(id)
     const bytes = Buffer.from(JSON.stringify({ memory: machine.memory }))
     const sealed = await this.seal(id, 0)
+    await whileStill?.()
     const isOver = () => signal?.aborted || this.#closing.signal.aborted
     const body = async function* (): AsyncIterable<Uint8Array> {
       yield bytes

@@ -1,5 +1,5 @@
 import { failpoint } from '../../../base/failpoint.ts'
-import type { SavedMemory } from '../machine-memory.ts'
+import type { SavedMemory, SaveOptions } from '../machine-memory.ts'
 import type { Migrated, MigrationTarget } from '../machine-migration.ts'
 import { shapeText } from '../memory-shape.ts'
 import { depart } from './departure.ts'
@@ -30,7 +30,7 @@ export class MachineTransit {
   }
 
   /** Failed or not, the guest stands as it did before when it settles. */
-  async save(run: Run, wasPaused: boolean, sink: Outgoing['sink'], signal: AbortSignal): Promise<SavedMemory> {
+  async save(run: Run, wasPaused: boolean, sink: Outgoing['sink'], { signal, whileStill }: Saving): Promise<SavedMemory> {
     if (signal.aborted) throw cancelled(run.id)
     const { spec, chosen } = this.#kept.now
     const [shape, seedDisc] = await Promise.all([shapeOf(spec, chosen, this.#host), this.#kept.folder.readSeed(run.id)])
@@ -42,6 +42,7 @@ export class MachineTransit {
       const seal = async () => {
         failpoint('memory:still')
         const sealed = await this.#disks.putOnTop(run, layers)
+        await whileStill?.()
         failpoint('memory:sealed')
         return sealed
       }
@@ -87,6 +88,8 @@ export class MachineTransit {
     await this.#kept.save(arrived)
   }
 }
+
+type Saving = SaveOptions & { readonly signal: AbortSignal }
 
 /** As for `Departing`. */
 export interface Ends {

@@ -6,7 +6,7 @@ import { failpoint } from '../../../base/failpoint.ts'
 import type { BlockSource } from '../../../disk/block/block-source.ts'
 import type { HydrateOptions, NewBase, Sealed } from '../disk-layers.ts'
 import type { FoundMachine, MachineChanges, MachineDisk, MachineSpec, PowerState } from '../hypervisor.ts'
-import type { MemoryState, SavedMemory } from '../machine-memory.ts'
+import type { MemoryState, SavedMemory, SaveOptions } from '../machine-memory.ts'
 import type { Migrated, MigrationTarget } from '../machine-migration.ts'
 import { changed } from '../machine-spec.ts'
 import { assertSameShape } from '../memory-shape.ts'
@@ -192,6 +192,7 @@ export class Machine {
 
   async reboot(graceMs: number): Promise<void> {
     await this.#starting?.settled
+    this.#assertNotGiven()
     while (this.#transit.isUnderWay) await this.#holding
     const run = this.#on()
     if (!this.#isPaused && graceMs > 0) {
@@ -277,11 +278,11 @@ export class Machine {
     })
   }
 
-  async saveMemory(sink: Outgoing['sink'], signal?: AbortSignal): Promise<SavedMemory> {
+  async saveMemory(sink: Outgoing['sink'], { signal, ...options }: SaveOptions): Promise<SavedMemory> {
     const save = async () => {
       const run = this.#on()
       const ended = AbortSignal.any([this.#host.closing, ...(signal ? [signal] : [])])
-      return this.#transit.save(run, this.#isPaused, sink, ended).finally(() => this.#look(run))
+      return this.#transit.save(run, this.#isPaused, sink, { ...options, signal: ended }).finally(() => this.#look(run))
     }
     return this.#inTurn(() => this.#held(save))
   }
@@ -409,6 +410,7 @@ export class Machine {
 
   /** What lets processors stand still or go on: one after the other. */
   async #held<T>(work: () => Promise<T>): Promise<T> {
+    this.#assertNotGiven()
     const done = this.#holding.then(work)
     this.#holding = done.then(
       () => {},

@@ -154,13 +154,13 @@ export function joined(one: Socket, other: Socket): void {
 
 const ASK_AGAIN_MS = 500
 
-/** Asks until the target has answered, however long it is away. @throws ServiceError that the target answered; `cancelled` */
+/** Asks until the target has answered, however long it is away, and whatever keeps it from an answer. @throws ServiceError `cancelled` */
 export async function answered(target: MigrationTarget, word: Word, signal: AbortSignal): Promise<Record<string, unknown>> {
   for (;;) {
     try {
       return await asked(target, word, signal)
     } catch (error) {
-      if (isAnswer(error) || signal.aborted) throw error
+      if (signal.aborted) throw error
     }
     await pause(ASK_AGAIN_MS, undefined, { signal }).catch(() => {})
   }

@@ -8,7 +8,7 @@ import type { BlockSource } from '../../../disk/block/block-source.ts'
 import type { DiskLayers, HydrateOptions, NewBase, Sealed } from '../disk-layers.ts'
 import type { DiskPlugs } from '../disk-plugs.ts'
 import type { FoundMachine, Hypervisor, HypervisorAbilities, MachineChanges, MachineDisk, MachineSpec } from '../hypervisor.ts'
-import type { MachineMemory, SavedMemory } from '../machine-memory.ts'
+import type { MachineMemory, SavedMemory, SaveOptions } from '../machine-memory.ts'
 import type { MachineMigration, Migrated, MigrationTarget } from '../machine-migration.ts'
 import { assertSpec, isMachineId } from '../machine-spec.ts'
 import { Arrivals, checkedOffer } from './arrivals.ts'
@@ -180,9 +180,9 @@ export class QemuHypervisor implements Hypervisor, DiskLayers, DiskPlugs, Machin
   async saveMemory(
     id: string,
     sink: (body: AsyncIterable<Uint8Array>) => Promise<void>,
-    { signal }: { readonly signal?: AbortSignal } = {},
+    options: SaveOptions = {},
   ): Promise<SavedMemory> {
-    return this.#call(() => this.#machine(id).saveMemory(sink, signal))
+    return this.#call(() => this.#machine(id).saveMemory(sink, options))
   }
 
   async receive(spec: MachineSpec): Promise<MigrationTarget> {
