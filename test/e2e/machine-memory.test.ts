@@ -13,15 +13,15 @@ import { formatBytes, MiB } from '../../src/base/units.ts'
 import { untilPrinted } from '../../src/instances/hypervisor/hypervisor.suite.ts'
 import type { Hardware } from '../../src/instances/hypervisor/hypervisor.ts'
 import { copyOf, counting, memoryOf, saveAll, untilCounted } from '../../src/instances/hypervisor/machine-memory.suite.ts'
-import type { QemuHypervisor } from '../../src/instances/hypervisor/qemu/qemu-hypervisor.ts'
+import type { QemuHypervisor, QemuOptions } from '../../src/instances/hypervisor/qemu/qemu-hypervisor.ts'
 import { ask, type MachineHost, machineHost, typeLine } from '../fixtures/guest/machine-host.ts'
 import { noTinyGuest } from '../fixtures/guest/tiny-guest.ts'
 import { freePort } from '../peers/daemon.ts'
 
 const skip = noTinyGuest()
 
-async function opened(context: TestContext): Promise<[MachineHost, QemuHypervisor]> {
-  const host = await machineHost()
+async function opened(context: TestContext, options: Partial<QemuOptions> = {}): Promise<[MachineHost, QemuHypervisor]> {
+  const host = await machineHost(options)
   const hypervisor = await host.open()
   context.after(async () => {
     await hypervisor.close() // a machine's process may be watched by one only
@@ -188,4 +188,14 @@ test('a machine that starts by UEFI goes on from its memory', { skip: noFirmware
     await saveAll(hypervisor, copy.id)
     for (const { id } of [spec, copy]) await hypervisor.remove(id)
   }
+})
+
+const notRoot = skip || (process.getuid?.() === 0 ? false : 'only root can run QEMU as somebody else')
+test('memory is saved and taken back where QEMU is another user', { skip: notRoot }, async (context) => {
+  const [host, hypervisor] = await opened(context, { user: { uid: 65534, gid: 65534 } })
+  const { id } = await counting(host, hypervisor)
+  const saved = await saveAll(hypervisor, id)
+  await hypervisor.stop(id, 0)
+  await hypervisor.start(id, { memory: memoryOf(saved) })
+  assert.ok((await host.count(hypervisor, id)) > 0)
 })
