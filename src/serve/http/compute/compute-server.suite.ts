@@ -3,7 +3,7 @@ import { ServiceError } from '../../../base/errors.ts'
 import type { Authenticator } from '../../../identity/identity.ts'
 import { instanceWorld, someone, type WorldOptions } from '../../../instances/instance-world.suite.ts'
 import { createMetrics } from '../metrics.ts'
-import { createServer } from '../server.ts'
+import { createServer, type ServerOptions } from '../server.ts'
 import { computeApi, computeVersions } from './compute-api.ts'
 
 export interface Asked {
@@ -17,7 +17,7 @@ export interface Asked {
 }
 
 /** The compute API in the real server, over machines and images in memory: for tests. */
-export async function computeServer(options: WorldOptions = {}) {
+export async function computeServer(options: WorldOptions = {}, tls?: ServerOptions['tls']) {
   const world = await instanceWorld(options)
   const authenticator: Authenticator = {
     async authenticate(token, requestId) {
@@ -27,7 +27,7 @@ export async function computeServer(options: WorldOptions = {}) {
       return { ...someone(project, role as 'member'), requestId, expiresAt: Number.MAX_SAFE_INTEGER, tokenKey: '' }
     },
   }
-  const baseUrlOf = ({ host }: { readonly host: string }) => `http://${host}`
+  const baseUrlOf = ({ host }: { readonly host: string }) => `${tls ? 'https' : 'http'}://${host}`
   const app = createServer({
     apis: [computeApi({ ports: world.ports, baseUrlOf })],
     authenticator,
@@ -36,6 +36,7 @@ export async function computeServer(options: WorldOptions = {}) {
     ready: async () => {},
     versions: computeVersions,
     baseUrlOf,
+    ...(tls ? { tls } : {}),
   })
   await app.ready()
   const ask = async (line: string, { as = 'mine:member', json, text, version, headers = {} }: Asked = {}) => {

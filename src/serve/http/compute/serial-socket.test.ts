@@ -3,6 +3,10 @@ import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
 import { after, test } from 'node:test'
+import { connect as connectTls } from 'node:tls'
+import { lacking, scratch } from '../../../../test/fixtures/disk/tools.ts'
+import { certificates } from '../../../../test/fixtures/nbd/tls-keys.ts'
+import { encodeFrame, opcode } from '../../websocket/frames.ts'
 import { computeServer } from './compute-server.suite.ts'
 
 const { ask, boot, listen, world, close } = await computeServer({ quota: { instances: 60, cores: -1, ram: -1 } })
@@ -220,6 +224,36 @@ test('thousands who ask with no good token are turned away, and leave nothing', 
   const client = await browser(urls.at(-1)!)
   client.socket.close()
   await client.closed
+})
+
+test('under TLS the address is wss:, and what bounds a request holds too', { skip: lacking('openssl') }, async (context) => {
+  const { ca, cert, key } = await certificates((await scratch(context))('keys'))
+  const other = await computeServer({}, { cert, key })
+  context.after(other.close)
+  const at = new URL(await other.listen())
+  const id = await other.boot()
+  const { json } = await other.ask(`POST /servers/${id}/remote-consoles`, { ...remote(), headers: { host: at.host } })
+  const { url } = json.remote_console
+  assert.match(url, new RegExp(`^wss://${at.host}/compute/serial/`))
+  const open = async (head: string) => {
+    const socket = connectTls({ port: Number(at.port), host: '127.0.0.1', ca })
+    socket.on('error', () => {})
+    await once(socket, 'secureConnect')
+    socket.write(head)
+    return socket
+  }
+  const key16 = 'Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=='
+  const asks = `GET ${pathOf(url)} HTTP/1.1\r\nHost: ${at.host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n${key16}\r\n`
+  const socket = await open(`${asks}\r\n`)
+  socket.write(encodeFrame(opcode.binary, Buffer.from('typed in TLS'), Buffer.alloc(4, 7)))
+  let heard = ''
+  for await (const bytes of socket) {
+    heard += String(bytes)
+    if (heard.includes('typed in TLS')) break
+  }
+  assert.match(heard, /^HTTP\/1\.1 101/)
+  const long = await open(`GET /healthz HTTP/1.1\r\nX-Long: ${'x'.repeat(40_000)}\r\n\r\n`)
+  assert.match(await answerOf(long), /^HTTP\/1\.1 431/)
 })
 
 test('it ends when the service stops', async () => {
