@@ -11,6 +11,7 @@ import type { ServeOnce } from './cli/command.ts'
 import { createIdentity } from './identity/service.ts'
 import { ChunkUploads } from './images/add-by-chunks.ts'
 import { sweepBootRecords } from './images/boot-records/boot-records.ts'
+import { sweepDeployments } from './images/deployments/deployments.ts'
 import { createExaminer } from './images/examine/examiner.ts'
 import { createDialer } from './images/import/dialer.ts'
 import { DiskLeases } from './images/leases/disk-leases.ts'
@@ -35,6 +36,7 @@ import { identityApi } from './serve/http/identity/identity-api.ts'
 import { imageApi, imageVersions } from './serve/http/image/image-api.ts'
 import { imprintApi } from './serve/http/imprint/imprint-api.ts'
 import { createMetrics } from './serve/http/metrics.ts'
+import { netbootApi } from './serve/http/netboot/netboot-api.ts'
 import { createServer } from './serve/http/server.ts'
 import { volumeApi } from './serve/http/volume/volume-api.ts'
 import { addressFor, baseUrl, hostAndPort } from './serve/process/address.ts'
@@ -148,7 +150,10 @@ async function openService(
   opened.defer(every(HOUR_MS, sweepScratch, problem('scratch disks')))
   const disks = new LeasedDisks(images.ports, scratch)
   const leases = { catalog, now: images.ports.now, disks, scratchQuotaBytes: settings.quotaScratch }
-  const endExpired = async () => void (await sweepExports(leases))
+  const endExpired = async () => {
+    await sweepExports(leases)
+    await sweepDeployments(leases)
+  }
   const endUnused = async () => {
     await endExpired()
     await sweepBootRecords(catalog)
@@ -223,6 +228,7 @@ async function openService(
         now: Date.now,
       }),
       volumeApi({ ports: volumes.ports, baseUrlOf }),
+      netbootApi({ leases, folder: resolve(settings.netboot || join(data, 'netboot')), baseUrlOf }),
     ],
     authenticator: identity.authenticator,
     metrics: createMetrics(() => chunks.stats(), nbd.counters),

@@ -44,16 +44,20 @@ export function fastestSha256(): Sha256 {
     })
     return Math.min(...times)
   }
-  return best('sha256') < best('sha512') ? opensslSha256 : createSha256Lanes()
+  return best('sha256') < best('sha512') || !canRunLanes() ? opensslSha256 : createSha256Lanes()
 }
+
+const LANE_BYTES = MAX_LANE_BYTES + 2 * BLOCK_BYTES // padding included
+
+/** Processors without SSE 4.1, as QEMU's plainest, have no vectors in WebAssembly. */
+const canRunLanes = (): boolean => WebAssembly.validate(assemble(LANE_BYTES))
 
 /** Messages of one length go four at a time. One instance for each thread: it owns about 1 MiB of memory. */
 export function createSha256Lanes(): Sha256 {
   const stateAt = 0
   const lanesAt = PAGE_BYTES
-  const laneBytes = MAX_LANE_BYTES + 2 * BLOCK_BYTES // padding included
-  const memory = new WebAssembly.Memory({ initial: 1 + Math.ceil((laneBytes * LANES) / PAGE_BYTES) })
-  const module = new WebAssembly.Module(assemble(laneBytes))
+  const memory = new WebAssembly.Memory({ initial: 1 + Math.ceil((LANE_BYTES * LANES) / PAGE_BYTES) })
+  const module = new WebAssembly.Module(assemble(LANE_BYTES))
   const { compress } = new WebAssembly.Instance(module, { m: { m: memory } }).exports as {
     compress(state: number, lanes: number, blocks: number): void
   }
@@ -64,7 +68,7 @@ export function createSha256Lanes(): Sha256 {
     const length = messages[first]!.length
     const blocks = Math.floor((length + 8) / BLOCK_BYTES) + 1
     for (let lane = 0; lane < LANES; lane += 1) {
-      const at = lanesAt + lane * laneBytes
+      const at = lanesAt + lane * LANE_BYTES
       bytes.set(messages[first + lane]!, at)
       bytes.fill(0, at + length, at + blocks * BLOCK_BYTES)
       bytes[at + length] = 0x80

@@ -25,6 +25,7 @@ import { identityApi } from '../serve/http/identity/identity-api.ts'
 import { imageApi } from '../serve/http/image/image-api.ts'
 import { imprintApi } from '../serve/http/imprint/imprint-api.ts'
 import { createMetrics } from '../serve/http/metrics.ts'
+import { netbootApi } from '../serve/http/netboot/netboot-api.ts'
 import { createServer } from '../serve/http/server.ts'
 import { MemoryBlobStore } from '../store/blobs/memory/memory-blob-store.ts'
 import { SqliteCatalog } from '../store/catalog/sqlite/sqlite-catalog.ts'
@@ -42,6 +43,8 @@ export interface RealService {
   /** Its instances run in memory. */
   readonly host: MemoryHost
   readonly instances: InstancePorts
+  /** Where the system for machines that start from the network would lie. */
+  readonly netbootFolder: string
   close(): Promise<void>
 }
 
@@ -117,6 +120,11 @@ export async function startService({ now = Date.now, ...options }: RealServiceOp
         startedAt: now(),
         now,
       }),
+      netbootApi({
+        leases: { catalog, now, disks, scratchQuotaBytes: 2 ** 30 },
+        folder: join(scratchFolder, 'netboot'),
+        baseUrlOf,
+      }),
     ],
     authenticator: identity.authenticator,
     metrics: createMetrics(() => chunks.stats()),
@@ -132,6 +140,7 @@ export async function startService({ now = Date.now, ...options }: RealServiceOp
     disks,
     host,
     instances: compute.ports,
+    netbootFolder: join(scratchFolder, 'netboot'),
     async close() {
       await app.close()
       await compute.close()

@@ -17,8 +17,11 @@ const MOST_CHUNK_BYTES = MiB
  * The file behind an export of a service (docs/api-v1.md, "Exports by chunks").
  * @param signIn called where the service knows the token no more: gives `http` a new one
  */
-export function httpOrigin(http: HttpClient, exportId: string, signIn: () => Promise<void>): ChunkOrigin {
-  const path = `/v1/exports/${encodeURIComponent(exportId)}/file`
+export const httpOrigin = (http: HttpClient, exportId: string, signIn: () => Promise<void>): ChunkOrigin =>
+  fileOrigin(http, `/v1/exports/${encodeURIComponent(exportId)}/file`, signIn)
+
+/** @param path of a file that is given by chunks */
+export function fileOrigin(http: HttpClient, path: string, signIn: () => Promise<void>): ChunkOrigin {
   const binary = { accept: 'application/octet-stream' }
   const signedIn = signingIn(signIn)
   let chunkBytes = MOST_CHUNK_BYTES

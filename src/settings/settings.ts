@@ -137,6 +137,11 @@ export const settingsTable = {
     default: '',
     parse: text,
   }),
+  netboot: setting({
+    summary: 'folder of the system that machines start from the network; netboot in the data folder unless told otherwise',
+    default: '',
+    parse: text,
+  }),
   importHosts: setting({
     summary: 'hosts that imports may fetch from although they are not public, comma-separated',
     default: [] as string[],

@@ -48,6 +48,21 @@ export interface BackupPlan {
   /** How many of that type are kept. */
   readonly rotation: number
 }
+/** A machine that starts from the network and is written with an image. */
+export interface Deployment {
+  readonly id: string
+  readonly image: { readonly id: string; readonly name: string | null }
+  /** MAC; null: the first machine that asks. */
+  readonly machine: string | null
+  readonly target: string
+  readonly state: string
+  readonly doneBytes: number
+  readonly totalBytes: number | null
+  readonly message: string | null
+  /** ISO 8601. */
+  readonly createdAt: string
+  readonly expiresAt: string
+}
 /** A line of a job's answer. */
 export type JobLine =
   | { readonly kind: 'progress'; readonly phase: string; readonly done: number; readonly total: number }
@@ -136,6 +151,16 @@ export class ImprintClient {
     const path = `/v1/instances/${encodeURIComponent(instanceId)}/backup-schedule`
     if (plan === null) await this.#http.json('DELETE', path)
     else await this.#http.json('PUT', path, plan)
+  }
+
+  async allowDeployment(fields: Readonly<Record<string, string | number | null>>): Promise<Deployment> {
+    return deploymentFrom(new Shape(await this.#http.json('POST', '/v1/deployments', fields), 'deployment'))
+  }
+  async deployments(): Promise<readonly Deployment[]> {
+    return new Shape(await this.#http.json('GET', '/v1/deployments'), 'answer').shapes('deployments').map(deploymentFrom)
+  }
+  async forgetDeployment(id: string): Promise<void> {
+    await this.#http.json('DELETE', `/v1/deployments/${encodeURIComponent(id)}`)
   }
 
   async storeStats(): Promise<{ readonly raw: unknown; readonly stats: Shape }> {
@@ -231,6 +256,22 @@ function exportFrom(shape: Shape): Export {
     image: image && { id: image.text('id'), name: image.textOrNull('name') },
     diskBytes: shape.number('diskBytes'),
     writable: shape.flag('writable'),
+    createdAt: shape.text('createdAt'),
+    expiresAt: shape.text('expiresAt'),
+  }
+}
+
+function deploymentFrom(shape: Shape): Deployment {
+  const image = shape.shape('image')
+  return {
+    id: shape.text('id'),
+    image: { id: image.text('id'), name: image.textOrNull('name') },
+    machine: shape.textOrNull('machine'),
+    target: shape.text('target'),
+    state: shape.text('state'),
+    doneBytes: shape.number('doneBytes'),
+    totalBytes: shape.numberOrNull('totalBytes'),
+    message: shape.textOrNull('message'),
     createdAt: shape.text('createdAt'),
     expiresAt: shape.text('expiresAt'),
   }

@@ -16,8 +16,8 @@ import { CheapZeros, rereadPartitions } from './zeroing.ts'
 
 /** O_DIRECT wants offsets and lengths in blocks of the medium: no disk has larger ones. */
 const BLOCK_BYTES = 4 * KiB
-/** A program that zeroes costs some milliseconds; less than this is written faster. */
-const LEAST_CHEAP_BYTES = 256 * KiB
+/** A program that zeroes costs tens of milliseconds on a busy machine; less than this is written faster. */
+const LEAST_CHEAP_BYTES = 2 * MiB
 const zeros = new Uint8Array(MiB)
 
 export interface TargetOptions {

@@ -39,11 +39,12 @@ export interface RenderedError {
 
 declare module 'fastify' {
   interface FastifyRequest {
-    /** Set before the handler runs unless the route has `auth: 'none'`. */
+    /** Set before the handler runs unless the route has `auth: 'none'` or `'own'`. */
     caller: AuthenticatedCaller | null
   }
   interface FastifyContextConfig {
-    readonly auth?: 'required' | 'none'
+    /** own: a token must be there, and the handler alone knows what it is good for. */
+    readonly auth?: 'required' | 'none' | 'own'
   }
 }
 

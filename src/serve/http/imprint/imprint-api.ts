@@ -1,6 +1,7 @@
 import { type Static, type TSchema, Type } from '@sinclair/typebox'
 import type { Api } from '../api.ts'
 import { bootRecordRoutes } from './boot-record-routes.ts'
+import { deploymentRoutes } from './deployment-routes.ts'
 import { exportFileRoutes } from './export-file-routes.ts'
 import { exportRoutes } from './export-routes.ts'
 import { imageRoutes } from './image-routes.ts'
@@ -42,6 +43,7 @@ export function imprintRoutes(services: ImprintServices): readonly Route[] {
     ...exportFileRoutes(services),
     ...bootRecordRoutes(services),
     ...instanceRoutes(services),
+    ...deploymentRoutes(services),
     ...quotaRoutes(services),
     ...storeRoutes(services),
   ]

@@ -23,7 +23,8 @@ export interface RouteSpec<Params extends TSchema, Query extends TSchema, Body e
   readonly takes?: MediaType
   readonly reply: { readonly status: number; readonly body?: TSchema; readonly gives?: MediaType; readonly description: string }
   readonly errors: readonly ErrorCode[]
-  readonly auth?: 'none'
+  /** Absent: a token of the identity API. own: another, which the handler knows. */
+  readonly auth?: 'none' | 'own'
 }
 
 export interface Asked<Params, Query, Body> {
@@ -32,7 +33,7 @@ export interface Asked<Params, Query, Body> {
   readonly body: Body
   readonly request: FastifyRequest
   readonly reply: FastifyReply
-  /** Throws where the route asks for no token. */
+  /** Throws where the route asks for no token of the identity API. */
   readonly caller: AuthenticatedCaller
 }
 
