@@ -54,6 +54,7 @@ import type { ChunkStore } from './store/chunks/chunk-store.ts'
 import { SqliteChunkIndex } from './store/chunks/index/sqlite/sqlite-chunk-index.ts'
 import { openChunkStore } from './store/chunks/open.ts'
 import { ScratchDisks } from './store/scratch/scratch-disks.ts'
+import { AttachedVolumes } from './volumes/attachments/attached-volumes.ts'
 import type { HostDisk } from './volumes/ports.ts'
 import { openVolumes } from './volumes/service.ts'
 
@@ -201,6 +202,7 @@ async function openService(
       hypervisor,
       images: lent,
       snapshots,
+      volumes: new AttachedVolumes(volumes.ports),
       limits: identity.limitsOf('compute'),
       diskSpace: () => spaceAt(data),
       settings: instanceSettings(settings),

@@ -18,6 +18,7 @@ import { ImageSnapshots } from '../images/snapshots/snapshots.ts'
 import { StoreJobs } from '../images/store-jobs.ts'
 import { MemoryHost } from '../instances/hypervisor/memory/memory-host.ts'
 import { MemoryHypervisor } from '../instances/hypervisor/memory/memory-hypervisor.ts'
+import { MemoryVolumes } from '../instances/memory-volumes.suite.ts'
 import type { InstancePorts } from '../instances/ports.ts'
 import { openInstances } from '../instances/service.ts'
 import { computeApi } from '../serve/http/compute/compute-api.ts'
@@ -92,6 +93,7 @@ export async function startService({ now = Date.now, ...options }: RealServiceOp
     hypervisor: new MemoryHypervisor(host),
     images: new DiskLeases({ ...images, ...leases }, '/run/imprint/nbd.sock'),
     snapshots: new ImageSnapshots(images),
+    volumes: new MemoryVolumes(),
     limits: identity.limitsOf('compute'),
     diskSpace: async () => ({ totalBytes: 2 ** 40, freeBytes: 2 ** 39 }),
     hostPorts: { isFree: async () => true },

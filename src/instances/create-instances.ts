@@ -15,12 +15,15 @@ import type { InstancePorts } from './ports.ts'
 import type { DiskConfig, FlavorOfInstance, FlavorRecord, InstanceRecord } from './records.ts'
 import { instances, keypairs } from './store.ts'
 import { assertTags } from './tags.ts'
+import { assertDisks, bootSource, type WantedDisk } from './volumes/new-disks.ts'
 
 export interface NewInstances {
   readonly name: string
   readonly description: string | null
   readonly flavorId: string
+  /** '': it starts from one of the volumes. */
   readonly imageId: string
+  readonly volumes: readonly WantedDisk[]
   readonly keyName: string | null
   /** Base64. */
   readonly userData: string | null
@@ -83,7 +86,8 @@ function assertWanted({ userData, metadata, tags, least, most }: NewInstances): 
 async function draftOf(ports: InstancePorts, caller: Caller, wanted: NewInstances) {
   const { documents } = ports.catalog
   const { abilities } = ports.hypervisor
-  const image = await asRequested(() => ports.images.show(caller, wanted.imageId))
+  await assertDisks(ports, caller, wanted)
+  const image = await bootSource(ports, caller, wanted)
   const flavor = await asRequested(() => findFlavor(documents, caller, wanted.flavorId))
   const keypair = wanted.keyName === null ? null : await keypairs.get(documents, caller.userId, wanted.keyName)
   if (keypair === undefined) {
@@ -106,7 +110,7 @@ async function draftOf(ports: InstancePorts, caller: Caller, wanted: NewInstance
     fault: null,
     leaseId: null,
     move: null,
-    rootBytes: rootBytesOf(image, flavor),
+    rootBytes: image.id === '' ? 0 : rootBytesOf(image, flavor),
     hardware,
     accessIPv4: wanted.accessIPv4,
     accessIPv6: wanted.accessIPv6,

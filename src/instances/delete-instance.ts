@@ -7,6 +7,7 @@ import { leasesOf } from './launch/move-disk.ts'
 import type { InstancePorts } from './ports.ts'
 import { giveBack } from './start-job.ts'
 import { backupSchedules, forwardedPorts, instanceActions, instances, jobs, seeds } from './store.ts'
+import { forgetVolumes } from './volumes/plug.ts'
 
 /**
  * `DELETE /servers/{id}`: in any state, also while something is done to it, which ends. Then in the background: the machine and
@@ -39,6 +40,7 @@ async function remove(ports: InstancePorts, id: string): Promise<void> {
   if (!instance) return
   await ports.hypervisor.remove(id)
   failpoint('instance:removed')
+  await forgetVolumes(ports, id)
   await giveBack(ports, await jobs.get(ports.catalog.documents, id), new ServiceError('conflict', `instance ${id} was deleted`))
   for (const leaseId of leasesOf(instance)) await ports.images.release(leaseId)
   failpoint('instance:released')

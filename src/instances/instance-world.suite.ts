@@ -6,6 +6,7 @@ import type { HypervisorAbilities } from './hypervisor/hypervisor.ts'
 import { MemoryHost } from './hypervisor/memory/memory-host.ts'
 import { MemoryHypervisor } from './hypervisor/memory/memory-hypervisor.ts'
 import { MemoryImages } from './memory-images.suite.ts'
+import { MemoryVolumes } from './memory-volumes.suite.ts'
 import type { ImageDisks, ImageParts, InstanceSettings, MachineHost, QuotaName, SnapshotImages } from './ports.ts'
 import type { InstanceRecord } from './records.ts'
 import { openInstances } from './service.ts'
@@ -23,6 +24,7 @@ export async function instanceWorld(options: WorldOptions = {}) {
   const catalog = await SqliteCatalog.open({ path: ':memory:' })
   const host = new MemoryHost()
   const images = new MemoryImages()
+  const volumes = new MemoryVolumes()
   const problems: unknown[] = []
   const listening = new Set<number>()
   /** @param between what stands between the use cases and the adapters: a test lets calls fail, or never end, there */
@@ -39,6 +41,7 @@ export async function instanceWorld(options: WorldOptions = {}) {
       hypervisor: between.hypervisor?.(hypervisor) ?? hypervisor,
       images: between.images ?? images,
       snapshots: between.snapshots ?? images,
+      volumes,
       limits: { of: async (_, name) => options.quota?.[name as QuotaName] ?? -1 },
       hostPorts: { isFree: async ({ hostPort }) => !listening.has(hostPort) },
       diskSpace: async () => ({ totalBytes: 100 * GiB, freeBytes: 60 * GiB }),
@@ -55,6 +58,7 @@ export async function instanceWorld(options: WorldOptions = {}) {
     catalog,
     host,
     images,
+    volumes,
     image,
     problems,
     /** Ports of the host on which another program listens. */
@@ -84,6 +88,7 @@ export async function instanceWorld(options: WorldOptions = {}) {
 export type InstanceWorld = Awaited<ReturnType<typeof instanceWorld>>
 
 export const plainInstance: Omit<NewInstances, 'imageId'> = {
+  volumes: [],
   name: 'web',
   description: null,
   flavorId: '1',

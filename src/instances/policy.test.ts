@@ -65,6 +65,8 @@ function model({ verb, role, owner, vmState, taskState, locked, launched }: Cell
     hydrate: 'active',
     snapshot: 'active paused stopped',
     rebuild: 'active paused stopped error',
+    'attach-volume': 'active paused stopped',
+    'detach-volume': 'active paused stopped',
   }
   return takes[verb]!.split(' ').includes(vmState) ? 'allow' : 'conflict'
 }
@@ -119,6 +121,16 @@ test('each verdict is thrown as the error that it means, in words that say what 
     assert.match(thrown!.message, /is locked|never run|while it is in (task_state|vm_state) [a-z]/)
     assert.doesNotMatch(thrown!.message, /undefined|null|\[object/)
   }
+})
+
+test('what is made of a root disk is not done to an instance that starts from a volume', () => {
+  const state = { id: 'i', projectId: 'mine', vmState: 'active', taskState: null, lock: null, launchedAt: 1 } as const
+  for (const verb of ['snapshot', 'rebuild', 'hydrate', 'soft-reboot'] as const) {
+    const verdicts = ['image', ''].map((imageId) => decide(verb, 'member', 'owner', { ...state, imageId }))
+    assert.deepEqual(verdicts, ['allow', verb === 'soft-reboot' ? 'allow' : 'conflict'], verb)
+  }
+  const booted = { ...state, imageId: '' } as InstanceRecord
+  assert.throws(() => authorize(someone('mine'), 'snapshot', booted), { message: /starts from a volume: make snapshots of that/ })
 })
 
 test('what concerns no instance takes a role; a token for the whole system has none', () => {

@@ -1,7 +1,7 @@
 import type { Caller } from '../base/caller.ts'
 import { ServiceError } from '../base/errors.ts'
 import { type Least, type Rank, rankOf, suffices } from '../base/rank.ts'
-import type { InstanceRecord, VmState } from './records.ts'
+import { type InstanceRecord, startsFromVolume, type VmState } from './records.ts'
 
 /**
  * Who may do what to an instance: role × ownership × state × verb → a verdict. Every use case asks this table and nothing else.
@@ -27,6 +27,8 @@ interface Rule {
   readonly whileBusy: boolean
   /** Whether a lock keeps the owner from it. Administrators pass. */
   readonly keptByLock: boolean
+  /** Takes an instance with a root disk of its own: one that starts from a volume has none. */
+  readonly ownRoot?: true
   /** Takes an instance that once ran: there is a machine to do it to. */
   readonly afterLaunch?: true | undefined
 }
@@ -51,12 +53,14 @@ export const instancePolicy = {
   pause: { ...acts, states: ['active'] },
   unpause: { ...acts, states: ['paused'] },
   /** As in Nova, a lock is no reason against it: it changes nothing that the guest sees. */
-  snapshot: { ...acts, keptByLock: false, states: ['active', 'paused', 'stopped'] },
+  snapshot: { ...acts, keptByLock: false, ownRoot: true, states: ['active', 'paused', 'stopped'] },
+  'attach-volume': { ...acts, states: ['active', 'paused', 'stopped'] },
+  'detach-volume': { ...acts, states: ['active', 'paused', 'stopped'] },
   'schedule-backups': { ...notes, keptByLock: true },
-  hydrate: { ...acts, states: ['active'] },
+  hydrate: { ...acts, ownRoot: true, states: ['active'] },
   'cancel-job': { ...notes, keptByLock: true },
   /** Also of one that never started: from another image it may. */
-  rebuild: { ...acts, afterLaunch: undefined, states: ['active', 'paused', 'stopped', 'error'] },
+  rebuild: { ...acts, afterLaunch: undefined, ownRoot: true, states: ['active', 'paused', 'stopped', 'error'] },
   lock: notes,
   unlock: notes,
   /** Of what an administrator locked. */
@@ -85,7 +89,7 @@ export type ServiceVerb = keyof typeof servicePolicy
 export const standingOf = (caller: Pick<Caller, 'projectId'>, { projectId }: Pick<InstanceRecord, 'projectId'>): Standing =>
   caller.projectId === projectId ? 'owner' : 'stranger'
 
-type State = Pick<InstanceRecord, 'vmState' | 'taskState' | 'lock' | 'launchedAt'>
+type State = Pick<InstanceRecord, 'vmState' | 'taskState' | 'lock' | 'launchedAt' | 'imageId'>
 
 /** One cell of the table. */
 export function decide(verb: InstanceVerb, rank: Rank, standing: Standing, state: State): Verdict {
@@ -95,6 +99,7 @@ export function decide(verb: InstanceVerb, rank: Rank, standing: Standing, state
   if (!suffices(rank, rule.least)) return 'deny'
   if (rule.keptByLock && state.lock && !isAdmin) return 'conflict'
   if (rule.afterLaunch && state.launchedAt === null) return 'conflict'
+  if (rule.ownRoot && startsFromVolume(state)) return 'conflict'
   if (!rule.states.includes(state.vmState)) return 'conflict'
   if (state.taskState === 'deleting') return rule.least === 'reader' || verb === 'delete' ? 'allow' : 'conflict'
   return state.taskState !== null && !rule.whileBusy ? 'conflict' : 'allow'
@@ -130,6 +135,8 @@ function stateProblem(caller: Caller, verb: InstanceVerb, instance: InstanceReco
   const rule: Rule = instancePolicy[verb]
   if (rule.keptByLock && lock && rankOf(caller) !== 'admin') return `Instance ${id} is locked: unlock it first`
   if (rule.afterLaunch && launchedAt === null) return `Cannot '${verb}' instance ${id} while it has never run: delete it`
+  if (rule.ownRoot && startsFromVolume(instance))
+    return `Cannot '${verb}' instance ${id}, which starts from a volume: make snapshots of that`
   if (rule.states.includes(vmState))
     return `Cannot '${verb}' instance ${id} while it is in task_state ${taskState}: wait until that is done`
   return `Cannot '${verb}' instance ${id} while it is in vm_state ${vmState}: it takes one that is ${rule.states.join(' or ')}`

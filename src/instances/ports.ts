@@ -8,6 +8,7 @@ import type { DiskPlugs } from './hypervisor/disk-plugs.ts'
 import type { DiskAddress, Hypervisor, PortForward } from './hypervisor/hypervisor.ts'
 import type { MachineMemory } from './hypervisor/machine-memory.ts'
 import type { JobProgress } from './job-progress.ts'
+import type { MadeVolume } from './volumes/attachment.ts'
 
 /** What the use cases of instances stand on. `openInstances` (service.ts) makes it from the adapters. */
 export interface InstancePorts {
@@ -15,6 +16,7 @@ export interface InstancePorts {
   readonly hypervisor: MachineHost
   readonly images: ImageDisks & ImageParts
   readonly snapshots: SnapshotImages
+  readonly volumes: InstanceVolumes
   readonly limits: Limits
   readonly hostPorts: HostPorts
   /** Where the machines' files are. */
@@ -105,6 +107,41 @@ export interface ImagePart {
   /** `disk`: raw; `memory`: what a hypervisor resumes from; `machine`: JSON. */
   readonly kind: NewPart['kind']
   readonly bytes: number
+}
+
+/** Volumes as instances have them; `src/volumes` answers it. Each step may be taken again, by who was killed between two. */
+export interface InstanceVolumes {
+  /** What it would be, if the caller may give it to an instance now. @throws as `reserve` */
+  check(caller: Caller, volumeId: string): Promise<AttachedVolume>
+  /**
+   * From now on it is this instance's, and nobody else takes it.
+   * @throws ServiceError `not-found`, `denied`; `conflict` where it is not available; `unsupported` where it may only be read
+   */
+  reserve(caller: Caller, volumeId: string, instanceId: string): Promise<AttachedVolume>
+  /** @throws ServiceError `not-found` where it is not this instance's */
+  show(volumeId: string, instanceId: string): Promise<AttachedVolume>
+  isHeldBy(volumeId: string, instanceId: string): Promise<boolean>
+  /** Where it is to be had from now on; the address before is good no more. @throws ServiceError `not-found` */
+  address(volumeId: string, instanceId: string): Promise<DiskAddress>
+  /** The machine has it. */
+  attached(volumeId: string, instanceId: string, device: string): Promise<void>
+  /** The machine is giving it back. */
+  detaching(volumeId: string, instanceId: string): Promise<void>
+  /** It is nobody's again. Of what the instance has not, nothing changes. */
+  released(volumeId: string, instanceId: string): Promise<void>
+  /** One that was released goes. Of one that is gone, nothing is left to do. */
+  delete(volumeId: string): Promise<void>
+  /** Makes it, unless it is there. @throws ServiceError for what it cannot be made from; `over-quota`, `no-space` */
+  create(caller: Caller, volumeId: string, made: MadeVolume): Promise<void>
+  /** All that instances are said to have. */
+  held(): Promise<readonly { readonly volumeId: string; readonly instanceId: string }[]>
+}
+export interface AttachedVolume {
+  readonly id: string
+  readonly bytes: number
+  readonly isBootable: boolean
+  /** Of the image that it was made from. */
+  readonly imageMetadata: Readonly<Record<string, string>> | null
 }
 
 export interface BootImage {

@@ -62,6 +62,7 @@ export interface InstanceRecord {
   readonly description: string | null
   readonly projectId: string
   readonly userId: string
+  /** '': it starts from a volume. */
   readonly imageId: string
   /** The image's own, as they were: what is made of the instance inherits them. */
   readonly imageProperties: Readonly<Record<string, string>>
@@ -98,6 +99,9 @@ export interface InstanceRecord {
   /** Null: it never ran. */
   readonly launchedAt: number | null
 }
+
+/** Then it has no root disk of its own. */
+export const startsFromVolume = ({ imageId }: Pick<InstanceRecord, 'imageId'>): boolean => imageId === ''
 
 export type DiskConfig = 'AUTO' | 'MANUAL'
 

@@ -13,6 +13,7 @@ import { type InstanceRecord, isJobTask } from './records.ts'
 import { failClone, isWaiting } from './snapshots/start-clone.ts'
 import { leaseOf, startJob } from './start-job.ts'
 import { instances, jobs } from './store.ts'
+import { recoverVolumes } from './volumes/recover-volumes.ts'
 
 /**
  * Takes up what a stop or a kill cut short, and learns what became of the machines meanwhile. To be called before the service
@@ -29,6 +30,7 @@ export async function recoverInstances(ports: InstancePorts): Promise<void> {
     else if (!awaited.has(instance.id))
       await failClone(ports, instance.id, new ServiceError('cancelled', 'nobody makes its disk'))
   }
+  await recoverVolumes(ports, known)
   reportStrangers(ports, known, machines)
 }
 

@@ -12,6 +12,7 @@ import type {
   ImageParts,
   InstancePorts,
   InstanceSettings,
+  InstanceVolumes,
   Limits,
   MachineHost,
   SnapshotImages,
@@ -24,6 +25,7 @@ export interface InstanceServiceOptions {
   readonly hypervisor: MachineHost
   readonly images: ImageDisks & ImageParts
   readonly snapshots: SnapshotImages
+  readonly volumes: InstanceVolumes
   readonly limits: Limits
   readonly settings?: Partial<InstanceSettings>
   /** Machines that are made at once. */
@@ -53,7 +55,7 @@ const CONCURRENT_LAUNCHES = 10
 
 /** The instances of a service, everything that a stop or a kill left half done taken up. It closes the hypervisor. */
 export async function openInstances(options: InstanceServiceOptions): Promise<InstanceService> {
-  const { catalog, hypervisor, images, snapshots, limits, onProblem } = options
+  const { catalog, hypervisor, images, snapshots, volumes, limits, onProblem } = options
   const tasks = new TaskLines({ concurrency: options.concurrentLaunches ?? CONCURRENT_LAUNCHES, onProblem })
   const now = options.now ?? Date.now
   const consoles = new SerialConsoles({ catalog, hypervisor, now })
@@ -62,6 +64,7 @@ export async function openInstances(options: InstanceServiceOptions): Promise<In
     hypervisor,
     images,
     snapshots,
+    volumes,
     limits,
     hostPorts: options.hostPorts ?? hostPorts,
     diskSpace: options.diskSpace,

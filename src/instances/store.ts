@@ -10,6 +10,7 @@ import {
   isInstanceId,
   type KeypairRecord,
 } from './records.ts'
+import type { AttachmentRecord } from './volumes/attachment.ts'
 
 /** How flavors, keypairs and instances lie among the catalog's documents: kinds, keys and indexes are named in this file only. */
 
@@ -106,6 +107,22 @@ export const seeds = {
     else await docs.put<Seed>('instance-seed', id, { userData, adminPassword, resumesFrom })
   },
   delete: (docs: DocumentWriter, id: string): Promise<boolean> => docs.delete('instance-seed', id),
+}
+
+const attachmentKey = (instanceId: string, volumeId: string): string => `${instanceId}|${volumeId}`
+
+/** Volumes that instances have. */
+export const attachments = {
+  get: async (docs: DocumentReader, instanceId: string, volumeId: string): Promise<AttachmentRecord | undefined> =>
+    (await docs.get<AttachmentRecord>('instance-volume', attachmentKey(instanceId, volumeId)))?.body,
+  ofInstance: (docs: DocumentReader, instanceId: string) =>
+    all<AttachmentRecord>(docs, 'instance-volume', { prefix: attachmentKey(instanceId, '') }),
+  list: (docs: DocumentReader) => all<AttachmentRecord>(docs, 'instance-volume'),
+  put: async (docs: DocumentWriter, attachment: AttachmentRecord): Promise<void> => {
+    await docs.put('instance-volume', attachmentKey(attachment.instanceId, attachment.volumeId), attachment)
+  },
+  delete: (docs: DocumentWriter, instanceId: string, volumeId: string): Promise<boolean> =>
+    docs.delete('instance-volume', attachmentKey(instanceId, volumeId)),
 }
 
 export const backupSchedules = {

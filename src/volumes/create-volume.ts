@@ -16,6 +16,8 @@ import { findSnapshot } from './snapshots/find-snapshot.ts'
 import { volumes } from './store.ts'
 
 export interface NewVolume {
+  /** A UUID; absent: a new one. */
+  readonly id?: string
   readonly name: string | null
   readonly description: string | null
   /** Null: as large as what it is made from. */
@@ -58,7 +60,16 @@ export async function createVolume(ports: VolumePorts, caller: Caller, wanted: N
     await assertHostHasRoom(ports, documents, room, sizeGiB * GiB)
     const { name, description, metadata } = wanted
     const made: VolumeRecord = {
-      ...{ id: randomUUID(), name, description, projectId, userId: caller.userId, sizeGiB, status: 'creating', fault: null },
+      ...{
+        id: wanted.id ?? randomUUID(),
+        name,
+        description,
+        projectId,
+        userId: caller.userId,
+        sizeGiB,
+        status: 'creating',
+        fault: null,
+      },
       ...{
         ...origin,
         isReadOnly: false,

@@ -149,6 +149,46 @@ const hydrating: Case = {
   act: async (name) => requests.json('POST', `/v1/instances/${await idOf(name)}/hydrate`),
   end: (name) => becomes(name, 'ACTIVE'),
 }
+interface Volume {
+  readonly id: string
+  readonly status: string
+}
+const volumesNamed = async (name: string) =>
+  (await requests.json<{ readonly volumes: readonly Volume[] }>('GET', `/volume/v3/volumes/detail?name=${name}`)).volumes
+const volumeBecomes = (name: string, status: string) =>
+  until(`volume ${name} is ${status}`, async () => (await volumesNamed(name))[0]?.status === status)
+const attach = async (name: string) => {
+  const [volume] = await volumesNamed(name)
+  return compute('POST', `/servers/${await idOf(name)}/os-volume_attachments`, { volumeAttachment: { volumeId: volume!.id } })
+}
+const attaching: Case = {
+  async prepare(name) {
+    await bootFirst(name)
+    await requests.json('POST', '/volume/v3/volumes', { volume: { name, size: 1 } })
+    await volumeBecomes(name, 'available')
+  },
+  act: attach,
+  end: (name) => volumeBecomes(name, 'in-use'),
+}
+/** Of a machine that is off, as there is no guest that could let go of it. */
+const detaching: Case = {
+  async prepare(name) {
+    await attaching.prepare!(name)
+    await act(name, { 'os-stop': null })
+    await becomes(name, 'SHUTOFF')
+    await attach(name)
+    await volumeBecomes(name, 'in-use')
+  },
+  async act(name) {
+    const [volume] = await volumesNamed(name)
+    await compute('DELETE', `/servers/${await idOf(name)}/os-volume_attachments/${volume!.id}`)
+  },
+  async end(name) {
+    await volumeBecomes(name, 'available')
+    await act(name, { 'os-start': null })
+    await becomes(name, 'ACTIVE')
+  },
+}
 type Step = Extract<Failpoint, `instance:${string}`>
 const cases: Readonly<Record<Step, Case>> = {
   'instance:recorded': making,
@@ -178,6 +218,11 @@ const cases: Readonly<Record<Step, Case>> = {
   'instance:rebuild-launched': rebuilding,
   'instance:hydrate-asked': hydrating,
   'instance:hydrated': hydrating,
+  'instance:volume-reserved': { ...attaching, end: (name) => volumeBecomes(name, 'available') }, // nobody was told that it has it
+  'instance:volume-noted': attaching,
+  'instance:volume-plugged': attaching,
+  'instance:volume-detaching': detaching,
+  'instance:volume-unplugged': detaching,
 }
 
 for (const [step, { prepare, act, end }] of Object.entries(cases)) {

@@ -42,6 +42,8 @@ const actionOf: Partial<Readonly<Record<InstanceVerb | 'create', Name>>> = {
   unlock: ['unlock', 'api_unlock'],
   snapshot: ['createImage', 'compute_snapshot_instance'],
   rebuild: ['rebuild', 'compute_rebuild_instance'],
+  'attach-volume': ['attach_volume', 'compute_attach_volume'],
+  'detach-volume': ['detach_volume', 'compute_detach_volume'],
   delete: ['delete', 'compute_terminate_instance'],
 }
 

@@ -6,9 +6,10 @@ import { changeInstance } from '../change-instance.ts'
 import { faultFrom, isForOwner } from '../faults.ts'
 import type { DiskAddress, MachineSpec } from '../hypervisor/hypervisor.ts'
 import type { InstancePorts } from '../ports.ts'
-import type { InstanceRecord } from '../records.ts'
+import { type InstanceRecord, startsFromVolume } from '../records.ts'
 import { memoryIn } from '../snapshots/machine-parts.ts'
 import { seeds } from '../store.ts'
+import { forgetVolumes, recordAttached, volumeDisks } from '../volumes/plug.ts'
 import { seedFor } from './seed.ts'
 
 /** What needs a lease, in the words by which it is found again. */
@@ -29,7 +30,7 @@ async function launch(ports: InstancePorts, caller: Caller, id: string, signal: 
   )
   if (instance?.vmState !== 'building' || instance.taskState !== 'spawning') return
   try {
-    const base = await borrow(ports, caller, instance)
+    const base = startsFromVolume(instance) ? null : await borrow(ports, caller, instance)
     await ports.hypervisor.launch(await machineOf(ports, instance, base), signal)
   } catch (error) {
     if (!signal.aborted) await giveUp(ports, id, error)
@@ -55,17 +56,19 @@ async function borrow({ images, ...ports }: InstancePorts, caller: Caller, insta
   return address
 }
 
-export async function machineOf(ports: InstancePorts, instance: InstanceRecord, base: DiskAddress): Promise<MachineSpec> {
+/** @param base of its own root disk; null: it starts from a volume */
+export async function machineOf(ports: InstancePorts, instance: InstanceRecord, base: DiskAddress | null): Promise<MachineSpec> {
   const { id, name, flavor, hardware, network, rootBytes, projectId, userId } = instance
   const seed = await seeds.get(ports.catalog.documents, id)
   const caller: Caller = { ...serviceCaller('req-launch'), projectId, userId }
+  const volumes = await volumeDisks(ports, instance)
   return {
     id,
     name,
     cpus: flavor.vcpus,
     memoryBytes: flavor.ramMiB * MiB,
     hardware,
-    disks: [{ name: 'root', bytes: rootBytes, base, serial: id.slice(0, 20) }],
+    disks: [...(base ? [{ name: 'root', bytes: rootBytes, base, serial: id.slice(0, 20) }] : []), ...volumes],
     networks: network ? [{ ...network, isIsolated: ports.settings.isolateGuests }] : [],
     ...(seed.resumesFrom === null
       ? { seed: seedFor(instance, seed) }
@@ -76,6 +79,7 @@ export async function machineOf(ports: InstancePorts, instance: InstanceRecord, 
 /** The machine is there. Also for one that was found after a launch of which nobody noted the end. */
 export async function recordLaunched(ports: InstancePorts, id: string): Promise<void> {
   await forgetSecrets(ports, id)
+  await recordAttached(ports, id)
   await changeInstance(ports, id, ({ taskState }) => ({
     vmState: 'active',
     taskState: taskState === 'deleting' ? taskState : null,
@@ -96,6 +100,7 @@ async function giveUp(ports: InstancePorts, id: string, error: unknown): Promise
   if (!isForOwner(error)) ports.onProblem(error)
   const before = await changeInstance(ports, id, () => null)
   if (before?.leaseId) await ports.images.release(before.leaseId)
+  if (before) await forgetVolumes(ports, id)
   await changeInstance(ports, id, ({ taskState }) => ({
     vmState: 'error',
     taskState: taskState === 'deleting' ? taskState : null,

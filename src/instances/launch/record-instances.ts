@@ -7,7 +7,8 @@ import type { PortForward } from '../hypervisor/hypervisor.ts'
 import type { InstancePorts } from '../ports.ts'
 import { countWithinQuota, quotaOf } from '../quotas.ts'
 import type { InstanceRecord } from '../records.ts'
-import { forwardedPorts, instances, type Seed, seeds } from '../store.ts'
+import { attachments, forwardedPorts, instances, type Seed, seeds } from '../store.ts'
+import { attachmentsFor, type WantedDisk } from '../volumes/new-disks.ts'
 import { chooseHostPorts, FORWARDS_KEY, forwardsFrom, forwardsText } from './forwards.ts'
 import { countWithinHost } from './host-room.ts'
 import { hostnameFrom } from './hostname.ts'
@@ -18,6 +19,8 @@ const PORT_TRIES = 8
 /** What is asked of several instances at once, and told to each. */
 export interface Beginning extends Seed, Pick<InstanceRecord, 'name' | 'metadata'> {
   readonly network: 'auto' | 'none'
+  /** That it is made with; absent: none. */
+  readonly volumes?: readonly WantedDisk[]
   /** Of the network card; absent: one of its own for each. */
   readonly mac?: string
   /** As many as the quota has room for, from `least` to `most`. */
@@ -59,6 +62,7 @@ async function record(
     for (const record of records) {
       await instances.put(documents, record)
       await seeds.put(documents, record.id, wanted)
+      for (const disk of attachmentsFor(record, wanted.volumes ?? [])) await attachments.put(documents, disk)
       await beginAction(documents, caller, record, 'create', record.createdAt)
       for (const forward of record.network?.forwards ?? []) await forwardedPorts.take(documents, forward, record.id)
     }

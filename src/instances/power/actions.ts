@@ -6,6 +6,7 @@ import { endMove, ROOT } from '../launch/move-disk.ts'
 import type { InstanceVerb } from '../policy.ts'
 import type { InstancePorts } from '../ports.ts'
 import type { InstanceRecord, JobTask, TaskState } from '../records.ts'
+import { volumeAddresses } from '../volumes/plug.ts'
 import { asFound, findMachine } from './settle.ts'
 
 /** What an action does to the machine. It may be done again: after a kill it is, on whatever state it left. */
@@ -40,10 +41,11 @@ async function reboot(ports: InstancePorts, instance: InstanceRecord, signal: Ab
   else await startAgain(ports, instance, signal)
 }
 
-/** The address of its disk was good for one run. */
+/** The addresses of its disks were good for one run. */
 async function startAgain(ports: InstancePorts, instance: InstanceRecord, signal: AbortSignal): Promise<void> {
   const { id, leaseId } = await endMove(ports, instance)
-  const addresses = leaseId === null ? {} : { [ROOT]: await ports.images.readdress(leaseId) }
+  const root = leaseId === null ? {} : { [ROOT]: await ports.images.readdress(leaseId) }
+  const addresses = { ...root, ...(await volumeAddresses(ports, id)) }
   await ports.hypervisor.start(id, { addresses }, signal)
 }
 

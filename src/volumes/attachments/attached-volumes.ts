@@ -6,6 +6,7 @@ import { GiB } from '../../base/units.ts'
 import { changeVolume, changeVolumeAs } from '../change-volume.ts'
 import { createVolume, type NewVolume } from '../create-volume.ts'
 import { deleteVolume } from '../delete-volume.ts'
+import { findVolume } from '../find-volume.ts'
 import { lineOf } from '../make-volume.ts'
 import type { DiskAddress, VolumePorts } from '../ports.ts'
 import type { Metadata, VolumeRecord } from '../records.ts'
@@ -38,15 +39,23 @@ export class AttachedVolumes {
    * @throws ServiceError `not-found`, `denied`; `conflict` where it is not available; `unsupported` where it may only be read
    */
   async reserve(caller: Caller, volumeId: string, instanceId: string): Promise<AttachedVolume> {
-    const volume = await changeVolumeAs(this.#ports, caller, volumeId, 'attach', ({ isReadOnly }) => {
-      if (isReadOnly) {
-        const message = `Invalid volume: volume ${volumeId} is read-only, and instances here write to what they have: set it read-write first`
-        throw new ServiceError('unsupported', message, { id: volumeId })
-      }
+    const volume = await changeVolumeAs(this.#ports, caller, volumeId, 'attach', (volume) => {
+      assertWritable(volume)
       return { status: 'attaching', attachment: { id: randomUUID(), instanceId, device: null, at: null } }
     })
     failpoint('volume:reserved')
     return shown(volume)
+  }
+
+  /** What it would be, if the caller may give it to an instance now. @throws as `reserve` */
+  async check(caller: Caller, volumeId: string): Promise<AttachedVolume> {
+    const volume = await findVolume(this.#ports.catalog.documents, caller, volumeId, 'attach')
+    assertWritable(volume)
+    return shown(volume)
+  }
+
+  async isHeldBy(volumeId: string, instanceId: string): Promise<boolean> {
+    return (await volumes.get(this.#ports.catalog.documents, volumeId))?.attachment?.instanceId === instanceId
   }
 
   /** What a holder has of it. @throws ServiceError `not-found` where it is not this instance's */
@@ -97,12 +106,14 @@ export class AttachedVolumes {
     if (volume && volume.status !== 'deleting') await deleteVolume(this.#ports, service, volumeId, { cascade: true, force: true })
   }
 
-  /** A volume for an instance, and settled when it is available. @throws as `createVolume`; its fault where it could not be made */
-  async create(caller: Caller, wanted: NewVolume): Promise<AttachedVolume> {
-    const { id, source } = await createVolume(this.#ports, caller, wanted)
-    await this.#ports.tasks.idleAt(lineOf(id, source))
-    const volume = await volumes.get(this.#ports.catalog.documents, id)
-    if (volume?.status === 'available') return shown(volume)
+  /** Makes a volume for an instance, unless it is there, and settles when it is available. @throws as `createVolume`; its fault where it could not be made */
+  async create(caller: Caller, id: string, { from, sizeGiB }: Pick<NewVolume, 'from' | 'sizeGiB'>): Promise<void> {
+    const { documents } = this.#ports.catalog
+    const wanted = { id, name: null, description: null, metadata: {}, from, sizeGiB }
+    const made = (await volumes.get(documents, id)) ?? (await createVolume(this.#ports, caller, wanted))
+    await this.#ports.tasks.idleAt(lineOf(id, made.source))
+    const volume = await volumes.get(documents, id)
+    if (volume && !['creating', 'error', 'deleting'].includes(volume.status)) return
     throw new ServiceError('conflict', `volume ${id} is ${volume?.status ?? 'gone'}: ${volume?.fault ?? 'try again'}`, { id })
   }
 
@@ -121,6 +132,13 @@ export class AttachedVolumes {
   }
 }
 type Held = VolumeRecord & { readonly attachment: NonNullable<VolumeRecord['attachment']> }
+
+/** @throws ServiceError `unsupported` */
+function assertWritable({ id, isReadOnly }: VolumeRecord): void {
+  if (!isReadOnly) return
+  const message = `Invalid volume: volume ${id} is read-only, and instances here write to what they have: set it read-write first`
+  throw new ServiceError('unsupported', message, { id })
+}
 
 const shown = ({ id, sizeGiB, isBootable, imageMetadata }: VolumeRecord): AttachedVolume => ({
   id,

@@ -14,6 +14,7 @@ import { metadataRoutes } from './server-metadata.ts'
 import { serverPartRoutes } from './server-parts.ts'
 import { serverRoutes } from './server-routes.ts'
 import { computeVersionDetail, computeVersions } from './versions.ts'
+import { volumeAttachmentRoutes } from './volume-attachments.ts'
 
 export { computeVersions }
 
@@ -50,6 +51,7 @@ export const computeRoutes: readonly Route[] = [
   ...actionLogRoutes,
   ...metadataRoutes,
   ...serverPartRoutes,
+  ...volumeAttachmentRoutes,
   ...flavorRoutes,
   ...keypairRoutes,
   ...limitRoutes,

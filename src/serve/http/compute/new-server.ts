@@ -4,6 +4,7 @@ import { ServiceError } from '../../../base/errors.ts'
 import type { NewInstances } from '../../../instances/create-instances.ts'
 import { bodyOf } from '../json-body.ts'
 import { isYes } from '../paging.ts'
+import { blockDevice, disksFrom } from './block-devices.ts'
 import { assertFieldsOf } from './fields-by-version.ts'
 import type { Call } from './route.ts'
 import { count, description, metadata, name, strict, uuid, yesOrNo } from './schemas.ts'
@@ -29,7 +30,7 @@ const server = Type.Object(
     personality: Type.Optional(anyList),
     availability_zone: Type.Optional(Type.Union([text, Type.Null()])),
     block_device_mapping: Type.Optional(anyList),
-    block_device_mapping_v2: Type.Optional(anyList),
+    block_device_mapping_v2: Type.Optional(Type.Array(blockDevice, { maxItems: 64 })),
     config_drive: Type.Optional(Type.Union([yesOrNo, Type.Null()])),
     key_name: Type.Optional(Type.Union([Type.String({ minLength: 1, maxLength: 255 }), Type.Null()])),
     min_count: Type.Optional(count(1, 1000)),
@@ -95,7 +96,7 @@ export function newServerFrom(call: Call): NewServer {
       name: server.name,
       description: server.description ?? null,
       flavorId: lastPart(String(server.flavorRef)),
-      imageId: imageFrom(server),
+      ...disksFrom(lastPart(server.imageRef ?? ''), server.block_device_mapping_v2 ?? []),
       keyName: server.key_name ?? null,
       userData: server.user_data ?? null,
       adminPassword: server.adminPass ?? null,
@@ -122,7 +123,7 @@ function refuseWhatIsNot({ ports, caller }: Call, server: Wanted): void {
       'config_drive: guests are told their data by the disc of NoCloud (label "cidata"), which every instance has; ask for none',
     )
   }
-  if (server.block_device_mapping?.length) refuse('block_device_mapping: there are no volumes here; give imageRef')
+  if (server.block_device_mapping?.length) refuse('block_device_mapping: volumes are named in block_device_mapping_v2')
   if (server.trusted_image_certificates?.length) refuse('trusted_image_certificates: signatures of images are not checked here')
   for (const { name = 'default' } of server.security_groups ?? []) {
     if (name !== 'default') refuse(`Security group ${name} not found: there is none but "default"`)
@@ -146,30 +147,6 @@ function neighboursFrom({ group, same_host = [], different_host = [], ...others 
   }
   const ids = (value: string | readonly string[]) => [value].flat().map((id) => id.toLowerCase())
   return { sameHost: ids(same_host), differentHost: ids(different_host) }
-}
-
-interface BlockDevice {
-  readonly uuid?: unknown
-  readonly boot_index?: unknown
-  readonly source_type?: unknown
-  readonly destination_type?: unknown
-}
-
-/** An image by its id, or as the one local disk: the form in which some clients name the same. */
-function imageFrom({ imageRef = '', block_device_mapping_v2: devices = [] }: Wanted): string {
-  const [device, ...others] = devices as readonly BlockDevice[]
-  if (!device && imageRef !== '') return lastPart(imageRef)
-  const isImage = device?.source_type === 'image' && device.destination_type === 'local' && Number(device.boot_index) === 0
-  if (!device) return refuse('Invalid imageRef provided.')
-  if (
-    !isImage ||
-    others.length > 0 ||
-    typeof device.uuid !== 'string' ||
-    (imageRef !== '' && lastPart(imageRef) !== device.uuid)
-  ) {
-    return refuse('block_device_mapping_v2: there are no volumes here; an instance has one disk, from the image in imageRef')
-  }
-  return device.uuid
 }
 
 function networkFrom(networks: Wanted['networks'] | undefined): 'auto' | 'none' {

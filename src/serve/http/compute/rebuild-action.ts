@@ -8,6 +8,7 @@ import { addressFrom } from './new-server.ts'
 import type { Answer, Call } from './route.ts'
 import { description, metadata, name, strict, yesOrNo } from './schemas.ts'
 import { serverJson } from './server-json.ts'
+import { lookOf } from './volume-attachments.ts'
 
 const text = Type.String({ maxLength: 255 })
 const rebuild = {
@@ -38,7 +39,7 @@ export async function rebuildAction(call: Call, id: string): Promise<Answer> {
   assertFieldsOf(call.minor, wanted, versions, 'rebuild')
   const instance = await rebuildInstance(call.ports, call.caller, id, wishFrom(wanted))
   const groups = call.minor >= 71 ? { server_groups: [] } : {}
-  return { status: 202, body: { server: { ...serverJson(call, instance), ...groups } } }
+  return { status: 202, body: { server: { ...serverJson(await lookOf(call), instance), ...groups } } }
 }
 
 function wishFrom(wanted: Wanted): RebuildWish {

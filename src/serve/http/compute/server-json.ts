@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import type { Caller } from '../../../base/caller.ts'
-import type { FlavorOfInstance, InstanceRecord } from '../../../instances/records.ts'
+import { type FlavorOfInstance, type InstanceRecord, startsFromVolume } from '../../../instances/records.ts'
 import { statusOf } from '../../../instances/states.ts'
 import { isoSeconds } from '../times.ts'
 import type { Call } from './route.ts'
@@ -28,9 +28,13 @@ export const hostIdOf = (projectId: string, hostName: string): string =>
     .update(projectId + hostName)
     .digest('hex')
 
-type Look = Pick<Call, 'base' | 'bookmarks' | 'minor' | 'ports'> & { readonly caller: Caller }
+export type Look = Pick<Call, 'base' | 'bookmarks' | 'minor' | 'ports'> & {
+  readonly caller: Caller
+  /** By server: what volumes it has. */
+  readonly volumes: ReadonlyMap<string, readonly object[]>
+}
 
-export const serverLinks = ({ base, bookmarks }: Look, id: string) => [
+export const serverLinks = ({ base, bookmarks }: Pick<Look, 'base' | 'bookmarks'>, id: string) => [
   { rel: 'self', href: `${base}/servers/${id}` },
   { rel: 'bookmark', href: `${bookmarks}/servers/${id}` },
 ]
@@ -50,7 +54,9 @@ export function serverJson(look: Look, instance: InstanceRecord): object {
     user_id: userId,
     metadata,
     hostId: hostIdOf(projectId, look.ports.settings.hostName),
-    image: { id: instance.imageId, links: [{ rel: 'bookmark', href: `${look.bookmarks}/images/${instance.imageId}` }] },
+    image: startsFromVolume(instance)
+      ? ''
+      : { id: instance.imageId, links: [{ rel: 'bookmark', href: `${look.bookmarks}/images/${instance.imageId}` }] },
     flavor: flavorOf(look, instance.flavor),
     created: isoSeconds(createdAt),
     updated: isoSeconds(updatedAt),
@@ -68,7 +74,7 @@ export function serverJson(look: Look, instance: InstanceRecord): object {
     'OS-EXT-STS:task_state': taskState,
     'OS-EXT-STS:vm_state': vmState,
     'OS-EXT-STS:power_state': power === null ? 0 : powerNumbers[power],
-    'os-extended-volumes:volumes_attached': [],
+    'os-extended-volumes:volumes_attached': look.volumes.get(id) ?? [],
     ...(instance.network ? { security_groups: [{ name: 'default' }] } : {}),
     ...(instance.fault && status === 'ERROR' ? { fault: faultOf(caller, instance.fault) } : {}),
     ...(caller.isAdmin ? hostAttributes(look, instance) : {}),

@@ -22,7 +22,6 @@ const empty = (path: string, name: string): Route => ({
 
 export const serverPartRoutes: readonly Route[] = [
   empty('os-interface', 'interfaceAttachments'),
-  empty('os-volume_attachments', 'volumeAttachments'),
   {
     method: 'GET',
     path: '/servers/:id/os-security-groups',

@@ -10,8 +10,9 @@ import { nextLink } from '../paging.ts'
 import { addressFrom, newServerFrom } from './new-server.ts'
 import { type Call, noContent, ok, part, type Route } from './route.ts'
 import { description, name, strict } from './schemas.ts'
-import { serverJson, serverLinks, serverSummary, updatedJson } from './server-json.ts'
+import { type Look, serverJson, serverLinks, serverSummary, updatedJson } from './server-json.ts'
 import { serverQueryFrom } from './server-query.ts'
+import { lookOf } from './volume-attachments.ts'
 
 const update = {
   name: Type.Optional(name),
@@ -28,14 +29,14 @@ export const serverRoutes: readonly Route[] = [
   { method: 'GET', path: '/servers', handle: (call) => list(call, '/servers', serverSummary) },
   { method: 'GET', path: '/servers/detail', handle: (call) => list(call, '/servers/detail', serverJson) },
   { method: 'POST', path: '/servers', handle: create },
-  { method: 'GET', path: '/servers/:id', handle: async (call) => shown(call, await find(call)) },
+  { method: 'GET', path: '/servers/:id', handle: async (call) => shown(await lookOf(call), await find(call)) },
   {
     method: 'PUT',
     path: '/servers/:id',
     async handle(call) {
       const { server } = (call.minor >= 19 ? updateBody19 : updateBody)(call.body)
       const instance = await updateInstance(call.ports, call.caller, part(call, 'id'), changesFrom(server))
-      return ok({ server: { ...updatedJson(call, instance), ...(call.minor >= 75 ? { server_groups: [] } : {}) } })
+      return ok({ server: { ...updatedJson(await lookOf(call), instance), ...(call.minor >= 75 ? { server_groups: [] } : {}) } })
     },
   },
   {
@@ -51,14 +52,15 @@ export const serverRoutes: readonly Route[] = [
 const find = (call: Call): Promise<InstanceRecord> => showInstance(call.ports, call.caller, part(call, 'id'))
 
 /** Groups of servers are shown with one server only. */
-const shown = (call: Call, instance: InstanceRecord) =>
-  ok({ server: { ...serverJson(call, instance), ...(call.minor >= 71 ? { server_groups: [] } : {}) } })
+const shown = (look: Look, instance: InstanceRecord) =>
+  ok({ server: { ...serverJson(look, instance), ...(look.minor >= 71 ? { server_groups: [] } : {}) } })
 
-async function list(call: Call, path: string, show: (call: Call, instance: InstanceRecord) => object) {
+async function list(call: Call, path: string, show: (look: Look, instance: InstanceRecord) => object) {
+  const look = await lookOf(call)
   const { instances, isCut } = await listInstances(call.ports, call.caller, serverQueryFrom(call))
   const last = isCut ? instances.at(-1) : undefined
   return ok({
-    servers: instances.map((instance) => show(call, instance)),
+    servers: instances.map((instance) => show(look, instance)),
     ...(last ? { servers_links: [nextLink(call.base + path, call.query, last.id)] } : {}),
   })
 }
