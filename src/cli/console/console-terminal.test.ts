@@ -9,6 +9,21 @@ import { ADMIN_PASSWORD, startService } from '../real-service.suite.ts'
 import { run, userOf } from '../run-cli.suite.ts'
 import { noTerminal, onTerminal, shellOnTerminal } from '../terminal.suite.ts'
 
+test('on a terminal, run asks before it downloads, and no means no', { skip: noTerminal }, async (t) => {
+  const service = await startService()
+  t.after(() => service.close())
+  const environment = {
+    ...userOf(service.url, 'admin', ADMIN_PASSWORD, 'admin'),
+    IMPRINT_VENDOR_IMAGES: 'http://127.0.0.1:9', // discard: nobody answers, and nobody shall be asked
+  }
+  const refused = await onTerminal(['run', 'debian'], [['Download it from cloud.debian.org? [Y/n]', 'n\r']], environment)
+  assert.equal(refused.status, 3, refused.shown)
+  assert.match(refused.shown, /imprint run debian --pull/)
+  const agreed = await onTerminal(['run', 'debian-12'], [['Debian 12 is not here yet.', '\r']], environment)
+  assert.equal(agreed.status, 7, agreed.shown)
+  assert.match(agreed.shown, /127\.0\.0\.1:9 cannot be reached/)
+})
+
 test('on a terminal every key goes to the guest but Ctrl-], and the terminal is as it was afterwards', {
   skip: noTerminal,
 }, async (t) => {

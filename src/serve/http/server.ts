@@ -213,9 +213,10 @@ const pathOf = ({ url = '' }: IncomingMessage): string => url.split('?', 1)[0]!
 /** Gives the connection to who asked for it, or answers with why not and closes it. */
 function hand(upgrade: Upgrade | undefined, request: IncomingMessage, socket: Socket, head: Buffer, log: Logger): void {
   socket.on('error', () => {}) // it closes, and whoever has it hears that
+  if (!upgrade) return void socket.destroy() // a Node before 24.9 asks nobody whether to upgrade
   const path = pathOf(request)
   const started = performance.now()
-  upgrade?.accept(request, socket, head).then(
+  upgrade.accept(request, socket, head).then(
     (what) => {
       log.info({ event: 'upgraded', path, ...what })
       socket.once('close', () => {
