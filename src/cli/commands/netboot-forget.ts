@@ -7,7 +7,7 @@ export const netbootForget = command({
   description: 'One that is being written stays unfinished, and does not start from its disk.',
   arguments: { deployment: { help: 'its id, as imprint netboot list shows it' } },
   options: {},
-  examples: [],
+  examples: [['imprint netboot forget 9f2c1e8a-…', 'the machine starts from its disk again, if it has a system']],
   exits: [3, 4, 7],
   async run({ deployment }, { out, connect }) {
     const { imprint } = await connect()

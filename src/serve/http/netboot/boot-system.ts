@@ -4,11 +4,8 @@ import type { Readable } from 'node:stream'
 
 /** The newest system in the folder, as `imprint netboot build` names it there: docs/deploy.md. */
 export const CURRENT = 'current'
-/** Parts of it, before the name of the build. */
-const parts = ['kernel', 'initramfs'] as const
-export type BootPart = (typeof parts)[number]
-
 const BUILD = /^[0-9a-f]{16}$/
+const PART = /^(kernel|initramfs)-[0-9a-f]{16}$/
 
 /** @returns the name of the build; undefined: none was made */
 export async function currentBuild(folder: string): Promise<string | undefined> {
@@ -21,9 +18,8 @@ export async function openPart(
   folder: string,
   name: string,
 ): Promise<{ readonly bytes: number; read(): Readable; close(): Promise<void> } | undefined> {
-  const [part = '', build = ''] = name.split('-')
-  if (!parts.some((one) => one === part) || !BUILD.test(build)) return undefined
-  const file = await open(join(folder, `${part}-${build}`), 'r').catch(() => undefined)
+  if (!PART.test(name)) return undefined
+  const file = await open(join(folder, name), 'r').catch(() => undefined)
   if (!file) return undefined
   const { size } = await file.stat()
   return { bytes: size, read: () => file.createReadStream({ start: 0 }), close: () => file.close() }
