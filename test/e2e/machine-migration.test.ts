@@ -12,12 +12,13 @@ import type { MachineSpec } from '../../src/instances/hypervisor/hypervisor.ts'
 import { counting, untilCounted } from '../../src/instances/hypervisor/machine-memory.suite.ts'
 import type { MigrationTarget } from '../../src/instances/hypervisor/machine-migration.ts'
 import type { QemuHypervisor } from '../../src/instances/hypervisor/qemu/qemu-hypervisor.ts'
-import { type MachineHost, machineHost } from '../fixtures/guest/machine-host.ts'
+import { ask, type MachineHost, machineHost } from '../fixtures/guest/machine-host.ts'
 import { noTinyGuest } from '../fixtures/guest/tiny-guest.ts'
 import { freePort } from '../peers/daemon.ts'
 
 const skip = noTinyGuest()
 const LOOK_AGAIN_MS = 50
+const GRACE_MS = 120_000
 /** Where the source is killed, and whether the machine is at the target then. */
 const ofSource: Readonly<Partial<Record<Failpoint, boolean>>> = {
   'migration:prepared': false,
@@ -57,8 +58,24 @@ async function pair(context: TestContext): Promise<readonly [MachineHost, Machin
   return hosts
 }
 
+type Side = readonly [MachineHost, QemuHypervisor]
+
+/** With a hypervisor on each, which are closed before the hosts are. */
+async function openPair(context: TestContext): Promise<readonly [Side, Side]> {
+  const hosts = [await machineHost(), await machineHost()] as const
+  const sides: readonly [Side, Side] = [
+    [hosts[0], await hosts[0].open()],
+    [hosts[1], await hosts[1].open()],
+  ]
+  context.after(async () => {
+    for (const [, hypervisor] of sides) await hypervisor.close()
+    for (const host of hosts) await host.close()
+  })
+  return sides
+}
+
 /** The only one of both that has the machine, when that is settled; it is told to nobody else. */
-async function whoHas(id: string, sides: readonly (readonly [MachineHost, QemuHypervisor])[]) {
+async function whoHas(id: string, sides: readonly Side[]) {
   for (;;) {
     const found = await Promise.all(sides.map(async ([, hypervisor]) => (await hypervisor.list()).find((each) => each.id === id)))
     assert.ok(found.filter((each) => each?.power === 'running').length <= 1, 'it never runs twice')
@@ -140,15 +157,10 @@ async function firstLine(stdout: NodeJS.ReadableStream): Promise<string> {
 }
 
 test('a guest that writes and serves moves with its port', { skip }, async (context) => {
-  const hosts = await pair(context)
-  const [here, there] = [await hosts[0].open(), await hosts[1].open()]
-  context.after(async () => {
-    await here.close()
-    await there.close()
-  })
+  const [[host, here], [, there]] = await openPair(context)
   const hostPort = await freePort()
   const forwards = [{ protocol: 'tcp', hostAddress: '127.0.0.1', hostPort, guestPort: 80 }] as const
-  const spec: MachineSpec = { ...(await counting(hosts[0], here, { networks: [{ mac: '52:54:00:12:34:56', forwards }] })) }
+  const spec: MachineSpec = { ...(await counting(host, here, { networks: [{ mac: '52:54:00:12:34:56', forwards }] })) }
   const get = async (port: number) => (await fetch(`http://127.0.0.1:${port}/`)).text()
   assert.equal(await get(hostPort), 'hello from the guest\n')
   const otherPort = await freePort() // on one machine, both have it for a moment
@@ -159,4 +171,28 @@ test('a guest that writes and serves moves with its port', { skip }, async (cont
   context.diagnostic(
     `stood still for ${downtimeMs.toFixed(0)} ms; layers ${mebibytes(layerBytes)} MiB, memory ${mebibytes(memoryBytes)} MiB`,
   )
+})
+
+test('a machine moves with a disk that is written through to its store, in the place that it has', { skip }, async (context) => {
+  const [[host, here], [, there]] = await openPair(context)
+  const spec = await counting(host, here)
+  const { id } = spec
+  const store = await host.makeStore(64 * MiB)
+  const data = { name: 'data', bytes: 64 * MiB, serial: 'the-data' }
+  const volume = { name: 'volume', bytes: 64 * MiB, serial: 'the-volume', store: store.address }
+  for (const disk of [data, volume]) {
+    await here.attach(id, disk)
+    await host.untilSeen(here, id, disk.serial, true)
+  }
+  await here.detach(id, data.name, GRACE_MS)
+  const device = 'for d in /sys/block/vd*; do [ "$(cat $d/serial)" = the-volume ] && echo /dev/$(basename $d); done'
+  await ask(here, id, `echo written | dd of=$(${device}) bs=512 conv=sync,fsync 2>/dev/null`)
+  await here.migrateTo(id, await there.receive({ ...spec, disks: [spec.disks[0]!, volume] }))
+  await ask(
+    there,
+    id,
+    `echo and on | dd of=$(${device}) bs=512 seek=1 conv=sync,fsync 2>/dev/null; echo 3 >/proc/sys/vm/drop_caches`,
+  )
+  assert.match(await ask(there, id, `head -c 1024 $(${device})`), /written\n\0*and on/)
+  assert.match(Buffer.from(await store.source.read(0, 1024)).toString('latin1'), /^written\n\0*and on\n/)
 })

@@ -1,15 +1,16 @@
 import type { MachineSpec } from './hypervisor.ts'
 
 /**
- * A running machine goes to another hypervisor with its memory and all that its guest wrote; what its disks lie on, both hypervisors have
- * from the store. Whatever befalls either of them or the way between, at each moment the guest goes on at one of the two or stands still
- * for the other, and never at both. `machine-migration.suite.ts` says what an adapter must do.
+ * A running machine goes to another hypervisor with its memory and all that its guest wrote; what its disks lie on, and the stores that
+ * they are written through to, both hypervisors reach. Whatever befalls either of them or the way between, at each moment the guest
+ * goes on at one of the two or stands still for the other, and never at both; nobody else writes to its stores.
+ * `machine-migration.suite.ts` says what an adapter must do.
  */
 export interface MachineMigration {
   /**
    * At the target: from now on the machine may come, once. It is there when whoever watches is told that it runs. Until then it can be
    * withdrawn by `remove`; it is as well when the hypervisor is closed.
-   * @param machine as it is at the source, its bases where they are to be had here; without seed and memory, which come with it
+   * @param machine as it is at the source, its bases and stores where they are to be had here; without seed and memory, which come with it
    * @throws ServiceError as `launch`, as far as that can be known by now
    */
   receive(machine: MachineSpec): Promise<MigrationTarget>
@@ -20,7 +21,7 @@ export interface MachineMigration {
    * Its last step is told to the target by a word whose answer may be lost. Then it stands still here until the target has been asked
    * again: by this call, and when it is cut short by the hypervisor, also when it is opened again. Until then `resume`, `reboot` and
    * `start` are refused with `conflict`.
-   * @throws ServiceError `not-found`; `conflict` where it does not run, or has a disk with a store; `invalid-request` where the target cannot make the same machine;
+   * @throws ServiceError `not-found`; `conflict` where it does not run; `invalid-request` where the target cannot make the same machine;
    *   `unavailable` where the target does not answer or the way is too slow; `too-large`, `no-space`; `cancelled`
    */
   migrateTo(id: string, target: MigrationTarget, options?: { readonly signal?: AbortSignal }): Promise<Migrated>

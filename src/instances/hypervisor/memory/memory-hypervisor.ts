@@ -228,7 +228,6 @@ export class MemoryHypervisor implements Hypervisor, DiskLayers, DiskPlugs, Mach
   async migrateTo(id: string, target: MigrationTarget, { signal }: { readonly signal?: AbortSignal } = {}): Promise<Migrated> {
     const machine = this.#machine(id)
     if (!machine.isOn) throw wrongPower(id, 'is not on; start it')
-    if (machine.spec.disks.some(({ store }) => store)) throw wrongPower(id, 'has disks with stores; detach them first')
     if (signal?.aborted) throw cancelled(id)
     const expected = this.host.network.get(target.token)
     if (expected?.take === closed)

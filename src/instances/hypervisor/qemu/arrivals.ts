@@ -4,6 +4,7 @@ import { chmod, open, rm } from 'node:fs/promises'
 import { createServer, type Server, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { ServiceError } from '../../../base/errors.ts'
+import type { MachineDisk } from '../hypervisor.ts'
 import type { MigrationTarget } from '../machine-migration.ts'
 import { Arrival } from './arrival.ts'
 import { isObject, objectOf } from './json-lines.ts'
@@ -140,10 +141,10 @@ export class Arrivals {
 const unknown = () => new ServiceError('not-found', 'No machine is expected by that word; ask the target for another.')
 
 /** What the source says of its machine, where it can be true. @throws ServiceError `invalid-request` */
-export function checkedOffer(offer: unknown, diskNames: readonly string[]): Offer {
-  const isLayers = (value: unknown): boolean =>
+export function checkedOffer(offer: unknown, disks: readonly MachineDisk[]): Offer {
+  const isLayers = ([name, value]: readonly [string, unknown]): boolean =>
     Array.isArray(value) &&
-    value.length >= 1 &&
+    (value.length === 0) === (disks.find((disk) => disk.name === name)?.store !== undefined) &&
     value.length <= MAX_LAYERS &&
     value.every((layer, index) => Number.isSafeInteger(layer) && layer >= 0 && (index === 0 || layer > value[index - 1]))
   const holds =
@@ -152,8 +153,12 @@ export function checkedOffer(offer: unknown, diskNames: readonly string[]): Offe
     typeof offer.wasPaused === 'boolean' &&
     (offer.seedDisc === null || typeof offer.seedDisc === 'string') &&
     isObject(offer.layers) &&
-    Object.keys(offer.layers).sort().join() === [...diskNames].sort().join() &&
-    Object.values(offer.layers).every(isLayers)
+    Object.keys(offer.layers).sort().join() ===
+      disks
+        .map(({ name }) => name)
+        .sort()
+        .join() &&
+    Object.entries(offer.layers).every(isLayers)
   if (!holds) throw new ServiceError('invalid-request', 'What comes is not the machine that is expected: its disks differ.')
   return offer as unknown as Offer
 }

@@ -7,7 +7,9 @@ import type { Run } from './run.ts'
 export async function awaitSource(run: Run, disks: readonly KeptDisk[]): Promise<void> {
   await run.execute('nbd-server-start', { addr: { type: 'unix', data: { path: files.copies } } })
   for (const { slot, name, layers } of disks) {
-    const node = layerNode(slot, layers.at(-1)!)
+    const top = layers.at(-1)
+    if (top === undefined) continue // both sides write to its store
+    const node = layerNode(slot, top)
     await run.execute('block-export-add', { type: 'nbd', id: `copy${slot}`, 'node-name': node, name, writable: true })
   }
   await run.execute('migrate-set-capabilities', { capabilities: [{ capability: 'events', state: true }] })

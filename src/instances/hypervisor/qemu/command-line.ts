@@ -1,13 +1,13 @@
 import { ServiceError } from '../../../base/errors.ts'
 import { KiB } from '../../../base/units.ts'
 import type { MachineSpec } from '../hypervisor.ts'
-import { parsedShape } from '../memory-shape.ts'
 import { type Chipset, type Device, networkDevices, otherDevices, type Places, storageDevices } from './devices.ts'
 import { type BlockNode, diskNodes } from './disk-nodes.ts'
 import { type Firmware, firmwareFor } from './firmware.ts'
 import { files } from './machine-files.ts'
 import { type KeptSpec, keptSpec } from './machine-folder.ts'
 import type { QemuProgram } from './program.ts'
+import { savedChoice } from './saved-choice.ts'
 
 /**
  * A machine as QEMU is told of it. What can be JSON is; the few words of people that must stand in QEMU's older syntax are escaped
@@ -31,27 +31,19 @@ export interface Chosen {
 
 const MAX_DMI_CHARACTERS = 64 // "each text string is limited to 64": SMBIOS up to 2.6, section 6.1.3
 
-/** An update of QEMU may have given the short names to newer ones. */
-const savedMachineType = (shape: string): string | undefined => {
-  const { machineType } = parsedShape(shape)
-  return typeof machineType === 'string' ? machineType : undefined
-}
-
 /**
  * @throws ServiceError `invalid-request` for a machine type, processor model, firmware or bus that this QEMU cannot give
  */
 export function choose(machine: MachineSpec, program: QemuProgram, firmwares: readonly Firmware[]): Chosen {
   const spec = keptSpec(machine)
   const { machineType, firmware, diskBus, cpuModel } = spec.hardware
-  const type =
-    (machine.memory && savedMachineType(machine.memory.shape)) ??
-    machineType ??
-    (firmware === 'uefi' && diskBus !== 'ide' ? 'q35' : 'pc')
+  const saved = machine.memory && savedChoice(machine.memory.shape)
+  const type = saved?.machineType ?? machineType ?? (firmware === 'uefi' && diskBus !== 'ide' ? 'q35' : 'pc')
   const known = program.machineTypes.get(type)
   must(known && chipsetOf(known.name), `QEMU ${program.version} has no machine type "${type}" that is made here; take pc or q35`)
   must(spec.cpus <= known.maxCpus, `machine type ${known.name} has at most ${known.maxCpus} processors`)
   must(cpuModel === null || cpuModel === 'host' || program.cpuModels.has(cpuModel), `QEMU has no processor model "${cpuModel}"`)
-  const chosen = { machineType: known.name, hasSlots: true }
+  const chosen = { machineType: known.name, hasSlots: saved?.hasSlots ?? true }
   if (firmware === 'uefi') must(firmwareOf(spec, chosen, firmwares), uefiProblem(spec, known.name))
   storageDevices(spec, placesOf(chosen)!) // whether they suffice
   return chosen

@@ -98,7 +98,7 @@ async function sendRest(
   }
   try {
     const mirrored = []
-    for (const disk of kept.now.spec.disks) {
+    for (const disk of kept.now.spec.disks.filter(({ layers }) => layers.length > 0)) {
       const { path } = await open(`disk${disk.slot}`, { say: 'pipe', to: { disk: disk.name } })
       mirrored.push({ disk, socketPath: path })
     }

@@ -15,6 +15,7 @@ import { writeRuns } from './file-runs.ts'
 import { isObject, objectOf } from './json-lines.ts'
 import { files } from './machine-files.ts'
 import type { ProcessUser } from './process.ts'
+import { savedChoice } from './saved-choice.ts'
 
 /**
  * The folder of one machine:
@@ -66,11 +67,15 @@ export interface KeptDisk extends MachineDisk {
 }
 
 /** As it is kept of a machine that is to be made. */
-export const keptSpec = ({ seed, memory, ...spec }: MachineSpec): KeptSpec => ({
-  ...spec,
-  disks: spec.disks.map(keptDisk),
-  hasSeed: seed !== undefined || (memory?.seedDisc ?? null) !== null,
-})
+export function keptSpec({ seed, memory, ...spec }: MachineSpec): KeptSpec {
+  const { slots } = memory ? savedChoice(memory.shape) : { slots: [] }
+  const isSaved = slots.length === spec.disks.length
+  return {
+    ...spec,
+    disks: spec.disks.map((disk, index) => keptDisk(disk, isSaved ? slots[index]! : index)),
+    hasSeed: seed !== undefined || (memory?.seedDisc ?? null) !== null,
+  }
+}
 
 /** A disk with a store has no files here. */
 export const keptDisk = (disk: MachineDisk, slot: number): KeptDisk => ({ ...disk, slot, layers: disk.store ? [] : [0] })

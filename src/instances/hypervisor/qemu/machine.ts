@@ -291,7 +291,6 @@ export class Machine {
   async migrateTo(target: MigrationTarget, signal?: AbortSignal): Promise<Migrated> {
     const leave = async () => {
       const run = this.#on()
-      if (this.#record.spec.disks.some(({ store }) => store)) throw wrongPower(this.id, WRITES_TO_STORES)
       const { closing } = this.#host
       const ends = { signal: AbortSignal.any([closing, ...(signal ? [signal] : [])]), closing }
       return this.#transit.leave(run, this.#isPaused, target, ends).finally(() => this.#look(run))
@@ -622,7 +621,5 @@ export class Machine {
     if (this.givenTo) throw wrongPower(this.id, 'may be on another host by now, which is being asked; wait for its answer')
   }
 }
-
-const WRITES_TO_STORES = 'has disks that are written through to stores, which two machines must not do at once; detach them first'
 
 const wrongPower = (id: string, how: string): ServiceError => new ServiceError('conflict', `The machine ${id} ${how}.`, { id })

@@ -263,10 +263,7 @@ export class QemuHypervisor implements Hypervisor, DiskLayers, DiskPlugs, Machin
   async #makeArriving(id: string, said: unknown): Promise<Machine> {
     const spec = this.#expected.get(id)
     if (!spec) throw new ServiceError('not-found', `The machine ${id} is not expected here.`, { id })
-    const offer = checkedOffer(
-      said,
-      spec.disks.map(({ name }) => name),
-    )
+    const offer = checkedOffer(said, spec.disks)
     const seedDisc = offer.seedDisc === null ? null : Buffer.from(offer.seedDisc, 'base64')
     const memory = { shape: offer.shape, seedDisc, open: () => nothing() }
     assertSpec({ ...spec, memory }, this.abilities)

@@ -21,6 +21,8 @@ export async function shapeOf(spec: KeptSpec, chosen: Chosen, host: HostShape): 
     qemu: Number.parseInt(host.qemuVersion, 10),
     accelerator: host.accelerator,
     machineType: chosen.machineType,
+    hasSlots: chosen.hasSlots ?? false,
+    slots: disks.map(({ slot }) => slot),
     processor: await processorOf(hardware.cpuModel, host.accelerator),
     cpus,
     memoryBytes,
