@@ -40,9 +40,9 @@ const alice = someone('alice')
 const bob = someone('bob')
 let macs = 0
 const newMac = () => `52:54:00:00:00:${(++macs).toString(16).padStart(2, '0')}`
-async function newImage(): Promise<string> {
+async function newImage(content = bytes): Promise<string> {
   const { id } = await world.create(alice, { name: 'debian', min_disk: 3 })
-  await upload(world.ports, alice, id, sent(bytes))
+  await upload(world.ports, alice, id, sent(content))
   return id
 }
 const wish = (imageId: string, machine: string | null = newMac()) => ({ imageId, machine, target: '/dev/sda' })
@@ -75,7 +75,7 @@ test('a machine that waits gets a token that reads its image and nothing else, a
 
 test('when it is done its token is good no more, the machine gets no other, and the bytes go', async () => {
   for (const report of [{ state: 'done' }, { state: 'failed', message: 'the disk is broken' }] as const) {
-    const imageId = await newImage()
+    const imageId = await newImage(randomBytes(1000)) // that no other image has
     const { key: id, body } = await allowDeployment(ports, alice, wish(imageId))
     const { token } = (await tokenForMachine(ports, body.machine!))!
     await reportDeployment(ports, id, token, report)
