@@ -51,6 +51,7 @@ export const failpoints = [
   'snapshot:ingested',
   'snapshot:active',
   'snapshot:deleted',
+  'machine:frozen',
   'machine:on-base',
   'machine:base-recorded',
   'machine:layers-unused',

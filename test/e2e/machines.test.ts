@@ -11,9 +11,9 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { type TestContext, test } from 'node:test'
 import { setTimeout as pause } from 'node:timers/promises'
+import { ServiceError } from '../../src/base/errors.ts'
 import { GiB, MiB } from '../../src/base/units.ts'
 import { stacked } from '../../src/instances/hypervisor/disk-layers.suite.ts'
-import type { DiskLayers } from '../../src/instances/hypervisor/disk-layers.ts'
 import { until, untilPrinted } from '../../src/instances/hypervisor/hypervisor.suite.ts'
 import type { Hardware, Hypervisor, MachineSpec } from '../../src/instances/hypervisor/hypervisor.ts'
 import { QemuHypervisor, type QemuOptions } from '../../src/instances/hypervisor/qemu/qemu-hypervisor.ts'
@@ -26,7 +26,7 @@ const skip = noTinyGuest()
 const noMount = process.getuid?.() === 0 ? missingTool('mount') : 'mounting a small file system takes root'
 const GRACE_MS = 120_000
 
-async function opened(context: TestContext, options: Partial<QemuOptions> = {}): Promise<[MachineHost, Hypervisor & DiskLayers]> {
+async function opened(context: TestContext, options: Partial<QemuOptions> = {}): Promise<[MachineHost, QemuHypervisor]> {
   const host = await machineHost(options)
   const hypervisor = await host.open().catch(async (error) => {
     await host.close()
@@ -313,6 +313,59 @@ test("Debian's agent makes file systems stand still for a snapshot, and they are
   await must(['e2fsck', '-f', '-n', image])
 })
 
+test('a guest that a killed service left standing goes on when it is found', { skip: noAgent }, async (context) => {
+  const host = await machineHost({}, { agent: true })
+  const { hardware, disks } = host.spec()
+  const data = { name: 'data', bytes: 64 * MiB, serial: '' }
+  const spec = host.spec({ hardware: { ...hardware, qemuGuestAgent: true }, disks: [...disks, data] })
+  const first = await host.open()
+  await first.launch(spec)
+  await untilPrinted(first, spec.id, 'ready')
+  await ask(first, spec.id, 'mke2fs /dev/vdb >/dev/null; mkdir /data; mount -t ext4 /dev/vdb /data')
+  await first.close()
+  const child = fixture('seal.ts', [host.folder, spec.id, String(GRACE_MS)], { IMPRINT_FAILPOINT: 'machine:frozen' })
+  assert.deepEqual(await once(child, 'exit'), [null, 'SIGKILL'])
+  assert.ok(existsSync(join(host.folder, spec.id, 'frozen')))
+  const again = await host.open()
+  context.after(async () => {
+    await again.close()
+    await host.close()
+  })
+  assert.equal(await ask(again, spec.id, 'echo on > /data/after && sync && cat /data/after'), 'on')
+  assert.ok(!existsSync(join(host.folder, spec.id, 'frozen')))
+})
+
+test('a machine whose record cannot be read is told of, and can be removed with its process', { skip }, async (context) => {
+  const host = await machineHost()
+  context.after(() => host.close())
+  const spec = host.spec()
+  const first = await host.open()
+  await first.launch(spec)
+  await first.close()
+  const record = join(host.folder, spec.id, 'machine.json')
+  const before = await readFile(record)
+  await writeFile(record, before.subarray(0, 100))
+  const problems: unknown[] = []
+  const again = await QemuHypervisor.open({
+    folder: host.folder,
+    accelerator: 'tcg',
+    onProblem: (error) => void problems.push(error),
+  })
+  context.after(() => again.close())
+  assert.equal((problems[0] as { code?: string }).code, 'corrupt')
+  await assert.rejects(again.show(spec.id), { code: 'corrupt' })
+  await assert.rejects(again.start(spec.id), { code: 'corrupt' })
+  await assert.rejects(again.launch(spec), { code: 'conflict' })
+  const [listed] = await again.list()
+  assert.deepEqual([listed?.id, listed?.power], [spec.id, 'crashed'])
+  assert.match(listed?.reason ?? '', /cannot be read/)
+  assert.equal((await processesIn(join(host.folder, spec.id))).length, 1)
+  await again.remove(spec.id)
+  assert.deepEqual(await processesIn(host.folder), [])
+  assert.deepEqual(await again.list(), [])
+  assert.ok(!existsSync(join(host.folder, spec.id)))
+})
+
 const isRoot = process.getuid?.() === 0
 test('QEMU runs as another user where the service is root', { skip: skip || (!isRoot && 'only root can') }, async (context) => {
   const nobody = { uid: 65534, gid: 65534 }
@@ -432,11 +485,13 @@ test('a service that is killed as it rebases a disk loses nothing, and leaves no
   skip,
 }, async (context) => {
   const host = await machineHost()
-  context.after(() => host.close())
   const { id } = host.spec()
   const [OFFSET, sector] = [512 * MiB, (fill: string) => Buffer.alloc(512, fill)]
   let hypervisor = await host.open()
-  context.after(() => hypervisor.close())
+  context.after(async () => {
+    await hypervisor.close()
+    await host.close()
+  })
   await hypervisor.launch(host.spec({ id }))
   await untilPrinted(hypervisor, id, 'ready')
   let disk = await host.openBase()
@@ -492,6 +547,81 @@ test('a service that is killed as it makes a disk whole loses nothing, and finis
     await hypervisor.remove(id)
     await hypervisor.close()
   }
+})
+
+test('a service that is killed as it attaches or detaches a disk leaves it attached or not, and nothing of it half', {
+  skip,
+}, async (context) => {
+  const host = await machineHost()
+  const { id } = host.spec()
+  let hypervisor = await host.open()
+  context.after(async () => {
+    await hypervisor.close()
+    await host.close()
+  })
+  await hypervisor.launch(host.spec({ id }))
+  await untilPrinted(hypervisor, id, 'ready')
+  const disk = { name: 'data', bytes: 64 * MiB, serial: 'the-data' }
+  const isRecorded = async () => 'data' in (await hypervisor.seal(id, 0)).layers
+  const killed = async (step: string, ...args: readonly string[]) => {
+    await hypervisor.close()
+    const child = fixture('plug.ts', [host.folder, id, ...args], { IMPRINT_FAILPOINT: step })
+    assert.deepEqual(await once(child, 'exit'), [null, 'SIGKILL'])
+    hypervisor = await host.open()
+    assert.equal((await hypervisor.show(id)).power, 'running', step)
+  }
+  await killed('machine:disk-recorded', 'attach', JSON.stringify(disk))
+  assert.equal(await isRecorded(), false)
+  await host.untilSeen(hypervisor, id, 'the-data', false)
+  await killed('machine:disk-plugged', 'attach', JSON.stringify(disk))
+  assert.equal(await isRecorded(), true)
+  await host.untilSeen(hypervisor, id, 'the-data', true)
+  await host.write(hypervisor, id, 0, Buffer.alloc(512, 'a'), 'the-data')
+
+  await killed('machine:disk-going', 'detach', 'data')
+  assert.equal(await isRecorded(), true)
+  assert.deepEqual(Buffer.from(await host.read(hypervisor, id, 0, 512, 'the-data')), Buffer.alloc(512, 'a'))
+  await killed('machine:disk-unplugged', 'detach', 'data')
+  assert.equal(await isRecorded(), false)
+  await host.untilSeen(hypervisor, id, 'the-data', false)
+  const files = (await readdir(join(host.folder, id, 'run'))).filter((name) => name.startsWith('disk-data.'))
+  assert.deepEqual(files, [])
+  await hypervisor.attach(id, disk)
+  await host.untilSeen(hypervisor, id, 'the-data', true)
+})
+
+test('a guest whose store has no room stands still until there is some, and of other failures it is told', {
+  skip,
+}, async (context) => {
+  const [host, hypervisor] = await opened(context)
+  const { id } = host.spec()
+  await hypervisor.launch(host.spec({ id }))
+  await untilPrinted(hypervisor, id, 'ready')
+  const { address, source, failWith } = await host.makeStore(64 * MiB)
+  await hypervisor.attach(id, { name: 'data', bytes: 64 * MiB, serial: 'the-data', store: address })
+  await host.untilSeen(hypervisor, id, 'the-data', true)
+
+  failWith(new ServiceError('no-space', 'the store is full'))
+  const stands = until(hypervisor, id, 'paused')
+  const written = host.write(hypervisor, id, 0, Buffer.alloc(512, 'a'), 'the-data')
+  assert.match((await stands).reason ?? '', /no room.*"data"/)
+  failWith(null)
+  await hypervisor.resume(id)
+  await written
+  assert.deepEqual(Buffer.from(await source.read(0, 512)), Buffer.alloc(512, 'a'))
+  assert.deepEqual([(await hypervisor.show(id)).power, (await hypervisor.show(id)).reason], ['running', null])
+
+  failWith(new ServiceError('corrupt', 'the store is broken'))
+  const device = await ask(
+    hypervisor,
+    id,
+    'for d in $(ls /sys/block); do [ "$(cat /sys/block/$d/serial 2>/dev/null)" = the-data ] && echo $d; done',
+  )
+  assert.match(
+    await ask(hypervisor, id, `dd if=/dev/zero of=/dev/${device} bs=512 count=1 conv=fsync 2>&1`),
+    /(I\/O|Input\/output) error/i,
+  )
+  assert.equal((await hypervisor.show(id)).power, 'running')
 })
 
 /** Runs a service that launches the machine, and kills it when `sign` is there: a file below the folder, or the word `launched`. */

@@ -1,4 +1,5 @@
 import { spawn } from 'node:child_process'
+import { constants } from 'node:fs'
 import { type FileHandle, open } from 'node:fs/promises'
 import { ServiceError } from '../../base/errors.ts'
 import { KiB, MiB } from '../../base/units.ts'
@@ -9,6 +10,8 @@ import { isZero } from './zero.ts'
 /** Where a file has data: `[start, end)` in bytes, ascending. */
 type DataMap = readonly (readonly [start: number, end: number])[]
 
+/** Nor is a pipe waited for until somebody writes to it. */
+const NO_LINK = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK
 const SCAN_BYTES = 4 * MiB
 const SCAN_GRAIN_BYTES = 64 * KiB
 /** Bounds what a file of a million fragments may cost in memory; beyond it the file is read instead. */
@@ -22,10 +25,11 @@ const SEEK_SCRIPT =
 /**
  * A local file. Its holes are learnt from the file system where that can be asked (4 GiB of holes: 5 ms), else by reading
  * and comparing with zeros (6 s). The file must not change while it is open.
+ * @param options.followLinks false for a path whose last part somebody else may put there
  * @throws ServiceError `not-found` when there is no such file, `invalid-request` when it is not a regular file
  */
-export async function openFileSource(path: string): Promise<BlockSource> {
-  const handle = await open(path, 'r').catch((error: NodeJS.ErrnoException) => {
+export async function openFileSource(path: string, { followLinks = true } = {}): Promise<BlockSource> {
+  const handle = await open(path, followLinks ? constants.O_RDONLY : NO_LINK).catch((error: NodeJS.ErrnoException) => {
     const why = error.code === 'ENOENT' ? 'does not exist' : `cannot be opened (${error.code})`
     throw new ServiceError(error.code === 'ENOENT' ? 'not-found' : 'invalid-request', `the file "${path}" ${why}`)
   })

@@ -26,9 +26,9 @@ export interface Hypervisor {
    * @throws as `launch`; `not-found`; `conflict` where it runs
    */
   start(id: string, changes?: MachineChanges, signal?: AbortSignal): Promise<void>
-  /** Every machine that has files here, running or not. */
+  /** Every machine that has files here, running or not. One whose record cannot be read is `crashed`, with that as its reason. */
   list(): Promise<readonly FoundMachine[]>
-  /** @throws ServiceError `not-found` */
+  /** @throws ServiceError `not-found`; `corrupt`, as from all but `remove`, where its record cannot be read */
   show(id: string): Promise<FoundMachine>
   /**
    * The power button, and after `graceMs` the plug. Settles when the machine is `shutdown`. One that is paused cannot feel the
@@ -80,7 +80,7 @@ export type PowerState = 'running' | 'paused' | 'shutdown' | 'crashed'
 export interface FoundMachine {
   readonly id: string
   readonly power: PowerState
-  /** Why it crashed, in the process's own last words where it had any; null otherwise. */
+  /** Why it crashed, in the process's own last words where it had any; why it is paused where nobody asked for that; null otherwise. */
   readonly reason: string | null
   /** Bytes that the machine's own files take on this host. */
   readonly diskBytes: number

@@ -1,4 +1,3 @@
-import { lstat } from 'node:fs/promises'
 import { ServiceError } from '../../../base/errors.ts'
 import { failpoint } from '../../../base/failpoint.ts'
 import type { BlockSource } from '../../../disk/block/block-source.ts'
@@ -223,13 +222,18 @@ export class MachineDisks {
     }
     const path = this.#record.folder.inRun(files.disk(name, layer))
     // QEMU's folder: what broke out of a guest might lead us to the disk of another machine
-    if (!(await lstat(path).catch(() => null))?.isFile()) {
-      throw new ServiceError('corrupt', `The machine ${this.#id} has lost a layer of its disk "${name}".`, {
-        id: this.#id,
-        layer,
-      })
-    }
-    return openFileSource(path)
+    return openFileSource(path, { followLinks: false }).catch((error) => {
+      const message = `The machine ${this.#id} has lost a layer of its disk "${name}".`
+      throw new ServiceError('corrupt', message, { id: this.#id, layer }, { cause: error })
+    })
+  }
+
+  /** For people. @param node where QEMU found no room for what the guest writes */
+  whyStopped(node: unknown): string {
+    const [, slot] = /^(?:disk|store)(\d+)-/.exec(String(node)) ?? []
+    const disk = this.#record.now.spec.disks.find((each) => each.slot === Number(slot))
+    const name = disk ? `its disk "${disk.name}"` : 'one of its disks'
+    return `there is no room for what its guest writes to ${name}: make some, and resume it`
   }
 
   /** Of a machine that is off: what an earlier service left half done. */

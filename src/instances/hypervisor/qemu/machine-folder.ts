@@ -23,6 +23,7 @@ import { savedChoice } from './saved-choice.ts'
  *   machine.json   what it is and how it stands; written whole, or not at all
  *   process        who runs it (process.ts)
  *   words.log      what QEMU said since the last start
+ *   frozen         while the guest's file systems may stand still
  *   run/           QEMU's working folder, and QEMU's own where it runs as another user: disks, seed, sockets, console
  *
  * What QEMU may write is not trusted: a guest may have broken out of it. So the service keeps what it relies on one folder above,
@@ -117,6 +118,10 @@ export class MachineFolder {
   outgoing(name: string): { readonly path: string; readonly fromRun: string } {
     const file = `${OUTGOING}${name}.sock`
     return { path: join(this.path, file), fromRun: `../${file}` }
+  }
+  /** There while the guest's file systems may stand still because we asked for it. */
+  get frozen(): string {
+    return join(this.path, 'frozen')
   }
   inRun(name: string): string {
     return join(this.run, name)
@@ -236,10 +241,11 @@ export class MachineFolder {
     return bytes
   }
 
-  /** What is left of a process that has ended, and would keep the next one from starting. */
+  /** What is left of a process that has ended, and would keep the next one from starting or be believed of it. */
   async sweepSockets(): Promise<void> {
     for (const name of [files.monitor, files.serial, files.agent, files.incoming, files.copies])
       await rm(this.inRun(name), { force: true })
+    await rm(this.frozen, { force: true })
   }
 
   /** A socket in our own folder, which QEMU may use and not replace. */

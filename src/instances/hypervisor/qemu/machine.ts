@@ -25,7 +25,7 @@ import { arrived, MachineTransit } from './machine-transit.ts'
 import type { Offer } from './migration-link.ts'
 import type { ProcessUser } from './process.ts'
 import type { QmpEvent } from './qmp.ts'
-import { quiesced } from './quiesce.ts'
+import { type Freezing, quiesced, thawFound } from './quiesce.ts'
 import { resumeMemory } from './resume-memory.ts'
 import { cancelled, endWhatRuns, Run, STATUS, whyEnded } from './run.ts'
 import type { Outgoing } from './save-memory.ts'
@@ -70,6 +70,8 @@ export class Machine {
   /** Settles when the end of the run is recorded. */
   #over: Promise<void> = Promise.resolve()
   #isPaused = false
+  /** Why it stands still although nobody asked for that. */
+  #standsFor: string | null = null
   #isRemoved = false
   #isHydrating = false
   /** A launch or start under way. */
@@ -121,6 +123,14 @@ export class Machine {
     return machine
   }
 
+  /** One of which nothing can be read but its process, which is ended. */
+  static async removeUnread(host: QemuHost, id: string): Promise<void> {
+    const folder = new MachineFolder(host.root, id, host.user)
+    await endWhatRuns(folder)
+    if (host.cgroup) await unconfine(host.cgroup, id)
+    await folder.remove()
+  }
+
   get id(): string {
     return this.#record.spec.id
   }
@@ -139,9 +149,13 @@ export class Machine {
     return this.#folder
   }
 
+  get #reason(): string | null {
+    return this.#run ? this.#standsFor : this.#record.reason
+  }
+
   async describe(): Promise<FoundMachine> {
     const { id } = this
-    return { id, power: this.#power, reason: this.#record.reason, diskBytes: await this.#folder.diskBytes() }
+    return { id, power: this.#power, reason: this.#reason, diskBytes: await this.#folder.diskBytes() }
   }
 
   /** Failed, nothing of it is left. */
@@ -504,6 +518,7 @@ export class Machine {
     this.#follow(found.run)
     if (found.status === null) return
     await this.#transit.bringBack(found.run).catch(this.#host.onProblem)
+    await thawFound(this.#folder.inRun(files.agent), this.#freezing)
     await this.#disks.takeUp(found.run).catch(this.#host.onProblem) // it is done again before disks are changed
     await this.#look(found.run)
   }
@@ -518,6 +533,7 @@ export class Machine {
   }
 
   async #stands(run: Run, status: string): Promise<void> {
+    if (status === 'io-error') this.#standsFor ??= 'a disk of it failed or has no room: see to that, and resume it'
     if (status === 'shutdown' && !this.#onGuestOff) await this.#guestIsOff(run)
     else if (!this.#transit.isUnderWay) await this.#see({ isPaused: status !== 'running' })
   }
@@ -525,6 +541,7 @@ export class Machine {
   #follow(run: Run): void {
     this.#run = run
     this.#isPaused = false
+    this.#standsFor = null
     run.onEvent((event) => void this.#heard(run, event).catch(this.#host.onProblem))
     this.#over = run.ended.then(() => this.#hasEnded(run)).catch(this.#host.onProblem)
   }
@@ -539,6 +556,7 @@ export class Machine {
       if (this.#onGuestOff) this.#onGuestOff()
       else await this.#guestIsOff(run)
     } else if (name === 'SHUTDOWN') run.isGoing = true
+    else if (name === 'BLOCK_IO_ERROR' && data.action === 'stop') this.#standsFor = this.#disks.whyStopped(data['node-name'])
     else if (this.#transit.isUnderWay) return
     else if (name === 'STOP' && !run.isGoing && !this.#onGuestOff) await this.#see({ isPaused: true })
     else if (name === 'RESUME') await this.#see({ isPaused: false })
@@ -567,6 +585,7 @@ export class Machine {
     })
     this.#run = null
     this.#isPaused = false
+    this.#standsFor = null
     await this.#tell()
   }
 
@@ -577,8 +596,12 @@ export class Machine {
     if (!this.#record.spec.hardware.qemuGuestAgent)
       return crash(await this.#disks.seal(), 'the machine has no channel for a guest agent')
     const agent = this.#folder.inRun(files.agent)
-    const { result, quiescence } = await quiesced(agent, quiesceMs, () => this.#disks.seal(), this.#host.onProblem)
+    const { result, quiescence } = await quiesced(agent, quiesceMs, () => this.#disks.seal(), this.#freezing)
     return { layers: result, consistency: quiescence.held ? 'file-system' : 'crash', evidence: quiescence.evidence }
+  }
+
+  get #freezing(): Freezing {
+    return { note: this.#folder.frozen, onProblem: this.#host.onProblem }
   }
 
   async #unconfine(): Promise<void> {
@@ -600,12 +623,13 @@ export class Machine {
   async #see({ isPaused }: { readonly isPaused: boolean }): Promise<void> {
     if (!this.#run || this.#isPaused === isPaused) return
     this.#isPaused = isPaused
+    if (!isPaused) this.#standsFor = null
     await this.#tell()
   }
 
   /** In the order in which things happened. */
   async #tell(): Promise<void> {
-    const found = { id: this.id, power: this.#power, reason: this.#record.reason }
+    const found = { id: this.id, power: this.#power, reason: this.#reason }
     const tell = async () => this.#host.tell({ ...found, diskBytes: await this.#folder.diskBytes() })
     this.#telling = this.#telling.then(tell).catch(this.#host.onProblem)
     await this.#telling

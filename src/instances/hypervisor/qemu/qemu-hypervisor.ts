@@ -49,6 +49,8 @@ export class QemuHypervisor implements Hypervisor, DiskLayers, DiskPlugs, Machin
   readonly #host: QemuHost
   readonly #program: QemuProgram
   readonly #machines = new Map<string, Machine>()
+  /** Machines whose folders say nothing that can be relied on: they may run, and can be removed. */
+  readonly #unreadable = new Map<string, ServiceError>()
   /** Those that may come from elsewhere, and are not here. */
   readonly #expected = new Map<string, MachineSpec>()
   readonly #watchers = new Set<(machine: FoundMachine) => void>()
@@ -103,7 +105,7 @@ export class QemuHypervisor implements Hypervisor, DiskLayers, DiskPlugs, Machin
     return this.#call(async () => {
       assertSpec(spec, this.abilities)
       const chosen = choose(spec, this.#program, this.#host.firmwares)
-      if (this.#machines.has(spec.id) || this.#expected.has(spec.id)) throw taken(spec.id)
+      if (this.#isTaken(spec.id)) throw taken(spec.id)
       const machine = Machine.planned(this.#host, spec, chosen)
       this.#machines.set(spec.id, machine)
       try {
@@ -121,7 +123,10 @@ export class QemuHypervisor implements Hypervisor, DiskLayers, DiskPlugs, Machin
 
   async list(): Promise<readonly FoundMachine[]> {
     return this.#call(() =>
-      Promise.all([...this.#machines.values()].filter((each) => each.isLaunched).map((each) => each.describe())),
+      Promise.all([
+        ...[...this.#machines.values()].filter((each) => each.isLaunched).map((each) => each.describe()),
+        ...[...this.#unreadable].map(async ([id, { message }]) => asCrashed(id, message)),
+      ]),
     )
   }
 
@@ -190,7 +195,7 @@ export class QemuHypervisor implements Hypervisor, DiskLayers, DiskPlugs, Machin
       const { seed: _itsOwn, memory: _comes, ...machine } = spec
       assertSpec(machine, this.abilities)
       choose(machine, this.#program, this.#host.firmwares)
-      if (this.#machines.has(spec.id) || this.#expected.has(spec.id)) throw taken(spec.id)
+      if (this.#isTaken(spec.id)) throw taken(spec.id)
       this.#expected.set(spec.id, structuredClone(machine))
       return this.#arrivals!.expect(spec.id)
     })
@@ -211,6 +216,8 @@ export class QemuHypervisor implements Hypervisor, DiskLayers, DiskPlugs, Machin
       const machine = this.#machines.get(id)
       if (machine?.arrivalToken) await this.#arrivals?.mark(machine.arrivalToken)
       await machine?.remove()
+      if (this.#unreadable.has(id)) await Machine.removeUnread(this.#host, id)
+      this.#unreadable.delete(id)
       if (machine && this.#machines.get(id) === machine) this.#machines.delete(id)
     })
   }
@@ -240,6 +247,7 @@ export class QemuHypervisor implements Hypervisor, DiskLayers, DiskPlugs, Machin
           if (machine) this.#machines.set(id, machine)
         } catch (error) {
           this.#host.onProblem(error) // one that cannot be read must not keep the others from being found
+          this.#unreadable.set(id, unreadable(id, error))
         }
       }),
     )
@@ -321,10 +329,16 @@ export class QemuHypervisor implements Hypervisor, DiskLayers, DiskPlugs, Machin
     }
   }
 
+  #isTaken(id: string): boolean {
+    return this.#machines.has(id) || this.#expected.has(id) || this.#unreadable.has(id)
+  }
+
   /** One that is being launched is not there yet. */
   #machine(id: string): Machine {
     const machine = this.#machines.get(id)
     if (machine?.isLaunched) return machine
+    const problem = this.#unreadable.get(id)
+    if (problem) throw problem
     throw new ServiceError('not-found', `There is no machine ${id} on this host.`, { id })
   }
 
@@ -332,6 +346,14 @@ export class QemuHypervisor implements Hypervisor, DiskLayers, DiskPlugs, Machin
     if (this.#closing.signal.aborted)
       throw new ServiceError('unavailable', 'The hypervisor is closed; ask again when it is open.')
   }
+}
+
+/** It is somebody's, and whether it runs nobody can say. */
+const asCrashed = (id: string, reason: string): FoundMachine => ({ id, power: 'crashed', reason, diskBytes: 0 })
+
+const unreadable = (id: string, cause: unknown): ServiceError => {
+  const message = `What is known of the machine ${id} cannot be read; restore its record and start the service anew, or remove it.`
+  return new ServiceError('corrupt', message, { id }, { cause })
 }
 
 async function* nothing(): AsyncIterable<Uint8Array> {}

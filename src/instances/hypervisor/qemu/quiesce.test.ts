@@ -1,11 +1,15 @@
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
+import { existsSync } from 'node:fs'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { createServer, type Socket } from 'node:net'
-import { type TestContext, test } from 'node:test'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import { after, type TestContext, test } from 'node:test'
 import { scratch } from '../../../../test/fixtures/disk/tools.ts'
 import { KiB, MiB } from '../../../base/units.ts'
 import { askAgent } from './guest-agent.ts'
-import { quiesced } from './quiesce.ts'
+import { type Freezing, quiesced, thawFound } from './quiesce.ts'
 
 type Heard = { execute: string; arguments?: { id: number } }
 const LONG_MS = 60_000
@@ -48,19 +52,35 @@ const good = (heard: Heard, socket: Socket) => {
   if (inSync(heard, socket)) return undefined
   return { return: heard.execute.startsWith('guest-fsfreeze') ? 2 : {} }
 }
-const failOnProblem = (error: unknown) => assert.fail(`${error}`)
+const freezing: Freezing = {
+  note: join(await mkdtemp(join(tmpdir(), 'imprint-freeze-')), 'frozen'),
+  onProblem: (error) => assert.fail(`${error}`),
+}
+after(() => rm(dirname(freezing.note), { recursive: true }))
 const commands = (heard: readonly string[]) => heard.filter((each) => each !== 'guest-sync-delimited')
 
 test('file systems stand still during the work, and no longer', async (context) => {
   const { path, heard } = await agent(context, good)
   const work = async () => {
     assert.deepEqual(commands(heard), ['guest-ping', 'guest-fsfreeze-freeze'])
+    assert.ok(existsSync(freezing.note))
     return 7
   }
-  const { result, quiescence } = await quiesced(path, LONG_MS, work, failOnProblem)
+  const { result, quiescence } = await quiesced(path, LONG_MS, work, freezing)
   assert.equal(result, 7)
   assert.deepEqual(quiescence, { held: true, evidence: "the guest's agent froze 2 file systems" })
   assert.deepEqual(commands(heard), ['guest-ping', 'guest-fsfreeze-freeze', 'guest-fsfreeze-thaw'])
+  assert.ok(!existsSync(freezing.note))
+})
+
+test('a guest that was found standing still is told to go on, once', async (context) => {
+  const { path, heard } = await agent(context, good)
+  await thawFound(path, freezing)
+  assert.deepEqual(heard, [])
+  await writeFile(freezing.note, '')
+  await thawFound(path, freezing)
+  await thawFound(path, freezing)
+  assert.deepEqual(commands(heard), ['guest-fsfreeze-thaw'])
 })
 
 test('a guest goes on at its deadline although the work is not done, and then they did not hold', async (context) => {
@@ -69,14 +89,14 @@ test('a guest goes on at its deadline although the work is not done, and then th
     if (heard.execute === 'guest-fsfreeze-thaw') thawed.resolve()
     return good(heard, socket)
   })
-  const { quiescence } = await quiesced(path, 50, () => thawed.promise, failOnProblem)
+  const { quiescence } = await quiesced(path, 50, () => thawed.promise, freezing)
   assert.deepEqual(quiescence, { held: false, evidence: 'the guest had to go on before its disks were sealed' })
 })
 
 test('a guest goes on where the work fails', async (context) => {
   const { path, heard } = await agent(context, good)
   const work = () => Promise.reject(new Error('no room'))
-  await assert.rejects(quiesced(path, LONG_MS, work, failOnProblem), /no room/)
+  await assert.rejects(quiesced(path, LONG_MS, work, freezing), /no room/)
   assert.equal(heard.at(-1), 'guest-fsfreeze-thaw')
 })
 
@@ -84,7 +104,7 @@ test('who does not answer the freeze is thawed all the same: it may have frozen'
   const { path, heard } = await agent(context, (object, socket) =>
     object.execute === 'guest-fsfreeze-freeze' ? undefined : good(object, socket),
   )
-  const { quiescence } = await quiesced(path, 50, async () => {}, failOnProblem)
+  const { quiescence } = await quiesced(path, 50, async () => {}, freezing)
   assert.equal(quiescence.held, false)
   assert.ok(commands(heard).includes('guest-fsfreeze-thaw'))
 })
@@ -99,7 +119,7 @@ test('a thaw that fails is asked for again', async (context) => {
     again.resolve()
     return { return: 2 }
   })
-  await quiesced(path, LONG_MS, async () => {}, failOnProblem)
+  await quiesced(path, LONG_MS, async () => {}, freezing)
   await again.promise
 })
 
@@ -109,14 +129,14 @@ test('who refuses, or freezes nothing, is told so', async (context) => {
       ? { error: { desc: `not\u001b[31m supported ${'x'.repeat(9000)}` } }
       : good(heard, socket),
   )
-  const refused = await quiesced(refusing.path, LONG_MS, async () => {}, failOnProblem)
+  const refused = await quiesced(refusing.path, LONG_MS, async () => {}, freezing)
   assert.match(refused.quiescence.evidence, /^the guest's agent refused "guest-fsfreeze-freeze": not \[31m supported x+$/)
   assert.ok(refused.quiescence.evidence.length < 300)
   for (const count of [0, -1, 'many', null]) {
     const nothing = await agent(context, (heard, socket) =>
       heard.execute === 'guest-fsfreeze-freeze' ? { return: count } : good(heard, socket),
     )
-    const { quiescence } = await quiesced(nothing.path, LONG_MS, async () => {}, failOnProblem)
+    const { quiescence } = await quiesced(nothing.path, LONG_MS, async () => {}, freezing)
     assert.deepEqual(quiescence, { held: false, evidence: "the guest's agent froze nothing" }, String(count))
   }
 })
@@ -132,7 +152,7 @@ const silent: readonly (readonly [string, (heard: Heard, socket: Socket) => unkn
 for (const [what, says] of silent) {
   test(`an agent that ${what} is not asked to freeze, and the work is done without`, async (context) => {
     const { path, heard } = await agent(context, says)
-    const { result, quiescence } = await quiesced(path, LONG_MS, async () => 'done', failOnProblem)
+    const { result, quiescence } = await quiesced(path, LONG_MS, async () => 'done', freezing)
     assert.equal(result, 'done')
     assert.equal(quiescence.held, false)
     assert.ok(!heard.includes('guest-fsfreeze-freeze'))
