@@ -1,5 +1,5 @@
 import type { Caller } from '../../base/caller.ts'
-import { ServiceError } from '../../base/errors.ts'
+import { isServiceError, ServiceError } from '../../base/errors.ts'
 import { failpoint } from '../../base/failpoint.ts'
 import { beginAction } from '../actions/actions.ts'
 import { isForOwner } from '../faults.ts'
@@ -68,8 +68,7 @@ export function startAttaching(ports: InstancePorts, { instanceId, volumeId }: A
     const attachment = await attachments.get(ports.catalog.documents, instanceId, volumeId)
     if (attachment?.state !== 'attaching') return
     try {
-      await ports.hypervisor.detach(instanceId, volumeId, 0)
-      await ports.hypervisor.attach(instanceId, await diskOf(ports, attachment))
+      await plug(ports, attachment)
     } catch (error) {
       if (signal.aborted) return // whoever cut it knows what comes next
       if (!isForOwner(error)) ports.onProblem(error)
@@ -79,6 +78,18 @@ export function startAttaching(ports: InstancePorts, { instanceId, volumeId }: A
     await ports.volumes.attached(volumeId, instanceId, attachment.device)
     await changeAttachment(ports, attachment, { state: 'attached' })
   })
+}
+
+/** A guest that does not let go of it has it since before a kill, by the address of then, which is good yet. */
+async function plug(ports: InstancePorts, attachment: AttachmentRecord): Promise<void> {
+  const { instanceId, volumeId } = attachment
+  try {
+    await ports.hypervisor.detach(instanceId, volumeId, 0)
+  } catch (error) {
+    if (isServiceError(error, 'conflict')) return
+    throw error
+  }
+  await ports.hypervisor.attach(instanceId, await diskOf(ports, attachment))
 }
 
 /** @throws ServiceError `not-found` */
