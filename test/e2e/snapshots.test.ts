@@ -177,9 +177,16 @@ test('snapshot, backup, restore, rebuild, clone', { skip }, async (t) => {
     const { id: second } = await show('second')
     await inGuest(
       'second',
-      'echo 1 > /tmp/started; (n=0; while :; do n=$((n+1)); echo $n > /count; sleep 0.1; done) >/dev/null 2>&1 &',
+      'echo 1 > /tmp/started; (n=0; while :; do n=$((n+1)); echo $n > /count.new; mv /count.new /count; sleep 0.1; done) >/dev/null 2>&1 &',
     )
-    const count = async (server: string) => Number(await inGuest(server, 'cat /count')) // in memory: its root is an initramfs
+    const count = async (server: string): Promise<number> => {
+      let said = ''
+      await until(`${server} says how far it has counted`, async () => {
+        said = await inGuest(server, 'cat /count') // in memory: its root is an initramfs
+        return /^\d+$/.test(said)
+      })
+      return Number(said)
+    }
     await until('the counter runs', async () => (await count('second')) > 5)
     const { image } = await v1<{ readonly image: string }>('POST', `/instances/${second}/snapshots`, {
       name: 'awake',
