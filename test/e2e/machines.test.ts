@@ -95,6 +95,25 @@ test('a guest starts from NBD, keeps what it writes, and finds its name, its see
   assert.equal(await ask(hypervisor, spec.id, 'cat /disk/kept'), 'kept')
 })
 
+for (const machineType of ['pc', 'q35']) {
+  test(`the root disk is the first one that a guest of type ${machineType} finds, and the seed the last`, {
+    skip,
+  }, async (context) => {
+    const [host, hypervisor] = await opened(context)
+    const hardware = { ...host.spec().hardware, machineType }
+    const disks = [
+      { name: 'root', bytes: GiB, serial: 'the-root', base: host.base },
+      { name: 'more', bytes: 64 * MiB, serial: 'one-more' },
+    ]
+    const spec = host.spec({ hardware, disks, seed: seed('') })
+    await hypervisor.launch(spec)
+    await untilPrinted(hypervisor, spec.id, 'ready')
+    const serials =
+      'for disk in a b; do cat /sys/block/vd$disk/serial; echo; done; dd if=/dev/vdc bs=1 skip=32808 count=6 2>/dev/null'
+    assert.equal(await ask(hypervisor, spec.id, serials), 'the-root\none-more\ncidata')
+  })
+}
+
 test('an isolated guest reaches nobody, not this host either, and is reached by its ports', { skip }, async (context) => {
   const [host, hypervisor] = await opened(context)
   const local = createHttpServer((_, answer) => answer.end('for the host alone')).listen(0, '127.0.0.1')

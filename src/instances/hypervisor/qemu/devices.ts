@@ -16,13 +16,13 @@ export interface Places {
   readonly hasSlots: boolean
 }
 
-/** Of a PCI bus; those below hold what else a machine has, at most 14 devices. */
-const FIRST_DISK_SLOT = 16
+/** Of a PCI bus; those below hold what else a machine has, at most 13 devices. Behind the disks comes the seed. */
+const FIRST_DISK_SLOT = 15
 const SATA_PORTS = 6 // of one ich9-ahci
 const IDE_UNITS = 4 // two on each of two channels
 
 /**
- * The disks in order of boot, then the seed. A disk that may come and go has its place by its slot, so that no other one moves;
+ * The disks in order of boot, then the seed: guests name disks in the order in which they find them, and the first one is the root disk. A disk that may come and go has its place by its slot, so that no other one moves;
  * where none can while the machine runs, and in machines of before there were slots, it is in the next free place.
  * @throws ServiceError `invalid-request` where the bus has not as many places
  */
@@ -45,10 +45,10 @@ export function storageDevices({ hardware, disks, hasSeed }: KeptSpec, { chipset
         ...(hasSlots && chipset === 'q35' ? rootPorts : []),
         ...nodes.map((node, index) => ({
           driver: 'virtio-blk-pci',
-          ...(hasSlots ? pciPlace(disks[index]!, chipset) : {}),
+          ...(hasSlots ? pciPlace(disks[index]!.slot, chipset) : {}),
           ...node,
         })),
-        ...(hasSeed ? [{ driver: 'virtio-blk-pci', ...seedNode }] : []),
+        ...(hasSeed ? [{ driver: 'virtio-blk-pci', ...(hasSlots ? pciPlace(MAX_DISKS, chipset) : {}), ...seedNode }] : []),
       ]
     case 'scsi':
       return [
@@ -92,8 +92,8 @@ function pciAddress(slot: number, number: number): string {
   return `${slot.toString(16)}.${number}`
 }
 
-/** One to a disk: on its root bus, q35 takes nothing while it runs. Eight functions fill a slot of it. */
-const rootPorts: readonly Device[] = Array.from({ length: MAX_DISKS }, (_, index) => ({
+/** One to a disk, and one to the seed: on its root bus, q35 takes nothing while it runs. Eight functions fill a slot of it. */
+const rootPorts: readonly Device[] = Array.from({ length: MAX_DISKS + 1 }, (_, index) => ({
   driver: 'pcie-root-port',
   id: `port${index}`,
   bus: 'pcie.0',
@@ -102,7 +102,7 @@ const rootPorts: readonly Device[] = Array.from({ length: MAX_DISKS }, (_, index
   chassis: index + 1,
 }))
 
-const pciPlace = ({ slot }: KeptDisk, chipset: Chipset) =>
+const pciPlace = (slot: number, chipset: Chipset) =>
   chipset === 'q35' ? { bus: `port${slot}` } : { addr: pciAddress(FIRST_DISK_SLOT + slot, 0) }
 
 type Node = Readonly<Record<string, string | number>>
