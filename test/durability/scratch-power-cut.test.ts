@@ -34,7 +34,7 @@ test('after a power cut each byte of a scratch disk is as it was flushed, or as 
       const state = disk.stateAt(at)
       state.write(after, fates[n % fates.length]!, random)
       const allowed = bytesSince(steps, looked, doneAt.filter((time) => time <= at).length)
-      const scratch = await openScratch(after, id)
+      const scratch = await openScratch(after, id, 'another start of the system')
       const found = await scratch.read(0, DISK_BYTES)
       const told = `state ${n} of seed ${seed}, ${state.changes} changes, the unsynced ${fates[n % fates.length]}`
       for (const [index, at] of looked.entries()) {

@@ -29,8 +29,9 @@ export function stepsOf(seed: number): readonly Step[] {
 
 /** What is under the scratch disk. */
 export const baseBytes = (): Uint8Array => new Uint8Array(DISK_BYTES).fill(200, 0, 3 * COW_BLOCK_BYTES + 100)
-export const openScratch = async (folder: string, id: string) =>
-  (await ScratchDisks.at(folder)).open(id, bytesSource(baseBytes()))
+/** @param bootId of a system that was started since, after a power cut */
+export const openScratch = async (folder: string, id: string, bootId?: string) =>
+  (await ScratchDisks.at(folder, bootId)).open(id, bytesSource(baseBytes()))
 
 if (import.meta.main) {
   const [folder = '', id = '', seed = ''] = process.argv.slice(2)

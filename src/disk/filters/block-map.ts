@@ -26,14 +26,42 @@ export class BlockMap {
     return ((this.#states[block >>> 2]! >>> ((block & 3) * 2)) & 3) as BlockState
   }
 
-  /** Of the blocks `[first, end)`. */
-  set(first: number, end: number, state: BlockState): void {
+  /** Of the blocks `[first, end)`. @returns whether any was in another state */
+  set(first: number, end: number, state: BlockState): boolean {
+    let hasChanged = false
     for (let block = first; block < end; block += 1) {
       const [at, shift] = [block >>> 2, (block & 3) * 2]
       const before = this.#states[at]!
       const after = (before & ~(3 << shift)) | (state << shift)
       if (after === before) continue
       this.#states[at] = after
+      this.#changed.add(Math.floor(at / MAP_PAGE_BYTES))
+      hasChanged = true
+    }
+    return hasChanged
+  }
+
+  /** Pages that hold the blocks `[first, end)`. */
+  *pagesOf(first: number, end: number): Generator<number> {
+    const last = Math.floor((end - 1) / BLOCKS_A_BYTE / MAP_PAGE_BYTES)
+    for (let page = Math.floor(first / BLOCKS_A_BYTE / MAP_PAGE_BYTES); page <= last; page += 1) yield page
+  }
+
+  /** A copy of it. */
+  page(page: number): Uint8Array {
+    return this.#states.slice(page * MAP_PAGE_BYTES, (page + 1) * MAP_PAGE_BYTES)
+  }
+
+  /** As they are now; not to be changed. */
+  get states(): Uint8Array {
+    return this.#states
+  }
+
+  /** Says what those say; where that is something else, the page counts as changed. */
+  takeOver(states: Uint8Array): void {
+    for (let at = 0; at < this.#states.length; at += 1) {
+      if (this.#states[at] === states[at]) continue
+      this.#states[at] = states[at]!
       this.#changed.add(Math.floor(at / MAP_PAGE_BYTES))
     }
   }
@@ -50,7 +78,7 @@ export class BlockMap {
   takeChanged(): readonly { readonly page: number; readonly bytes: Uint8Array }[] {
     const pages = [...this.#changed].sort((a, b) => a - b)
     this.#changed.clear()
-    return pages.map((page) => ({ page, bytes: this.#states.slice(page * MAP_PAGE_BYTES, (page + 1) * MAP_PAGE_BYTES) }))
+    return pages.map((page) => ({ page, bytes: this.page(page) }))
   }
 }
 

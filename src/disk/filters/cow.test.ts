@@ -40,6 +40,9 @@ class MemoryOverlay implements Overlay {
     assert.ok(at <= this.bytes.length, 'nothing is written beyond the end')
     await this.#wait()
   }
+  async note(): Promise<void> {
+    await this.#wait()
+  }
   async sync(): Promise<void> {
     const pages = this.map.takeChanged()
     this.syncs += 1

@@ -17,6 +17,11 @@ export interface Overlay {
   read(offset: number, length: number, into?: Uint8Array): Promise<Uint8Array>
   /** Writes the parts one behind the other. */
   write(offset: number, parts: readonly Uint8Array[]): Promise<void>
+  /**
+   * The map says something new of the blocks `[first, end)`: when this settles, whoever opens the overlay after the death of this process
+   * reads so too, as it finds what was written. Not after a power cut: that is for `sync`.
+   */
+  note(first: number, end: number): Promise<void>
   /** Makes durable, in this order, the bytes that were written and the map as it stood at the call. Calls do not overlap. */
   sync(): Promise<void>
   close(): Promise<void>
@@ -84,7 +89,7 @@ class CopyOnWrite implements WritableSource {
       const tail = this.#isHere(last) ? 0 : Math.min(this.size, startOf(last + 1)) - end
       if (head + tail === 0) await this.#overlay.write(offset, [bytes])
       else await this.#copies.use(() => this.#writeWithCopy(offset, bytes, head, tail))
-      this.#overlay.map.set(first, last + 1, BLOCK.data)
+      if (this.#overlay.map.set(first, last + 1, BLOCK.data)) await this.#overlay.note(first, last + 1)
     } finally {
       done()
     }
@@ -172,8 +177,11 @@ class CopyOnWrite implements WritableSource {
     for (let first = from; first < to; first += BLOCKS_A_TURN) {
       const end = Math.min(to, first + BLOCKS_A_TURN)
       const done = await this.#turns.take(first, end)
-      this.#overlay.map.set(first, end, BLOCK.zero)
-      done()
+      try {
+        if (this.#overlay.map.set(first, end, BLOCK.zero)) await this.#overlay.note(first, end)
+      } finally {
+        done()
+      }
       if (end < to) await new Promise(setImmediate)
     }
   }

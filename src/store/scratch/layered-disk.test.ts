@@ -9,6 +9,7 @@ import type { BlockSource } from '../../disk/block/block-source.ts'
 import { bytesSource, memorySource } from '../../disk/block/memory-source.ts'
 import { sized } from '../../disk/filters/sized.ts'
 import type { ScratchDisk } from './layered-disk.ts'
+import { currentBootId } from './live-map.ts'
 import { ScratchDisks } from './scratch-disks.ts'
 
 const BLOCK = 65_536
@@ -151,14 +152,14 @@ test('a rebase leaves the files of the layers above, and waits for whoever reads
   const first = await disk.seal()
   await disk.write(BLOCK, Buffer.alloc(BLOCK, 2))
   const second = await disk.seal()
-  assert.deepEqual(files(), ['disk', 'disk.1', 'disk.2', 'map', 'map.1', 'map.2'])
+  assert.deepEqual(files(), ['disk', 'disk.1', 'disk.2', 'live', 'live.1', 'live.2', 'map', 'map.1', 'map.2'])
   const reading = disk.read(3 * BLOCK, 10)
   const rebased = disk.rebase(second, memorySource(SIZE, [{ offset: 0, bytes: Buffer.alloc(BLOCK, 9) }]))
   open()
   assert.deepEqual([...(await reading)], [...baseBytes().subarray(3 * BLOCK, 3 * BLOCK + 10)])
   await rebased
   assert.ok(isClosed)
-  assert.deepEqual(files(), ['disk.2', 'map.2'])
+  assert.deepEqual(files(), ['disk.2', 'live.2', 'map.2'])
   assert.equal((await disk.read(0, 1))[0], 9)
   assert.throws(() => disk.asOf(first), /no sealed layer/)
   await disk.close()
@@ -168,9 +169,16 @@ test('a layer whose making was cut short is not there; so many may be there at o
   const { disks, id, folder, files } = await made(t)
   writeFileSync(join(folder, 'disk.1'), 'left over')
   writeFileSync(join(folder, 'map.1.new'), 'half')
+  // a map of a layer that went, of this very start of the system, which says that a block is there
+  const live = Buffer.alloc(8192)
+  live.write(`IMPSCRTL${currentBootId()}`)
+  live[4096] = 1
+  writeFileSync(join(folder, 'live.1'), live)
   const disk = await disks.open(id, bytesSource(baseBytes()))
   assert.deepEqual(disk.layers, [0])
-  for (let layers = 1; layers < 32; layers += 1) await disk.seal()
+  await disk.seal()
+  assert.deepEqual([...(await disk.read(0, 10))], [...baseBytes().subarray(0, 10)])
+  for (let layers = 2; layers < 32; layers += 1) await disk.seal()
   await assert.rejects(disk.seal(), { code: 'unavailable', message: /32 layers/ })
   await disk.write(0, Uint8Array.of(3))
   assert.equal((await disk.read(0, 1))[0], 3)

@@ -45,7 +45,7 @@ interface Layer {
   readonly disk: WritableSource
 }
 
-/** Each costs two open files, a map in memory, and a look at each read of what was never written. */
+/** Each costs three open files, a map in memory, and a look at each read of what was never written. */
 const MAX_LAYERS = 32
 /** Blocks that are looked at in one go, 4 GiB: more are told in several ranges. */
 const RANGE_BLOCKS = 65_536
@@ -54,6 +54,7 @@ export class LayeredDisk implements ScratchDisk {
   readonly size: number
   readonly zeroesAreFast = true
   readonly #folder: string
+  readonly #bootId: string
   readonly #onClosed: () => Promise<void>
   #layers: Layer[]
   #changes = 0
@@ -64,10 +65,11 @@ export class LayeredDisk implements ScratchDisk {
   /** Called when the last change under way has ended. */
   #onStill: (() => void) | undefined
 
-  private constructor(folder: string, size: number, layers: Layer[], onClosed: () => Promise<void>) {
+  private constructor(folder: string, size: number, layers: Layer[], bootId: string, onClosed: () => Promise<void>) {
     this.#folder = folder
     this.size = size
     this.#layers = layers
+    this.#bootId = bootId
     this.#onClosed = onClosed
   }
 
@@ -76,17 +78,17 @@ export class LayeredDisk implements ScratchDisk {
    * @param onClosed called when all its files are closed
    * @throws ServiceError `corrupt`; errors of the system pass through
    */
-  static async open(folder: string, base: BlockSource, onClosed: () => Promise<void>): Promise<LayeredDisk> {
+  static async open(folder: string, base: BlockSource, bootId: string, onClosed: () => Promise<void>): Promise<LayeredDisk> {
     const layers: Layer[] = []
     try {
       for (const number of await layersOf(folder)) {
-        layers.push(layerOver(layers.at(-1)?.disk ?? base, number, await openLayer(folder, number, base.size)))
+        layers.push(layerOver(layers.at(-1)?.disk ?? base, number, await openLayer(folder, number, base.size, bootId)))
       }
     } catch (error) {
       for (const { overlay } of layers) await overlay.close()
       throw error
     }
-    return new LayeredDisk(folder, base.size, layers, onClosed)
+    return new LayeredDisk(folder, base.size, layers, bootId, onClosed)
   }
 
   get layers(): readonly number[] {
@@ -201,7 +203,7 @@ export class LayeredDisk implements ScratchDisk {
     const number = top.number + 1
     await createLayer(this.#folder, number, this.size)
     failpoint('scratch:layer-made')
-    const overlay = await openLayer(this.#folder, number, this.size)
+    const overlay = await openLayer(this.#folder, number, this.size, this.#bootId)
     try {
       await top.disk.flush() // most of what the next one would take, while others write
       await this.#whileStill(async () => {

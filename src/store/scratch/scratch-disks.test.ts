@@ -38,6 +38,31 @@ test('the folder is sparse: it takes what was written, at its place, and a page 
   await again.close()
 })
 
+test('what was answered and not flushed outlives the process, and not a start of the system', async (t) => {
+  const { folder } = await place(t)
+  const id = randomUUID()
+  const first = await made(await ScratchDisks.at(folder, 'one start'), id)
+  await first.write(5, Uint8Array.of(9)) // copied up
+  await first.flush()
+  await first.write(3 * BLOCK, new Uint8Array(BLOCK).fill(7))
+  await first.writeZeroes(5 * BLOCK, BLOCK, true)
+  await first.seal()
+  await first.write(7 * BLOCK + 1, Uint8Array.of(8))
+  const seen = async (bootId: string) => {
+    const disk = await (await ScratchDisks.at(folder, bootId)).open(id, base()) // the first one is as good as dead
+    const bytes = await Promise.all([5, 3 * BLOCK, 5 * BLOCK, 7 * BLOCK + 1].map(async (at) => (await disk.read(at, 1))[0]))
+    return { bytes, disk }
+  }
+  assert.deepEqual((await seen('one start')).bytes, [9, 7, 0, 8])
+  const { bytes, disk } = await seen('another start')
+  assert.deepEqual(bytes, [9, 7, 0, 1], 'sealing had made the layer below durable, and nothing the one above')
+  await disk.write(7 * BLOCK, Uint8Array.of(6))
+  const { bytes: later, disk: last } = await seen('another start')
+  assert.deepEqual([later[3], (await last.read(7 * BLOCK, 1))[0]], [1, 6])
+  await last.close()
+  assert.deepEqual((await seen('a third start')).bytes, [9, 7, 0, 1])
+})
+
 test('a disk is open once: who comes while it is being closed waits, and sees all of it', async (t) => {
   const { disks } = await place(t)
   const id = randomUUID()
@@ -147,7 +172,7 @@ test('a map that is damaged, cut short, gone, or of another disk is refused', as
 test('after a sync that failed nothing is called durable any more', async (t) => {
   const { folder } = await place(t)
   await createLayer(folder, 0, BLOCK)
-  const file = await openLayer(folder, 0, BLOCK)
+  const file = await openLayer(folder, 0, BLOCK, 'a start')
   await file.write(0, [Uint8Array.of(1)])
   await file.close() // the descriptors are gone: the next sync fails
   await assert.rejects(file.sync(), { code: 'EBADF' })

@@ -4,6 +4,7 @@ import { ServiceError } from '../../base/errors.ts'
 import { failpoint } from '../../base/failpoint.ts'
 import type { BlockSource } from '../../disk/block/block-source.ts'
 import { LayeredDisk, type ScratchDisk } from './layered-disk.ts'
+import { currentBootId } from './live-map.ts'
 import { createLayer } from './scratch-file.ts'
 
 /** The map of the largest one takes 4 MiB of memory when all of it was touched. */
@@ -21,17 +22,20 @@ interface OpenScratch {
 /** Disks that may be written for a while, a folder each. Whoever makes one says when it goes; what a crash left is swept. */
 export class ScratchDisks {
   readonly #folder: string
+  readonly #bootId: string
   readonly #open = new Map<string, OpenScratch>()
   /** Made, and not yet named by whoever wants them. */
   readonly #fresh = new Set<string>()
 
-  private constructor(folder: string) {
+  private constructor(folder: string, bootId: string) {
     this.#folder = folder
+    this.#bootId = bootId
   }
 
-  static async at(folder: string): Promise<ScratchDisks> {
+  /** @param bootId of the system that runs: what was written and not flushed counts as long as it is the same */
+  static async at(folder: string, bootId = currentBootId()): Promise<ScratchDisks> {
     await mkdir(folder, { recursive: true, mode: 0o700 })
-    return new ScratchDisks(folder)
+    return new ScratchDisks(folder, bootId)
   }
 
   /**
@@ -133,7 +137,7 @@ export class ScratchDisks {
       }
     }
     try {
-      return await LayeredDisk.open(path, base, leave)
+      return await LayeredDisk.open(path, base, this.#bootId, leave)
     } catch (error) {
       await leave()
       throw error

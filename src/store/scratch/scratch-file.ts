@@ -1,10 +1,11 @@
-import { type FileHandle, open, readdir, rename, rm, writeFile } from 'node:fs/promises'
+import { constants, type FileHandle, open, readdir, rename, rm, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { ServiceError } from '../../base/errors.ts'
 import { failpoint } from '../../base/failpoint.ts'
 import { bytes, struct, u32be, u64be } from '../../base/struct.ts'
 import { BlockMap, isBlockMap, MAP_PAGE_BYTES, mapBytes } from '../../disk/filters/block-map.ts'
 import { blocksOfDisk, COW_BLOCK_BYTES, type Overlay } from '../../disk/filters/cow.ts'
+import { beginLive, LiveMap, readLive, writeAll } from './live-map.ts'
 
 /** First page of the map's file; docs/scratch-format.md. */
 const header = struct('scratch map header', {
@@ -16,9 +17,9 @@ const header = struct('scratch map header', {
 const MAGIC = Buffer.from('IMPSCRTC')
 const VERSION = 1
 
-/** A scratch disk has one layer until it is sealed; then further ones lie on it, each in two files. */
-const filesOf = (layer: number): { readonly disk: string; readonly map: string } =>
-  layer === 0 ? { disk: 'disk', map: 'map' } : { disk: `disk.${layer}`, map: `map.${layer}` }
+/** A scratch disk has one layer until it is sealed; then further ones lie on it, each in files of its own. */
+const filesOf = (layer: number): Readonly<Record<'disk' | 'map' | 'live', string>> =>
+  layer === 0 ? { disk: 'disk', map: 'map', live: 'live' } : { disk: `disk.${layer}`, map: `map.${layer}`, live: `live.${layer}` }
 const MAP_NAME = /^map(?:\.([1-9]\d{0,8}))?$/
 
 /** The layers whose files are in the folder, the lowest first. A layer is there when its map is. */
@@ -35,9 +36,10 @@ export async function layersIn(folder: string): Promise<readonly number[]> {
 export async function createLayer(folder: string, layer: number, diskBytes: number): Promise<void> {
   const first = new Uint8Array(MAP_PAGE_BYTES)
   first.set(header.build({ magic: MAGIC, version: VERSION, blockBytes: COW_BLOCK_BYTES, diskBytes }))
-  const { disk, map } = filesOf(layer)
+  const { disk, map, live } = filesOf(layer)
   const unfinished = join(folder, `${map}.new`)
   await writeFile(join(folder, disk), new Uint8Array(0), { mode: 0o600, flush: true })
+  await rm(join(folder, live), { force: true }) // of a layer of this number that went: it would speak for this one
   await writeFile(unfinished, first, { mode: 0o600, flush: true })
   await syncFolder(folder) // a map without its disk would be damage
   await rename(unfinished, join(folder, map))
@@ -46,10 +48,10 @@ export async function createLayer(folder: string, layer: number, diskBytes: numb
 
 /** The map goes first, for good: the bytes without it are nothing. */
 export async function deleteLayer(folder: string, layer: number): Promise<void> {
-  const { disk, map } = filesOf(layer)
+  const { disk, map, live } = filesOf(layer)
   await rm(join(folder, map), { force: true })
   await syncFolder(folder)
-  await rm(join(folder, disk), { force: true })
+  for (const name of [disk, live]) await rm(join(folder, name), { force: true })
 }
 
 /**
@@ -57,19 +59,23 @@ export async function deleteLayer(folder: string, layer: number): Promise<void> 
  * says which blocks those are. The map's pages are written after the bytes are durable, so a page on the disk never names a
  * block that is not there whole, whether it is old, new, or each of its sectors something of both.
  * @param diskBytes as many as when the layer was made, or more
+ * @param bootId of the system that runs: live-map.ts says what for
  * @throws ServiceError `corrupt`, also where the files are gone; errors of the system pass through
  */
-export async function openLayer(folder: string, layer: number, diskBytes: number): Promise<Overlay> {
+export async function openLayer(folder: string, layer: number, diskBytes: number, bootId: string): Promise<Overlay> {
   const opened: FileHandle[] = []
-  const file = async (name: string): Promise<FileHandle> => {
-    const handle = await open(join(folder, name), 'r+')
+  const file = async (name: string, flags: string | number = 'r+'): Promise<FileHandle> => {
+    const handle = await open(join(folder, name), flags, 0o600)
     opened.push(handle)
     return handle
   }
   const names = filesOf(layer)
   try {
     const [disk, mapFile] = [await file(names.disk), await file(names.map)]
-    return new ScratchFile(disk, mapFile, await readMap(mapFile, diskBytes))
+    const map = await readMap(mapFile, diskBytes)
+    const live = await file(names.live, constants.O_RDWR | constants.O_CREAT)
+    await takeUpLive(live, bootId, map)
+    return new ScratchFile(disk, mapFile, live, map)
   } catch (error) {
     for (const handle of opened) await handle.close()
     throw (error as NodeJS.ErrnoException).code === 'ENOENT' ? filesAreGone(error) : error
@@ -88,12 +94,20 @@ class ScratchFile implements Overlay {
   readonly map: BlockMap
   readonly #disk: FileHandle
   readonly #mapFile: FileHandle
+  readonly #liveFile: FileHandle
+  readonly #live: LiveMap
   #hasFailed = false
 
-  constructor(disk: FileHandle, mapFile: FileHandle, map: BlockMap) {
+  constructor(disk: FileHandle, mapFile: FileHandle, liveFile: FileHandle, map: BlockMap) {
     this.#disk = disk
     this.#mapFile = mapFile
+    this.#liveFile = liveFile
+    this.#live = new LiveMap(liveFile, map)
     this.map = map
+  }
+
+  note(first: number, end: number): Promise<void> {
+    return this.#live.note(first, end)
   }
 
   async read(offset: number, length: number, into: Uint8Array = Buffer.allocUnsafeSlow(length)): Promise<Uint8Array> {
@@ -132,9 +146,15 @@ class ScratchFile implements Overlay {
   }
 
   async close(): Promise<void> {
-    await this.#disk.close()
-    await this.#mapFile.close()
+    for (const file of [this.#disk, this.#mapFile, this.#liveFile]) await file.close()
   }
+}
+
+/** What a process of before answered and had not flushed is taken up; it counts as changed, so the next flush makes it durable. */
+async function takeUpLive(file: FileHandle, bootId: string, map: BlockMap): Promise<void> {
+  const states = await readLive(file, bootId, mapBytes(map.blocks))
+  if (states && isBlockMap(states)) map.takeOver(states)
+  else await beginLive(file, bootId, map.states)
 }
 
 /** @throws ServiceError `corrupt` */
@@ -180,11 +200,4 @@ async function readUpTo(file: FileHandle, most: number): Promise<Buffer> {
     done += bytesRead
   }
   return buffer.subarray(0, done)
-}
-
-async function writeAll(file: FileHandle, from: Uint8Array, offset: number): Promise<void> {
-  for (let done = 0; done < from.length; ) {
-    const { bytesWritten } = await file.write(from, done, from.length - done, offset + done)
-    done += bytesWritten
-  }
 }
