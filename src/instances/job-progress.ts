@@ -5,9 +5,10 @@ export interface Progress {
 }
 export type JobReport = (progress: Progress) => void
 
-/** How far the jobs are that run now, by instance. It is forgotten with the service: who goes on with a job tells anew. */
+/** The jobs that run or are about to, by instance: how far they are, and how they are ended. It is forgotten with the service. */
 export class JobProgress {
   readonly #progress = new Map<string, Progress>()
+  readonly #cuts = new Map<string, AbortController>()
 
   of(instanceId: string): Progress | null {
     return this.#progress.get(instanceId) ?? null
@@ -17,7 +18,25 @@ export class JobProgress {
     return (progress) => void this.#progress.set(instanceId, progress)
   }
 
+  /** Aborted when the job shall end, also where that was said before it ran. */
+  cutOf(instanceId: string): AbortSignal {
+    return this.#cutOf(instanceId).signal
+  }
+
+  /** Ends the job and nothing else that is done to the instance. */
+  cut(instanceId: string): void {
+    this.#cutOf(instanceId).abort()
+  }
+
+  /** There is no job any more. */
   forget(instanceId: string): void {
     this.#progress.delete(instanceId)
+    this.#cuts.delete(instanceId)
+  }
+
+  #cutOf(instanceId: string): AbortController {
+    const there = this.#cuts.get(instanceId) ?? new AbortController()
+    this.#cuts.set(instanceId, there)
+    return there
   }
 }

@@ -1,10 +1,11 @@
+import { ServiceError } from '../base/errors.ts'
 import { changeInstance, type InstanceChanges } from './change-instance.ts'
 import { faultFrom, isForOwner } from './faults.ts'
 import { hydrateDisk } from './launch/hydrate-disk.ts'
 import type { InstancePorts } from './ports.ts'
 import { recordPower } from './power/settle.ts'
 import { rebuild, rebuildFailed } from './rebuild/rebuild.ts'
-import type { InstanceJob, InstanceRecord } from './records.ts'
+import { type InstanceJob, type InstanceRecord, isJobTask } from './records.ts'
 import { failClone } from './snapshots/start-clone.ts'
 import { takeSnapshot } from './snapshots/take-snapshot.ts'
 import { instances, jobs } from './store.ts'
@@ -22,21 +23,24 @@ async function runJob(ports: InstancePorts, id: string, signal: AbortSignal): Pr
   const [instance, job] = [await instances.get(documents, id), await jobs.get(documents, id)]
   if (!instance || instance.taskState === 'deleting') return
   let changes: InstanceChanges = {}
-  ports.progress.forget(id)
+  const cut = ports.progress.cutOf(id)
   try {
-    if (job) await work(ports, instance, job, signal)
+    if (job) await work(ports, instance, job, mayEnd(job) ? AbortSignal.any([signal, cut]) : signal)
   } catch (error) {
     if (signal.aborted) return
-    if (!isForOwner(error)) ports.onProblem(error)
-    changes = await undo(ports, instance, error)
+    if (!isForOwner(error) && !cut.aborted) ports.onProblem(error)
+    changes = await undo(ports, instance, cut.aborted ? new ServiceError('cancelled', 'it was ended on request') : error)
   }
+  ports.progress.forget(id)
   await changeInstance(ports, id, async ({ taskState }, writer) => {
     await jobs.delete(writer, id)
-    return { ...changes, taskState: taskState === 'deleting' ? taskState : null }
+    return { ...changes, ...(isJobTask(taskState) ? { taskState: null } : {}) }
   })
-  ports.progress.forget(id)
   await recordPower(ports, id)
 }
+
+/** Whether it can be ended half-way: of a snapshot, until its image is there. */
+export const mayEnd = (job: InstanceJob): boolean => job.kind === 'hydrate' || (job.kind === 'snapshot' && !job.isSaved)
 
 function work(ports: InstancePorts, instance: InstanceRecord, job: InstanceJob, signal: AbortSignal): Promise<void> {
   const report = ports.progress.reportOf(instance.id)

@@ -41,14 +41,18 @@ export function startExtending(ports: VolumePorts, id: string): void {
     } catch (error) {
       if (signal.aborted) return // the next start goes on
       ports.onProblem(error)
-      await changeVolume(ports, id, () => ({
-        status: 'error',
+      await changeVolume(ports, id, ({ status }) => ({
+        ...(status === 'deleting' ? {} : { status: 'error' }),
         growingTo: null,
         fault: faultOf(error, 'it could not be extended'),
       }))
       return
     }
     failpoint('volume:extended')
-    await changeVolume(ports, id, () => ({ status: 'available', sizeGiB, growingTo: null }))
+    await changeVolume(ports, id, ({ status }) => ({
+      ...(status === 'deleting' ? {} : { status: 'available' }), // deleted by force meanwhile
+      sizeGiB,
+      growingTo: null,
+    }))
   })
 }

@@ -86,7 +86,11 @@ export async function giveUp(ports: VolumePorts, id: string, imageId: string): P
 
 async function end(ports: VolumePorts, id: string, imageId: string): Promise<void> {
   await ports.contents.release(imageId)
-  await changeVolume(ports, id, ({ upload }) => (upload?.imageId === imageId ? { status: upload.before, upload: null } : null))
+  await changeVolume(ports, id, ({ status, upload }) =>
+    upload?.imageId === imageId
+      ? { ...(status === 'deleting' ? {} : { status: upload.before }), upload: null } // deleted by force meanwhile
+      : null,
+  )
 }
 
 /** What Cinder keeps beside the properties of an image that a volume was made from. */

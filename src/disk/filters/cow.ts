@@ -18,10 +18,11 @@ export interface Overlay {
   /** Writes the parts one behind the other. */
   write(offset: number, parts: readonly Uint8Array[]): Promise<void>
   /**
-   * The map says something new of the blocks `[first, end)`: when this settles, whoever opens the overlay after the death of this process
-   * reads so too, as it finds what was written. Not after a power cut: that is for `sync`.
+   * When this settles, whoever opens the overlay after the death of this process reads of the blocks `[first, end)` what the map says
+   * now. Not after a power cut: that is for `sync`. Called for every change, before it is answered.
+   * @param isNew whether the map said something else before
    */
-  note(first: number, end: number): Promise<void>
+  note(first: number, end: number, isNew: boolean): Promise<void>
   /** Makes durable, in this order, the bytes that were written and the map as it stood at the call. Calls do not overlap. */
   sync(): Promise<void>
   close(): Promise<void>
@@ -89,7 +90,7 @@ class CopyOnWrite implements WritableSource {
       const tail = this.#isHere(last) ? 0 : Math.min(this.size, startOf(last + 1)) - end
       if (head + tail === 0) await this.#overlay.write(offset, [bytes])
       else await this.#copies.use(() => this.#writeWithCopy(offset, bytes, head, tail))
-      if (this.#overlay.map.set(first, last + 1, BLOCK.data)) await this.#overlay.note(first, last + 1)
+      await this.#overlay.note(first, last + 1, this.#overlay.map.set(first, last + 1, BLOCK.data))
     } finally {
       done()
     }
@@ -178,7 +179,7 @@ class CopyOnWrite implements WritableSource {
       const end = Math.min(to, first + BLOCKS_A_TURN)
       const done = await this.#turns.take(first, end)
       try {
-        if (this.#overlay.map.set(first, end, BLOCK.zero)) await this.#overlay.note(first, end)
+        await this.#overlay.note(first, end, this.#overlay.map.set(first, end, BLOCK.zero))
       } finally {
         done()
       }

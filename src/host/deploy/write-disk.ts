@@ -100,7 +100,11 @@ class DiskWriter {
     const head = await this.#differences(0, this.#head)
     this.#count(this.#head, head)
     await this.#inLanes(this.#windows(), (lane, window) => this.#bring(lane, window))
-    if (!this.#isDry && (this.#begun || head.length > 0)) await this.#finish()
+    if (!this.#isDry && (this.#begun || head.length > 0)) {
+      this.#begun ??= this.#begin() // also where the head alone differs: half of it must not look whole
+      await this.#begun
+      await this.#finish()
+    }
     return {
       comparedBytes: this.#comparedBytes,
       sameBytes: this.#comparedBytes - this.#writtenBytes - this.#zeroedBytes,

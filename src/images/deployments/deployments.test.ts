@@ -36,7 +36,7 @@ beforeEach(() => {
 })
 after(() => world.close())
 
-const alice = someone('alice')
+const alice = someone('alice', 'admin')
 const bob = someone('bob')
 let macs = 0
 const newMac = () => `52:54:00:00:00:${(++macs).toString(16).padStart(2, '0')}`
@@ -112,7 +112,7 @@ test('machines that ask at once for one deployment do not share it', async () =>
 
 test('who may: those who may download the image; others see nothing of it', async () => {
   const imageId = await newImage()
-  await assert.rejects(allowDeployment(ports, bob, wish(imageId)), { code: 'not-found' })
+  await assert.rejects(allowDeployment(ports, bob, wish(imageId)), { code: 'denied' })
   await assert.rejects(allowDeployment(ports, someone('alice', 'reader'), wish(imageId)), { code: 'denied' })
   const { key: id, body } = await allowDeployment(ports, alice, wish(imageId))
   await assert.rejects(showDeployment(ports, bob, id), { code: 'not-found' })

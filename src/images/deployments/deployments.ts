@@ -50,6 +50,12 @@ const MAX_MESSAGE = 1000
  * @throws ServiceError `not-found`, `denied`, `unsupported`; `conflict` where the machine waits for another image; `over-quota`
  */
 export async function allowDeployment(ports: LeasePorts, caller: Caller, wish: DeploymentWish): Promise<StoredDeployment> {
+  if (rankOf(caller) !== 'admin') {
+    throw new ServiceError(
+      'denied',
+      'what is written onto whole machines an administrator orders: any machine that starts from the network may be meant',
+    )
+  }
   const { projectId } = caller
   if (projectId === null) throw new ServiceError('denied', 'a deployment belongs to a project: ask with a token of one')
   const [id, leaseId] = [randomUUID(), randomUUID()]

@@ -1,5 +1,4 @@
 import { type Caller, serviceCaller } from '../../base/caller.ts'
-import { isServiceError } from '../../base/errors.ts'
 import { failpoint } from '../../base/failpoint.ts'
 import { MiB } from '../../base/units.ts'
 import { changeInstance } from '../change-instance.ts'
@@ -42,13 +41,7 @@ async function launch(ports: InstancePorts, caller: Caller, id: string, signal: 
 
 /** A disk that was lent before, to a launch that was cut short, is lent on. */
 async function borrow({ images, ...ports }: InstancePorts, caller: Caller, instance: InstanceRecord): Promise<DiskAddress> {
-  if (instance.leaseId !== null) {
-    try {
-      return await images.readdress(instance.leaseId)
-    } catch (error) {
-      if (!isServiceError(error, 'not-found')) throw error
-    }
-  }
+  if (instance.leaseId !== null) return images.readdress(instance.leaseId)
   const { leaseId, address } = await images.lend(caller, instance.imageId, holderOf(instance.id))
   failpoint('instance:lent')
   await changeInstance(ports, instance.id, () => ({ leaseId }))
@@ -99,8 +92,9 @@ export async function forgetSecrets({ catalog }: InstancePorts, id: string): Pro
 async function giveUp(ports: InstancePorts, id: string, error: unknown): Promise<void> {
   if (!isForOwner(error)) ports.onProblem(error)
   const before = await changeInstance(ports, id, () => null)
-  if (before?.leaseId) await ports.images.release(before.leaseId)
-  if (before) await forgetVolumes(ports, id)
+  if (!before) return
+  await forgetVolumes(ports, id)
+  // recorded before it is given back: who went on with a launch whose disk is gone would begin from another one
   await changeInstance(ports, id, ({ taskState }) => ({
     vmState: 'error',
     taskState: taskState === 'deleting' ? taskState : null,
@@ -108,4 +102,5 @@ async function giveUp(ports: InstancePorts, id: string, error: unknown): Promise
     leaseId: null,
     fault: faultFrom(error, 'the machine did not start on this host', ports.now()),
   }))
+  if (before.leaseId !== null) await ports.images.release(before.leaseId)
 }

@@ -12,7 +12,8 @@ import type { BootImage, InstancePorts } from '../ports.ts'
 import type { InstanceRecord, RebuildJob } from '../records.ts'
 import { memoryIn } from '../snapshots/machine-parts.ts'
 import { startJob } from '../start-job.ts'
-import { jobs, keypairs, seeds } from '../store.ts'
+import { jobs, keypairs } from '../store.ts'
+import { assertNoVolumes } from '../volumes/assert-no-volumes.ts'
 
 type Renamed = Pick<InstanceRecord, 'name' | 'description' | 'metadata' | 'accessIPv4' | 'accessIPv6' | 'diskConfig'>
 
@@ -68,18 +69,22 @@ async function begin(
   const becomes = await becomesOf(ports, caller, found, image, wish)
   if (wish.userData) assertUserData(wish.userData)
   if (how.withMemory) await memoryIn(ports, caller, image.id) // refused now rather than later
-  const fresh = { adminPassword: wish.adminPassword ?? null, resumesFrom: how.withMemory ? image.id : null }
+  const seed = {
+    ...(wish.userData === undefined ? {} : { userData: wish.userData }),
+    adminPassword: wish.adminPassword ?? null,
+    resumesFrom: how.withMemory ? image.id : null,
+  }
   const instance = await changeInstanceAs(ports, caller, id, 'rebuild', async ({ vmState }, writer) => {
+    if (how.withMemory) await assertNoVolumes(writer, found.id)
     const job: RebuildJob = {
       kind: 'rebuild',
+      seed,
       becomes,
       wasStopped: vmState === 'stopped',
       leaseId: null,
       isCleared: false,
     }
     await jobs.put(writer, found.id, job)
-    const { userData } = wish.userData === undefined ? await seeds.get(writer, found.id) : { userData: wish.userData }
-    await seeds.put(writer, found.id, { userData, ...fresh })
     return { taskState: 'rebuilding' }
   })
   failpoint('instance:rebuild-asked')

@@ -8,7 +8,7 @@ import { leasesOf } from '../launch/move-disk.ts'
 import type { InstancePorts } from '../ports.ts'
 import { findMachine } from '../power/settle.ts'
 import type { InstanceRecord, RebuildJob } from '../records.ts'
-import { jobs } from '../store.ts'
+import { jobs, seeds } from '../store.ts'
 
 /**
  * A new machine on the disk of an image, in place of the old one: with its id, its ports and its network card. What it is to start from is
@@ -35,6 +35,7 @@ async function clear(ports: InstancePorts, id: string): Promise<void> {
     const job = await jobs.get(documents, id)
     if (job?.kind !== 'rebuild') throw new Error(`instance ${id} is not being rebuilt`)
     await jobs.put(documents, id, { ...job, isCleared: true })
+    await seeds.put(documents, id, { ...(await seeds.get(documents, id)), ...job.seed })
     before = leasesOf(instance)
     return { ...job.becomes, leaseId: job.leaseId, move: null, power: null }
   })

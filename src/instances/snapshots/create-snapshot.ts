@@ -8,6 +8,7 @@ import type { InstancePorts } from '../ports.ts'
 import type { InstanceRecord, JobTask, SnapshotJob } from '../records.ts'
 import { startJob } from '../start-job.ts'
 import { jobs } from '../store.ts'
+import { assertNoVolumes } from '../volumes/assert-no-volumes.ts'
 
 export interface NewSnapshot {
   /** Of the image. */
@@ -72,6 +73,7 @@ export async function beginSnapshot(
   const { withMemory, backup, cloneId } = wanted
   const withMachine = wanted.withMachine || withMemory
   const instance = await changeInstanceAs(ports, caller, id, 'snapshot', async (found, documents) => {
+    if (withMemory) await assertNoVolumes(documents, found.id)
     if (withMemory && found.vmState === 'stopped') {
       throw new ServiceError('conflict', `Instance ${id} is off and has no memory to keep: make a snapshot without memory`)
     }
@@ -90,15 +92,24 @@ export async function beginSnapshot(
       properties: { ...inherited(instance), ...wanted.properties, ...wanted.image, ...originOf(instance) },
     })
   } catch (error) {
-    await changeInstance(ports, instance.id, async (_, documents) => {
+    await changeInstance(ports, instance.id, async ({ taskState }, documents) => {
       await jobs.delete(documents, instance.id)
-      return { taskState: null }
+      return taskState === 'deleting' ? null : { taskState: null }
     })
     throw error
   }
   failpoint('instance:snapshot-begun')
+  await assertStillWanted(ports, instance.id, imageId)
   startJob(ports, instance.id)
   return imageId
+}
+
+/** Who ended the job, or deleted the instance, before there was an image, knew of none to give up. */
+async function assertStillWanted({ catalog, snapshots }: InstancePorts, id: string, imageId: string): Promise<void> {
+  const job = await jobs.get(catalog.documents, id)
+  if (job?.kind === 'snapshot' && job.imageId === imageId) return
+  await snapshots.giveUp(imageId)
+  throw new ServiceError('conflict', `the snapshot of instance ${id} was ended before it had begun`)
 }
 
 const inherited = ({ imageProperties }: InstanceRecord) =>

@@ -55,7 +55,7 @@ async function seal(ports: InstancePorts, instance: InstanceRecord, job: Snapsho
     ? await sealWithMemory(ports, instance, job.imageId, signal)
     : await ports.hypervisor.seal(id, ports.settings.freezeMs)
   failpoint('instance:sealed')
-  await changeInstance(ports, id, () => ({ taskState: 'image_uploading' }))
+  await changeInstance(ports, id, ({ taskState }) => (taskState === 'deleting' ? null : { taskState: 'image_uploading' }))
   await changeJob(ports, id, 'snapshot', () => ({ sealed }))
   failpoint('instance:sealing-noted')
   return sealed

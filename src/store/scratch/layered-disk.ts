@@ -88,6 +88,8 @@ export class LayeredDisk implements ScratchDisk {
       for (const { overlay } of layers) await overlay.close()
       throw error
     }
+    // a seal that a kill cut short left them with what was answered and not flushed, and nobody flushes but the topmost
+    for (const { disk } of layers.slice(0, -1)) await disk.flush()
     return new LayeredDisk(folder, base.size, layers, bootId, onClosed)
   }
 

@@ -18,6 +18,7 @@ export const currentBootId = (): string => readFileSync('/proc/sys/kernel/random
 export class LiveMap {
   readonly #file: FileHandle
   readonly #map: BlockMap
+  /** Not written yet, or not successfully. */
   readonly #pages = new Set<number>()
   /** The writing that runs, and the one after it, which those who come meanwhile share. */
   #writing: Promise<void> = Promise.resolve()
@@ -29,9 +30,18 @@ export class LiveMap {
     this.#map = map
   }
 
-  /** Settles when a writing that began after the call has ended. */
-  note(first: number, end: number): Promise<void> {
-    for (const page of this.#map.pagesOf(first, end)) this.#pages.add(page)
+  /**
+   * Settles when a writing that began after the call has ended; at once where nothing is to be written. What failed is written with the next.
+   * @param isNew whether the map says something new of these blocks
+   */
+  async note(first: number, end: number, isNew: boolean): Promise<void> {
+    if (isNew) for (const page of this.#map.pagesOf(first, end)) this.#pages.add(page)
+    await this.catchUp()
+  }
+
+  /** Writes what is not written yet. */
+  async catchUp(): Promise<void> {
+    if (this.#pages.size === 0) return
     this.#next ??= this.#writing
       .catch(() => undefined)
       .then(() => {
@@ -39,7 +49,14 @@ export class LiveMap {
         this.#writing = this.#write()
         return this.#writing
       })
-    return this.#next
+    await this.#next
+  }
+
+  /** From now on the file counts for nothing: the durable map speaks. */
+  async invalidate(): Promise<void> {
+    await this.#next?.catch(() => undefined)
+    await this.#writing.catch(() => undefined)
+    await writeAll(this.#file, new Uint8Array(MAP_PAGE_BYTES), 0)
   }
 
   async #write(): Promise<void> {

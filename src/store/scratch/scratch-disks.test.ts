@@ -63,6 +63,18 @@ test('what was answered and not flushed outlives the process, and not a start of
   assert.deepEqual((await seen('a third start')).bytes, [9, 7, 0, 1])
 })
 
+test('what lay unflushed below a layer that a cut seal made is durable once the disk is open again', async (t) => {
+  const { folder } = await place(t)
+  const id = randomUUID()
+  const first = await made(await ScratchDisks.at(folder, 'one start'), id)
+  await first.write(BLOCK, new Uint8Array(BLOCK).fill(7))
+  await createLayer(join(folder, id), 1, 10 * BLOCK) // and the service is killed
+  await (await ScratchDisks.at(folder, 'one start')).open(id, base())
+  const after = await (await ScratchDisks.at(folder, 'another start')).open(id, base())
+  assert.equal((await after.read(BLOCK, 1))[0], 7)
+  await after.close()
+})
+
 test('a disk is open once: who comes while it is being closed waits, and sees all of it', async (t) => {
   const { disks } = await place(t)
   const id = randomUUID()

@@ -106,8 +106,8 @@ class ScratchFile implements Overlay {
     this.map = map
   }
 
-  note(first: number, end: number): Promise<void> {
-    return this.#live.note(first, end)
+  note(first: number, end: number, isNew: boolean): Promise<void> {
+    return this.#live.note(first, end, isNew)
   }
 
   async read(offset: number, length: number, into: Uint8Array = Buffer.allocUnsafeSlow(length)): Promise<Uint8Array> {
@@ -139,14 +139,21 @@ class ScratchFile implements Overlay {
       failpoint('scratch:bytes-synced')
       for (const { page, bytes: states } of pages) await writeAll(this.#mapFile, states, (page + 1) * MAP_PAGE_BYTES)
       if (pages.length > 0) await this.#mapFile.datasync()
+      await this.#live.catchUp() // a map that is behind the durable one would take back what is being answered
     } catch (error) {
       this.#hasFailed = true
+      // it names bytes that may not be there: whoever opens the layer again goes by what was durable before
+      await this.#live.invalidate().catch(() => this.#liveFile.truncate(0))
       throw error
     }
   }
 
   async close(): Promise<void> {
-    for (const file of [this.#disk, this.#mapFile, this.#liveFile]) await file.close()
+    try {
+      await this.#live.invalidate() // what it said is durable, or counts for nothing
+    } finally {
+      for (const file of [this.#disk, this.#mapFile, this.#liveFile]) await file.close()
+    }
   }
 }
 

@@ -112,6 +112,7 @@ export class MachineDisks {
     if (!kept) throw new ServiceError('not-found', `The machine ${this.#id} has no disk "${name}".`, { id: this.#id })
     if (kept.store)
       throw new ServiceError('conflict', `The disk "${name}" has a store: nothing of it is copied.`, { id: this.#id })
+    if (!kept.base && kept.layers.length === 1) return // it was, and who asked was not told
     if (!run) throw new ServiceError('conflict', `The machine ${this.#id} is off; start it, and ask again.`, { id: this.#id })
     await this.takeUp(run)
     const disk = this.#record.now.spec.disks.find((each) => each.slot === kept.slot)!

@@ -39,6 +39,7 @@ export function serialSocket({ consoles }: Pick<InstancePorts, 'consoles'>): Upg
 }
 
 const nothing = new Uint8Array()
+const LAST_WORDS_MS = 5000
 
 /** Either side waits for the other: what is not taken at one end is not read at the other. */
 function join(session: ConsoleSession, client: WebSocketStream): void {
@@ -50,8 +51,8 @@ function join(session: ConsoleSession, client: WebSocketStream): void {
     session.serial.unpipe(client)
     client.unpipe(session.serial)
     const goodbye = () => client.closeWith(...farewells[why])
-    if (why === 'machine-off')
-      client.write(nothing, goodbye) // after the last words of the guest
-    else goodbye()
+    if (why !== 'machine-off') return goodbye()
+    client.write(nothing, goodbye) // after the last words of the guest
+    setTimeout(goodbye, LAST_WORDS_MS).unref() // from who does not take them, it is let go without
   })
 }

@@ -85,7 +85,7 @@ const routesOfPeople = ({ leases }: ImprintServices): readonly Route[] => [
     path: '/deployments',
     summary: 'Let a machine that starts from the network be written with an image',
     description: 'The image’s disk is lent until the machine has it, or the time is over; the image may be deleted meanwhile.',
-    who: 'who may download the image',
+    who: 'administrators',
     body: NewDeployment,
     reply: { status: 201, body: Deployment, description: 'it waits for the machine' },
     errors: ['unauthenticated', 'denied', 'not-found', 'conflict', 'unsupported', 'over-quota', 'invalid-request'],

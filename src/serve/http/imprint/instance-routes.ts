@@ -158,7 +158,7 @@ export const instanceRoutes = ({ instances: ports }: ImprintServices): readonly 
       'Of a snapshot, a clone or a backup nothing is left, and a hydration begins anew another time. A rebuild is brought to its end.',
     who: members,
     params,
-    reply: { status: 204, description: 'ended; the instance is as it was' },
+    reply: { status: 202, description: 'it ends, and the instance is as it was; one that had come to its end by then stays' },
     errors: [...common, 'conflict'],
     async handle({ caller, params: { id } }) {
       await cancelJob(ports, caller, id)
