@@ -146,7 +146,7 @@ const rebuilding: Case = {
 }
 const hydrating: Case = {
   prepare: bootFirst,
-  act: async (name) => requests.json('POST', `/v1/instances/${await idOf(name)}/hydrate`),
+  act: async (name) => requests.json('POST', `/v1/instances/${await idOf(name)}/hydrate`, {}),
   end: (name) => becomes(name, 'ACTIVE'),
 }
 interface Volume {
