@@ -189,6 +189,11 @@ const detaching: Case = {
     await becomes(name, 'ACTIVE')
   },
 }
+/** So that few machines run at a time, and what each case leaves can go. */
+async function deleteAll(): Promise<void> {
+  for (const { id } of await servers()) await compute('DELETE', `/servers/${id}`)
+  await until('no server is left', async () => (await servers()).length === 0)
+}
 type Step = Extract<Failpoint, `instance:${string}`>
 const cases: Readonly<Record<Step, Case>> = {
   'instance:recorded': making,
@@ -236,6 +241,7 @@ for (const [step, { prepare, act, end }] of Object.entries(cases)) {
     assert.equal(await running().ended, 'SIGKILL')
     await start()
     await end(name)
+    await deleteAll()
   })
 }
 
@@ -264,8 +270,7 @@ const machineIds = async () => (await readdir(join(folder, 'data/machines'))).fi
 test('when every instance and the image are deleted, nothing is left: no machine, no lease that holds chunks', {
   skip,
 }, async () => {
-  for (const { id } of await servers()) await compute('DELETE', `/servers/${id}`)
-  await until('no server is left', async () => (await servers()).length === 0)
+  await deleteAll()
   assert.deepEqual(await machineIds(), [])
   for (const { id } of (await requests.json<{ readonly images: readonly Server[] }>('GET', '/image/v2/images?limit=1000'))
     .images) {
