@@ -19,11 +19,13 @@ export interface Terminal {
 /**
  * Joins a terminal to a console, every key going to the guest, until either ends. The terminal is as it was afterwards, also where
  * the program fails. An input that is no terminal may end, and the guest then has a second for each thing that it still says.
+ * @param greet says so, when every key goes to the guest
  * @returns whether the user left by the key for that; else `stream.saidClose` tells why
  */
 export async function attachTerminal(
   stream: WebSocketStream,
   { input, output }: Terminal,
+  greet: () => void,
   signal: AbortSignal,
 ): Promise<boolean> {
   const isTerminal = input.isTTY === true
@@ -58,6 +60,7 @@ export async function attachTerminal(
   signal.addEventListener('abort', leave, { once: true })
   try {
     if (isTerminal) input.setRawMode?.(true)
+    greet()
     const closed = new Promise<void>((done) => stream.once('close', () => done()))
     stream.on('data', onOutput)
     input.on('data', onInput).once('end', onInputEnd).resume()

@@ -26,9 +26,11 @@ export async function openConsole(
   const isWatched = terminal.input.isTTY === true
   const before = isWatched ? await compute.consoleLog(id, LINES_BEFORE) : ''
   const stream = await connectWebSocket(url, 'binary', signal)
-  if (isWatched) out.note(`The console of ${safeText(name)}; Ctrl-] leaves it.`)
-  terminal.output.write(before)
-  const hasLeft = await attachTerminal(stream, terminal, signal)
+  const greet = () => {
+    if (isWatched) out.note(`The console of ${safeText(name)}; Ctrl-] leaves it.`)
+    terminal.output.write(before)
+  }
+  const hasLeft = await attachTerminal(stream, terminal, greet, signal)
   if (signal.aborted) throw cancelled()
   if (hasLeft || (!isWatched && stream.saidClose?.code === closeCode.normal)) return
   if (isWatched) out.note('')
