@@ -29,7 +29,7 @@ after(async () => {
 interface Blank {
   readonly id: string
   readonly open: () => Promise<NbdClient>
-  readonly file: (name: 'disk' | 'map') => string
+  readonly file: (name: 'disk' | 'map' | 'live') => string
 }
 async function blankDisk(): Promise<Blank> {
   const made = await requests.json<{ id: string; uris: { unix: string } }>('POST', '/v1/exports', { size: 4 * BLOCK })
@@ -108,3 +108,29 @@ for (const name of ['disk', 'map'] as const) {
     await requests.ask('DELETE', `/v1/exports/${id}`)
   })
 }
+
+test('without room for the live map a disk is read, and written where it was; what is new is refused, and can be tried again', {
+  skip: noStrace,
+}, async () => {
+  const { open, file } = await blankDisk()
+  const first = await open()
+  await write(first, 0, 1)
+  await leave(first) // it is closed, and its live map counts for nothing any more
+  let client = await open()
+  const { failed } = await failing([file('live')], 'pwrite64', 'ENOSPC', async () => {
+    assert.deepEqual(await firstBytes(client), [1, 0, 0, 0])
+    assert.equal(await write(client, 0, 3), 0)
+    assert.equal(await write(client, 1, 2), ERRNO.ENOSPC)
+    assert.equal(await errnoOf(client, COMMAND.FLUSH), ERRNO.ENOSPC, 'the map of it cannot be left behind')
+  })
+  assert.ok(failed > 0)
+  client.socket.destroy()
+  client = await open()
+  assert.equal(await write(client, 1, 2), 0)
+  assert.equal(await write(client, 2, 4), 0)
+  await service.kill()
+  service = await startMortal(folder)
+  client = await open()
+  assert.deepEqual(await firstBytes(client), [3, 2, 4, 0])
+  client.socket.destroy()
+})

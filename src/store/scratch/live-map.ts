@@ -18,16 +18,21 @@ export const currentBootId = (): string => readFileSync('/proc/sys/kernel/random
 export class LiveMap {
   readonly #file: FileHandle
   readonly #map: BlockMap
+  readonly #bootId: string
+  /** Whether the file speaks for the map. Until something new is noted the durable map says the same, and no room is needed. */
+  #isBegun: boolean
   /** Not written yet, or not successfully. */
   readonly #pages = new Set<number>()
   /** The writing that runs, and the one after it, which those who come meanwhile share. */
   #writing: Promise<void> = Promise.resolve()
   #next: Promise<void> | undefined
 
-  /** @param file stands as `readLive` or `beginLive` left it */
-  constructor(file: FileHandle, map: BlockMap) {
+  /** @param isTakenUp the map is what `readLive` found in the file; else the file counts for nothing yet */
+  constructor(file: FileHandle, map: BlockMap, bootId: string, isTakenUp: boolean) {
     this.#file = file
     this.#map = map
+    this.#bootId = bootId
+    this.#isBegun = isTakenUp
   }
 
   /**
@@ -56,6 +61,7 @@ export class LiveMap {
   async invalidate(): Promise<void> {
     await this.#next?.catch(() => undefined)
     await this.#writing.catch(() => undefined)
+    if (!this.#isBegun && (await this.#file.stat()).size === 0) return // nor did it ever
     await writeAll(this.#file, new Uint8Array(MAP_PAGE_BYTES), 0)
   }
 
@@ -63,7 +69,9 @@ export class LiveMap {
     const pages = [...this.#pages]
     this.#pages.clear()
     try {
-      for (const page of pages) await writeAll(this.#file, this.#map.page(page), (page + 1) * MAP_PAGE_BYTES)
+      if (!this.#isBegun) await beginLive(this.#file, this.#bootId, this.#map.states)
+      else for (const page of pages) await writeAll(this.#file, this.#map.page(page), (page + 1) * MAP_PAGE_BYTES)
+      this.#isBegun = true
     } catch (error) {
       for (const page of pages) this.#pages.add(page)
       throw error
@@ -86,7 +94,7 @@ export async function readLive(file: FileHandle, bootId: string, mapBytes: numbe
 }
 
 /** Says what the map says. The header comes last: cut short before it, the file is as it was, of another start or of none. */
-export async function beginLive(file: FileHandle, bootId: string, states: Uint8Array): Promise<void> {
+async function beginLive(file: FileHandle, bootId: string, states: Uint8Array): Promise<void> {
   await writeAll(file, new Uint8Array(MAP_PAGE_BYTES), 0)
   await file.truncate(MAP_PAGE_BYTES)
   for (let at = 0; at < states.length; at += MAP_PAGE_BYTES) {

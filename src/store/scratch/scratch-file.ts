@@ -5,7 +5,7 @@ import { failpoint } from '../../base/failpoint.ts'
 import { bytes, struct, u32be, u64be } from '../../base/struct.ts'
 import { BlockMap, isBlockMap, MAP_PAGE_BYTES, mapBytes } from '../../disk/filters/block-map.ts'
 import { blocksOfDisk, COW_BLOCK_BYTES, type Overlay } from '../../disk/filters/cow.ts'
-import { beginLive, LiveMap, readLive, writeAll } from './live-map.ts'
+import { LiveMap, readLive, writeAll } from './live-map.ts'
 
 /** First page of the map's file; docs/scratch-format.md. */
 const header = struct('scratch map header', {
@@ -74,8 +74,8 @@ export async function openLayer(folder: string, layer: number, diskBytes: number
     const [disk, mapFile] = [await file(names.disk), await file(names.map)]
     const map = await readMap(mapFile, diskBytes)
     const live = await file(names.live, constants.O_RDWR | constants.O_CREAT)
-    await takeUpLive(live, bootId, map)
-    return new ScratchFile(disk, mapFile, live, map)
+    const isTakenUp = await takeUpLive(live, bootId, map)
+    return new ScratchFile(disk, mapFile, live, new LiveMap(live, map, bootId, isTakenUp), map)
   } catch (error) {
     for (const handle of opened) await handle.close()
     throw (error as NodeJS.ErrnoException).code === 'ENOENT' ? filesAreGone(error) : error
@@ -98,11 +98,11 @@ class ScratchFile implements Overlay {
   readonly #live: LiveMap
   #hasFailed = false
 
-  constructor(disk: FileHandle, mapFile: FileHandle, liveFile: FileHandle, map: BlockMap) {
+  constructor(disk: FileHandle, mapFile: FileHandle, liveFile: FileHandle, live: LiveMap, map: BlockMap) {
     this.#disk = disk
     this.#mapFile = mapFile
     this.#liveFile = liveFile
-    this.#live = new LiveMap(liveFile, map)
+    this.#live = live
     this.map = map
   }
 
@@ -157,11 +157,13 @@ class ScratchFile implements Overlay {
   }
 }
 
-/** What a process of before answered and had not flushed is taken up; it counts as changed, so the next flush makes it durable. */
-async function takeUpLive(file: FileHandle, bootId: string, map: BlockMap): Promise<void> {
+/** What a process of before answered and had not flushed is taken up; it counts as changed, so the next flush makes it durable. @returns whether there is any */
+async function takeUpLive(file: FileHandle, bootId: string, map: BlockMap): Promise<boolean> {
   const states = await readLive(file, bootId, mapBytes(map.blocks))
-  if (states && isBlockMap(states)) map.takeOver(states)
-  else await beginLive(file, bootId, map.states)
+  if (!states) return false
+  if (!isBlockMap(states)) throw damaged()
+  map.takeOver(states)
+  return true
 }
 
 /** @throws ServiceError `corrupt` */
