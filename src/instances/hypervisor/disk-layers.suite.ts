@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
+import { once } from 'node:events'
 import { test } from 'node:test'
 import type { BlockSource } from '../../disk/block/block-source.ts'
 import type { DiskLayers } from './disk-layers.ts'
 import { type TestHost, untilPrinted } from './hypervisor.suite.ts'
-import type { DiskAddress, Hypervisor } from './hypervisor.ts'
+import type { DiskAddress, Hypervisor, MachineSpec } from './hypervisor.ts'
 
 /** A host whose guests write to their root disk when they are told. */
 export interface LayersHost extends TestHost {
@@ -62,6 +63,28 @@ export const stacked = (sources: readonly BlockSource[]): BlockSource => ({
 async function asSealed(on: LayersHost, hypervisor: DiskLayers, id: string, layers: readonly number[]): Promise<BlockSource> {
   const base = await on.openBase()
   return stacked([base, ...(await Promise.all(layers.map((layer) => hypervisor.openLayer(id, 'root', layer))))])
+}
+
+/** Once begun, reads of the source wait until the signal: whoever copies it cannot be done before. */
+function heldUntil(signal: AbortSignal, of: BlockSource): { readonly source: BlockSource; begin(): void } {
+  const aborted = once(signal, 'abort')
+  let isHeld = false
+  const read: BlockSource['read'] = async (offset, length, into) => {
+    if (isHeld) await aborted
+    return of.read(offset, length, into)
+  }
+  return {
+    source: { size: of.size, read, extents: (offset, length) => of.extents(offset, length), close: () => of.close() },
+    begin: () => {
+      isHeld = true
+    },
+  }
+}
+
+async function launched(on: LayersHost, hypervisor: Hypervisor): Promise<MachineSpec> {
+  const spec = on.spec()
+  await hypervisor.launch(spec)
+  return spec
 }
 
 /** A guest that has written `a`, been sealed, and written `b`: it goes on from there. */
@@ -297,6 +320,9 @@ export function diskLayersSuite(
     await assert.rejects(hypervisor.hydrate(randomUUID(), 'root'), { code: 'not-found' })
     await assert.rejects(hypervisor.hydrate(id, 'other'), { code: 'not-found' })
     const cut = new AbortController()
+    const held = heldUntil(cut.signal, await asSealed(on, hypervisor, id, [0]))
+    await hypervisor.rebase(id, { root: { base: await on.lend(held.source), through: 0 } })
+    held.begin()
     const options = { signal: cut.signal, onProgress: () => cut.abort() }
     await assert.rejects(hypervisor.hydrate(id, 'root', options), { code: 'cancelled' })
     await hypervisor.rebase(id, { root: { base, through: 0 } })
@@ -310,6 +336,9 @@ export function diskLayersSuite(
     await hypervisor.resume(id)
     await assertHolds(on, hypervisor, id, FIRST, 'a')
     await hypervisor.stop(id, 0)
-    await assert.rejects(hypervisor.hydrate(id, 'root'), { code: 'conflict' })
+    await hypervisor.hydrate(id, 'root') // it is whole
+    const { id: off } = await launched(on, hypervisor)
+    await hypervisor.stop(off, 0)
+    await assert.rejects(hypervisor.hydrate(off, 'root'), { code: 'conflict' })
   })
 }

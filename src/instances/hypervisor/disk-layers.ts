@@ -34,7 +34,7 @@ export interface DiskLayers {
   /**
    * Everything under the disk is copied into the machine's own files, while the guest goes on: the disk has no base and no sealed layers
    * afterwards. Until then its base must be kept, and the machine's disks are neither sealed nor changed. What was copied by an
-   * attempt that came to nothing is not copied again.
+   * attempt that came to nothing is not copied again; of a disk that is whole already nothing is done, and its machine may be off.
    * @throws ServiceError `not-found`; `conflict` where the disk has a store, or the machine does not run, goes off, or copies already; `cancelled`, `no-space`,
    *   `unavailable`: then the disk reads as before, and lies on what it lay on
    */

@@ -216,6 +216,10 @@ export class MemoryMachine {
     this.spec = { ...this.spec, disks }
   }
 
+  isWhole(disk: string): boolean {
+    return this.#own.has(disk) && this.layerNumbers(disk).length === 1
+  }
+
   forgetDisk(disk: string): void {
     this.#disks.delete(disk)
     this.#own.delete(disk)

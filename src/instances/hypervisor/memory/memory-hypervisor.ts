@@ -169,6 +169,7 @@ export class MemoryHypervisor implements Hypervisor, DiskLayers, DiskPlugs, Mach
     if (!spec) throw new ServiceError('not-found', `The machine ${id} has no disk "${disk}".`, { id })
     if (spec.store) throw wrongPower(id, `has a store for its disk "${disk}": nothing of it is copied`)
     assertNotCopying(machine)
+    if (machine.isWhole(disk)) return
     machine.isCopying = true
     try {
       if (!machine.isOn) throw wrongPower(id, 'is off; start it, and ask again')
