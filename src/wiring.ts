@@ -1,7 +1,7 @@
 /** Settings → adapters → services → server. The only file that names an adapter. */
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { statfs } from 'node:fs/promises'
-import { join, resolve } from 'node:path'
+import { basename, join, resolve } from 'node:path'
 import type { FastifyInstance } from 'fastify'
 import type { Logger } from 'pino'
 import { ServiceError } from './base/errors.ts'
@@ -25,8 +25,6 @@ import { openImages } from './images/service.ts'
 import { ImageSnapshots } from './images/snapshots/snapshots.ts'
 import { StoreJobs } from './images/store-jobs.ts'
 import { VolumeDisks } from './images/volumes/volume-disks.ts'
-import { absentHypervisor } from './instances/hypervisor/absent/absent-hypervisor.ts'
-import { QemuHypervisor } from './instances/hypervisor/qemu/qemu-hypervisor.ts'
 import type { InstanceSettings, MachineHost } from './instances/ports.ts'
 import { openInstances } from './instances/service.ts'
 import { beginDueBackups } from './instances/snapshots/backup-schedules.ts'
@@ -57,6 +55,7 @@ import { ScratchDisks } from './store/scratch/scratch-disks.ts'
 import { AttachedVolumes } from './volumes/attachments/attached-volumes.ts'
 import type { HostDisk } from './volumes/ports.ts'
 import { openVolumes } from './volumes/service.ts'
+import { assertReachable, confinement, letPass, openHypervisor } from './wiring-machines.ts'
 
 const VERSION = (JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string }).version
 const HOUR_MS = 3_600_000
@@ -170,11 +169,14 @@ async function openService(
   const uploads = new ChunkUploads(images.ports)
   const sweep = async () => void (await uploads.sweep())
   opened.defer(every(HOUR_MS, sweep, problem('uploads by chunks')))
-  const nbd = opened.adopt(await openNbd(settings, disks, log.child({ event: 'nbd' })), (it) => it.close())
+  const confined = await confinement(settings)
+  const nbd = opened.adopt(await openNbd(settings, disks, log.child({ event: 'nbd' }), confined.user), (it) => it.close())
+  if (confined.user) await letPass(data, ['machines', basename(nbd.addresses.socketPath)])
+  await assertReachable(confined, nbd.addresses.socketPath)
   opened.defer(every(MINUTE_MS, endExpired, problem('exports')))
   const lent = new DiskLeases({ ...images.ports, ...leases }, nbd.addresses.socketPath)
   const snapshots = new ImageSnapshots(images.ports)
-  const hypervisor = await openHypervisor(settings, join(data, 'machines'), log, problem('instances'))
+  const hypervisor = await openHypervisor(settings, confined, join(data, 'machines'), log, problem('instances'))
   const volumes = opened.adopt(
     await openVolumes({
       catalog,
@@ -292,31 +294,6 @@ const hostDisk = (data: string, catalog: Catalog, scratch: ScratchDisks, hypervi
     return bytes
   },
 })
-
-/** Where there is no QEMU the service runs without it: the compute API says what is missing when a machine is to be started. */
-async function openHypervisor(
-  settings: Settings,
-  folder: string,
-  log: Logger,
-  onProblem: (error: unknown) => void,
-): Promise<MachineHost> {
-  const { qemu: program, instanceAccelerator: accelerator } = settings
-  try {
-    const hypervisor = await QemuHypervisor.open({
-      folder,
-      onProblem,
-      ...(program ? { program } : {}),
-      ...(accelerator === 'kvm' || accelerator === 'tcg' ? { accelerator } : {}),
-    })
-    const { version, accelerators } = hypervisor.abilities
-    log.info({ event: 'hypervisor', type: hypervisor.type, version, accelerators })
-    return hypervisor
-  } catch (error) {
-    const message = error instanceof Error ? error.message : String(error)
-    log.info({ event: 'no-hypervisor', message }) // images are served all the same
-    return absentHypervisor(new ServiceError('unavailable', message, {}, { cause: error }))
-  }
-}
 
 /** @returns the port that was bound */
 async function listen(app: FastifyInstance, address: string): Promise<number> {

@@ -132,6 +132,17 @@ export const settingsTable = {
     default: 'auto',
     parse: oneOf('auto', 'kvm', 'tcg'),
   }),
+  instanceUser: setting({
+    summary:
+      "user of this machine, by name, whom QEMU runs as, where the service is root; the service's own unless told otherwise",
+    default: '',
+    parse: text,
+  }),
+  instanceCgroup: setting({
+    summary: 'control group of version 2, a folder below /sys/fs/cgroup, that is divided among instances to bound them',
+    default: '',
+    parse: absolutePath,
+  }),
   qemu: setting({
     summary: 'program that runs instances, name or path; qemu-system-x86_64 unless told otherwise',
     default: '',
@@ -246,6 +257,10 @@ function readFile(path: string): Record<string, unknown> {
 
 function text(value: string): string {
   return value
+}
+function absolutePath(value: string): string {
+  if (!value.startsWith('/')) throw new Error('takes a path from the root, as /sys/fs/cgroup/imprint')
+  return value.replace(/(?<=.)\/+$/, '')
 }
 function list(value: string): string[] {
   return value

@@ -1,4 +1,4 @@
-import { chmodSync } from 'node:fs'
+import { chmodSync, chownSync } from 'node:fs'
 import { isIP } from 'node:net'
 import { join, resolve } from 'node:path'
 import { ServiceError } from '../../base/errors.ts'
@@ -49,9 +49,15 @@ export function nbdSocketPath({ data, nbdSocket }: Pick<NbdSettings, 'data' | 'n
 
 /**
  * Serves `exports` on the unix socket, which only the service's own user may open, and on TCP where the settings ask for it.
+ * @param reader who may open the socket beside the service, where that is root
  * @throws ServiceError `invalid-request`, `conflict`, naming the setting
  */
-export async function openNbd(settings: NbdSettings, exports: ExportSource, log: NbdLog): Promise<NbdEndpoint> {
+export async function openNbd(
+  settings: NbdSettings,
+  exports: ExportSource,
+  log: NbdLog,
+  reader?: { readonly uid: number; readonly gid: number },
+): Promise<NbdEndpoint> {
   const socketPath = nbdSocketPath(settings)
   const tls = nbdTlsOf(settings)
   if (settings.nbdListen !== '') assertMayListen(settings, tls !== undefined)
@@ -60,6 +66,7 @@ export async function openNbd(settings: NbdSettings, exports: ExportSource, log:
   await freeSocket(socketPath, '--nbd-socket')
   await unix.listen({ path: socketPath })
   chmodSync(socketPath, 0o600)
+  if (reader) chownSync(socketPath, reader.uid, reader.gid)
   let tcp: { readonly server: NbdServer; readonly address: NonNullable<NbdAddresses['tcp']> } | null = null
   try {
     if (settings.nbdListen !== '') {

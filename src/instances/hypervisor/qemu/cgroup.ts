@@ -1,5 +1,6 @@
-import { mkdir, rmdir, writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { randomUUID } from 'node:crypto'
+import { mkdir, readFile, rmdir, writeFile } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import { ServiceError } from '../../../base/errors.ts'
 import { MiB } from '../../../base/units.ts'
@@ -15,6 +16,40 @@ const PERIOD_US = 100_000
 const OWN_BYTES = { kvm: 512 * MiB, tcg: 1536 * MiB }
 /** A thread for each processor, and as many as 64 for requests at a time, of which QEMU makes what it needs. */
 const OWN_THREADS = 256
+const CONTROLLERS = ['memory', 'cpu', 'pids'] as const
+const CONTROLLERS_FILE = 'cgroup.controllers'
+
+/**
+ * Makes the group, and what below it can be bounded. A group of processes is made and removed for trial.
+ * @returns the controllers by which machines are bounded; those that the host has not, or has not delegated, are missing
+ * @throws ServiceError `invalid-request` where it is no control group of version 2, or not ours to divide
+ */
+export async function divide(cgroup: string): Promise<readonly string[]> {
+  const trial = join(cgroup, `trial-${randomUUID()}`)
+  try {
+    const isThere = await readFile(join(cgroup, CONTROLLERS_FILE)).catch(() => null)
+    if (!isThere) {
+      await readFile(join(dirname(cgroup), CONTROLLERS_FILE)) // elsewhere the new folder would be a mere folder
+      await makeGroup(cgroup)
+    }
+    const delegated = (await readFile(join(cgroup, CONTROLLERS_FILE), 'utf8')).trim().split(' ')
+    const ours = CONTROLLERS.filter((each) => delegated.includes(each))
+    await writeFile(join(cgroup, 'cgroup.subtree_control'), ours.map((each) => `+${each}`).join(' '), { flag: 'r+' })
+    await mkdir(trial)
+    await rmdir(trial)
+    return ours
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    const message = `instanceCgroup: ${cgroup} ${whyNot(code)} (${code})`
+    throw new ServiceError('invalid-request', message, { code: code ?? null }, { cause: error })
+  }
+}
+
+function whyNot(code: string | undefined): string {
+  if (code === 'ENOENT') return 'is no control group of version 2, nor would it be in one; name a folder below /sys/fs/cgroup'
+  if (code === 'EBUSY') return 'has processes of its own, so it cannot be divided; name an empty group below it'
+  return 'cannot be divided by the service; delegate it (systemd: Delegate=yes), or name another'
+}
 
 /** @throws ServiceError `unavailable` where the folder is no control group that we may divide */
 export async function confine(cgroup: string, spec: KeptSpec, accelerator: 'kvm' | 'tcg', pid: number): Promise<void> {
@@ -25,9 +60,7 @@ export async function confine(cgroup: string, spec: KeptSpec, accelerator: 'kvm'
     'pids.max': spec.cpus + OWN_THREADS,
   }
   try {
-    await mkdir(folder).catch((error: NodeJS.ErrnoException) => {
-      if (error.code !== 'EEXIST') throw error
-    })
+    await makeGroup(folder)
     for (const [name, limit] of Object.entries(limits)) await limitTo(join(folder, name), limit)
     await writeFile(join(folder, 'cgroup.procs'), String(pid))
   } catch (error) {
@@ -36,6 +69,11 @@ export async function confine(cgroup: string, spec: KeptSpec, accelerator: 'kvm'
     throw new ServiceError('unavailable', message, { id: spec.id, code: code ?? null }, { cause: error })
   }
 }
+
+const makeGroup = (folder: string): Promise<void> =>
+  mkdir(folder).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EEXIST') throw error
+  })
 
 /** A controller that the host has not, or has not delegated, limits nothing. */
 async function limitTo(path: string, limit: string | number): Promise<void> {

@@ -1,5 +1,5 @@
 import { constants } from 'node:fs'
-import { chmod, chown, type FileHandle, lstat, mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises'
+import { chmod, chown, type FileHandle, lchown, lstat, mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { ServiceError } from '../../../base/errors.ts'
 import { MiB } from '../../../base/units.ts'
@@ -152,6 +152,23 @@ export class MachineFolder {
       for (const folder of [this.run, this.path, join(this.path, '..')]) await syncFolder(folder)
     } catch (error) {
       throw fileProblem(error, spec.id)
+    }
+  }
+
+  /** For a user that may be another than at the last start: what QEMU has becomes theirs. @throws ServiceError `unavailable` */
+  async handOver(id: string): Promise<void> {
+    const { uid, gid } = this.#user ?? {}
+    if (uid === undefined || gid === undefined) return
+    try {
+      await chmod(this.path, PASSABLE_FOLDER)
+      for (const name of ['.', ...(await namesIn(this.run))]) {
+        const path = this.inRun(name)
+        const is = await lstat(path)
+        if (is.isFile() && is.nlink > 1) continue // none that is made here has another name
+        if (is.uid !== uid || is.gid !== gid) await lchown(path, uid, gid) // links are not followed
+      }
+    } catch (error) {
+      throw fileProblem(error, id)
     }
   }
 

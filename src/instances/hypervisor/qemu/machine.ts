@@ -454,6 +454,7 @@ export class Machine {
   async #startProcess({ spec, chosen }: MachineRecord, signal: AbortSignal, isFilled: boolean): Promise<Run> {
     const { accelerator, cgroup, firmwares, program, user } = this.#host
     const plan = planMachine(spec, chosen, { accelerator, firmware: firmwareOf(spec, chosen, firmwares), isFilled })
+    await this.#folder.handOver(spec.id)
     const bound = async (pid: number) => (cgroup ? confine(cgroup, spec, accelerator, pid) : undefined)
     return Run.start(program, plan, this.#folder, spec, { user, confine: bound, signal }).catch(async (error) => {
       await this.#unconfine()

@@ -1,4 +1,4 @@
-import { chmod, mkdir, readdir, stat } from 'node:fs/promises'
+import { chmod, mkdir, readdir } from 'node:fs/promises'
 import { availableParallelism, totalmem } from 'node:os'
 import { join } from 'node:path'
 import type { Duplex } from 'node:stream'
@@ -20,6 +20,7 @@ import { files } from './machine-files.ts'
 import { asked } from './migration-link.ts'
 import type { ProcessUser } from './process.ts'
 import { findProgram, type QemuProgram } from './program.ts'
+import { inKvmGroup } from './system-user.ts'
 
 export interface QemuOptions {
   /** Of the machines; made where it is absent, with the folders above it there. */
@@ -76,7 +77,7 @@ export class QemuHypervisor implements Hypervisor, DiskLayers, DiskPlugs, Machin
     const { folder, onProblem } = options
     await makeRoot(folder, options.user)
     const program = await findProgram(options.program ?? 'qemu-system-x86_64')
-    const user = await withKvm(options.user)
+    const user = options.user && (await inKvmGroup(options.user))
     const [accelerators, firmwares] = await Promise.all([
       options.accelerator ? [options.accelerator] : triedAccelerators(folder, program.path, user),
       findFirmwares(options.firmwareFolders),
@@ -372,14 +373,6 @@ async function makeRoot(folder: string, user: ProcessUser | undefined): Promise<
   }
   await mkdir(folder, { recursive: true, mode: 0o700 })
   await chmod(folder, user ? 0o711 : 0o700)
-}
-
-/** Where /dev/kvm belongs to a group, QEMU runs in that group. */
-async function withKvm(user: ProcessUser | undefined): Promise<ProcessUser | undefined> {
-  if (!user) return undefined
-  const device = await stat('/dev/kvm').catch(() => null)
-  const isForGroup = device !== null && (device.mode & 0o060) === 0o060
-  return isForGroup ? { uid: user.uid, gid: device.gid } : user
 }
 
 const abilitiesOf = (

@@ -1,0 +1,77 @@
+/** What runs machines, from the settings. With wiring.ts the only file that names an adapter. */
+import { chmod, lstat, readdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import type { Logger } from 'pino'
+import { ServiceError } from './base/errors.ts'
+import { absentHypervisor } from './instances/hypervisor/absent/absent-hypervisor.ts'
+import { divide } from './instances/hypervisor/qemu/cgroup.ts'
+import type { ProcessUser } from './instances/hypervisor/qemu/process.ts'
+import { QemuHypervisor } from './instances/hypervisor/qemu/qemu-hypervisor.ts'
+import { assertReaches, systemUser } from './instances/hypervisor/qemu/system-user.ts'
+import type { MachineHost } from './instances/ports.ts'
+import type { Settings } from './settings/settings.ts'
+
+/** What keeps a guest that broke out of its QEMU from the rest of the host. */
+export interface Confinement {
+  readonly user?: ProcessUser
+  readonly cgroup?: string
+  /** By which the machines in `cgroup` are bounded. */
+  readonly controllers: readonly string[]
+}
+
+/** @throws ServiceError `invalid-request` for a setting that cannot be met here, saying what would */
+export async function confinement({ instanceUser, instanceCgroup }: Settings): Promise<Confinement> {
+  return {
+    ...(instanceUser ? { user: await systemUser(instanceUser) } : {}),
+    ...(instanceCgroup ? { cgroup: instanceCgroup } : {}),
+    controllers: instanceCgroup ? await divide(instanceCgroup) : [],
+  }
+}
+
+/** @throws ServiceError `invalid-request` where QEMU's user cannot get at the socket */
+export async function assertReachable({ user }: Confinement, socketPath: string): Promise<void> {
+  if (user) await assertReaches(user, socketPath)
+}
+
+/**
+ * Others may pass through the folder, and find nothing there that they may open but what is excepted, which sees to itself. What comes
+ * to be from now on is for this process alone.
+ */
+export async function letPass(folder: string, except: readonly string[]): Promise<void> {
+  process.umask(0o077)
+  for (const name of await readdir(folder)) {
+    if (except.includes(name)) continue
+    const found = await lstat(join(folder, name))
+    if (!found.isSymbolicLink() && (found.mode & 0o077) !== 0) await chmod(join(folder, name), found.mode & 0o700)
+  }
+  await chmod(folder, 0o711)
+}
+
+/** Where there is no QEMU the service runs without it: the compute API says what is missing when a machine is to be started. */
+export async function openHypervisor(
+  settings: Settings,
+  { user, cgroup, controllers }: Confinement,
+  folder: string,
+  log: Logger,
+  onProblem: (error: unknown) => void,
+): Promise<MachineHost> {
+  const { qemu: program, instanceAccelerator: accelerator } = settings
+  try {
+    const hypervisor = await QemuHypervisor.open({
+      folder,
+      onProblem,
+      ...(program ? { program } : {}),
+      ...(accelerator === 'kvm' || accelerator === 'tcg' ? { accelerator } : {}),
+      ...(user ? { user } : {}),
+      ...(cgroup ? { cgroup } : {}),
+    })
+    const { version, accelerators } = hypervisor.abilities
+    const bounds = cgroup ? { boundedBy: controllers } : {}
+    log.info({ event: 'hypervisor', type: hypervisor.type, version, accelerators, ...(user ?? {}), ...bounds })
+    return hypervisor
+  } catch (error) {
+    const message = error instanceof Error ? error.message : String(error)
+    log.info({ event: 'no-hypervisor', message }) // images are served all the same
+    return absentHypervisor(new ServiceError('unavailable', message, {}, { cause: error }))
+  }
+}
