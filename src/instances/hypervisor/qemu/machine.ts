@@ -1,57 +1,32 @@
 import { lstat } from 'node:fs/promises'
 import { connect, type Socket } from 'node:net'
-import { setTimeout as pause } from 'node:timers/promises'
-import { isServiceError, ServiceError } from '../../../base/errors.ts'
+import { ServiceError } from '../../../base/errors.ts'
 import { failpoint } from '../../../base/failpoint.ts'
 import type { BlockSource } from '../../../disk/block/block-source.ts'
 import type { HydrateOptions, NewBase, Sealed } from '../disk-layers.ts'
-import type { FoundMachine, MachineChanges, MachineDisk, MachineSpec, PowerState } from '../hypervisor.ts'
+import type { FoundMachine, MachineChanges, MachineDisk, MachineSpec } from '../hypervisor.ts'
 import type { MemoryState, SavedMemory, SaveOptions } from '../machine-memory.ts'
 import type { Migrated, MigrationTarget } from '../machine-migration.ts'
 import { changed } from '../machine-spec.ts'
-import { assertSameShape } from '../memory-shape.ts'
 import { awaitSource } from './await-source.ts'
-import { pressPower, pressReset } from './buttons.ts'
-import { confine, unconfine } from './cgroup.ts'
-import { type Chosen, firmwareOf, planMachine } from './command-line.ts'
+import { pressPower } from './buttons.ts'
+import { type Chosen, firmwareOf } from './command-line.ts'
 import { ConsoleLog } from './console-log.ts'
 import { lastWord } from './departure.ts'
-import type { Firmware } from './firmware.ts'
 import { KeptRecord } from './kept-record.ts'
 import { MachineDisks } from './machine-disks.ts'
 import { files } from './machine-files.ts'
-import { fileProblem, keptSpec, MachineFolder, type MachineRecord } from './machine-folder.ts'
+import { keptSpec, MachineFolder, type MachineRecord } from './machine-folder.ts'
+import { MachinePower } from './machine-power.ts'
 import { arrived, MachineTransit } from './machine-transit.ts'
+import { MachineTurns, wrongPower } from './machine-turns.ts'
 import type { Offer } from './migration-link.ts'
-import type { ProcessUser } from './process.ts'
-import type { QmpEvent } from './qmp.ts'
+import type { QemuHost } from './qemu-host.ts'
 import { type Freezing, quiesced, thawFound } from './quiesce.ts'
-import { resumeMemory } from './resume-memory.ts'
-import { cancelled, endWhatRuns, Run, STATUS, whyEnded } from './run.ts'
+import { cancelled, endWhatRuns, Run, whyEnded } from './run.ts'
 import type { Outgoing } from './save-memory.ts'
-import { shapeOf } from './shape-of-machine.ts'
+import { assertFits, fill, startProcess, unbound } from './start-process.ts'
 import { boundWords } from './words.ts'
-
-/** What the machines of a host share. */
-export interface QemuHost {
-  readonly root: string
-  readonly program: string
-  readonly qemuVersion: string
-  readonly accelerator: 'kvm' | 'tcg'
-  readonly firmwares: readonly Firmware[]
-  readonly user: ProcessUser | undefined
-  /** A control group that is divided among the machines. */
-  readonly cgroup: string | undefined
-  /** Aborted when the hypervisor is closed. */
-  readonly closing: AbortSignal
-  /** Tells those who watch. */
-  readonly tell: (machine: FoundMachine) => void
-  /** Of what goes wrong when nobody waits for it. */
-  readonly onProblem: (error: unknown) => void
-}
-
-/** QEMU frees what it had of the guest. */
-const ENDS_WITHIN_MS = 30_000
 
 /**
  * One machine: its record, its process where it has one, and what is asked of both.
@@ -66,30 +41,22 @@ export class Machine {
   readonly #kept: KeptRecord
   readonly #disks: MachineDisks
   readonly #transit: MachineTransit
-  #run: Run | null = null
-  /** Settles when the end of the run is recorded. */
-  #over: Promise<void> = Promise.resolve()
-  #isPaused = false
-  /** Why it stands still although nobody asked for that. */
-  #standsFor: string | null = null
-  #isRemoved = false
-  #isHydrating = false
-  /** A launch or start under way. */
-  #starting: { readonly cut: AbortController; readonly settled: Promise<void> } | null = null
-  /** Takes the guest's own poweroff while somebody waits for it, to turn the machine on again. */
-  #onGuestOff: (() => void) | null = null
+  readonly #power: MachinePower
+  readonly #turns: MachineTurns
   #serial: Socket | null = null
-  #telling: Promise<void> = Promise.resolve()
-  /** What changes the disks: one after the other. */
-  #turns: Promise<void> = Promise.resolve()
-  #holding: Promise<void> = Promise.resolve()
 
   private constructor(host: QemuHost, record: MachineRecord) {
     this.#host = host
     this.#folder = new MachineFolder(host.root, record.spec.id, host.user)
     this.#kept = new KeptRecord(this.#folder, record)
-    this.#disks = new MachineDisks(this.#kept, () => this.#run)
+    this.#disks = new MachineDisks(this.#kept, () => this.#power.run)
     this.#transit = new MachineTransit(this.#kept, this.#disks, host)
+    this.#power = new MachinePower(host, this.#kept, {
+      disks: this.#disks,
+      transit: this.#transit,
+      onEnd: () => this.#serial?.destroy(),
+    })
+    this.#turns = new MachineTurns(record.spec.id, host.closing)
     this.#console = new ConsoleLog(this.#folder.inRun(files.console), `${this.#folder.path}/console.older`)
   }
 
@@ -127,7 +94,7 @@ export class Machine {
   static async removeUnread(host: QemuHost, id: string): Promise<void> {
     const folder = new MachineFolder(host.root, id, host.user)
     await endWhatRuns(folder)
-    if (host.cgroup) await unconfine(host.cgroup, id)
+    await unbound(host, id)
     await folder.remove()
   }
 
@@ -137,38 +104,26 @@ export class Machine {
   get isLaunched(): boolean {
     return this.#record.isLaunched
   }
-  get #record(): MachineRecord {
-    return this.#kept.now
-  }
-  get #power(): PowerState {
-    if (this.#run) return this.#isPaused ? 'paused' : 'running'
-    return this.#record.power === 'crashed' ? 'crashed' : 'shutdown'
-  }
-
   get folder(): MachineFolder {
     return this.#folder
   }
-
-  get #reason(): string | null {
-    return this.#run ? this.#standsFor : this.#record.reason
+  get #record(): MachineRecord {
+    return this.#kept.now
   }
 
-  async describe(): Promise<FoundMachine> {
-    const { id } = this
-    return { id, power: this.#power, reason: this.#reason, diskBytes: await this.#folder.diskBytes() }
+  describe(): Promise<FoundMachine> {
+    return this.#power.describe()
   }
 
   /** Failed, nothing of it is left. */
   async launch({ seed, memory }: Pick<MachineSpec, 'seed' | 'memory'>, signal?: AbortSignal): Promise<void> {
-    await this.#start(signal, async (ended) => {
-      const { spec, chosen } = this.#record
+    await this.#turns.start(signal, async (ended) => {
       let isMine = false
       try {
-        const variables = firmwareOf(spec, chosen, this.#host.firmwares)?.variablesPath
-        await this.#assertFits(memory)
-        if (ended.aborted) throw cancelled(spec.id)
+        await assertFits(this.#host, this.#record, memory)
+        if (ended.aborted) throw cancelled(this.id)
         isMine = true
-        await this.#folder.create(this.#record, seed ?? memory?.seedDisc ?? undefined, variables).catch((error) => {
+        await this.#makeFiles(seed ?? memory?.seedDisc ?? undefined).catch((error) => {
           isMine = error.code !== 'conflict'
           throw error
         })
@@ -183,60 +138,60 @@ export class Machine {
   /** Failed, it is as it was. */
   async start(changes: MachineChanges, signal?: AbortSignal): Promise<void> {
     this.#assertNotGiven()
-    if (this.#run || this.#starting) throw wrongPower(this.id, 'is on already; stop it first')
-    if (this.#isRemoved) throw wrongPower(this.id, 'is being removed')
+    if (this.#power.run || this.#turns.isStarting) throw wrongPower(this.id, 'is on already; stop it first')
+    if (this.#turns.isRemoved) throw wrongPower(this.id, 'is being removed')
     changed(this.#record.spec, changes) // refused now rather than later
-    const turns = this.#turns
-    await this.#start(signal, async (ended) => {
-      await turns
+    const before = this.#turns.disksChanged
+    await this.#turns.start(signal, async (ended) => {
+      await before
       await this.#disks.takeUpOff()
-      await this.#assertFits(changes.memory)
+      await assertFits(this.#host, this.#record, changes.memory)
       await this.#powerOn({ ...this.#record, spec: changed(this.#record.spec, changes) }, ended, changes.memory)
     })
   }
 
   async stop(graceMs: number): Promise<void> {
-    await this.#starting?.settled
-    const run = this.#run
-    if (!run) return this.#forgetCrash()
-    if (!this.#isPaused && graceMs > 0) await pressPower(run, graceMs, run.ended, this.#host.closing)
+    await this.#turns.started()
+    const { run, isPaused } = this.#power
+    if (!run) return this.#power.forgetCrash()
+    if (!isPaused && graceMs > 0) await pressPower(run, graceMs, run.ended, this.#host.closing)
     await run.quit()
-    await this.#over
+    await this.#power.over
   }
 
   async reboot(graceMs: number): Promise<void> {
-    await this.#starting?.settled
+    await this.#turns.started()
     this.#assertNotGiven()
-    while (this.#transit.isUnderWay) await this.#holding
+    while (this.#transit.isUnderWay) await this.#turns.held
     const run = this.#on()
-    if (!this.#isPaused && graceMs > 0) {
+    if (!this.#power.isPaused && graceMs > 0) {
       const guestOff = Promise.withResolvers<void>()
-      this.#onGuestOff = guestOff.resolve
+      this.#power.onGuestOff = guestOff.resolve
       try {
         await pressPower(run, graceMs, Promise.race([guestOff.promise, run.ended]), this.#host.closing)
-        if (this.#run === run) await this.#reset(run)
+        if (this.#power.run === run) await this.#power.reset(run)
       } finally {
-        this.#onGuestOff = null
+        this.#power.onGuestOff = null
       }
-    } else await this.#reset(run)
-    if (this.#run !== run) throw wrongPower(this.id, 'went off meanwhile; start it')
+    } else await this.#power.reset(run)
+    if (this.#power.run !== run) throw wrongPower(this.id, 'went off meanwhile; start it')
   }
 
   async pause(): Promise<void> {
     await this.#held(async () => {
       const run = this.#on()
-      if (this.#isPaused) throw wrongPower(this.id, 'is paused already')
+      if (this.#power.isPaused) throw wrongPower(this.id, 'is paused already')
       await run.execute('stop')
-      await this.#see({ isPaused: true })
+      await this.#power.see({ isPaused: true })
     })
   }
 
   async resume(): Promise<void> {
     await this.#held(async () => {
       const run = this.#on()
-      if (!this.#isPaused) throw wrongPower(this.id, 'is not paused')
+      if (!this.#power.isPaused) throw wrongPower(this.id, 'is not paused')
       await run.execute('cont')
-      await this.#see({ isPaused: false })
+      await this.#power.see({ isPaused: false })
     })
   }
 
@@ -246,7 +201,7 @@ export class Machine {
 
   /** Keeps what a guest makes QEMU write within bounds. */
   async trim(): Promise<void> {
-    if (!this.#run) return
+    if (!this.#power.run) return
     await this.#console.cut()
     await boundWords(this.#folder.words)
   }
@@ -265,51 +220,42 @@ export class Machine {
   }
 
   async seal(quiesceMs: number): Promise<Sealed> {
-    return this.#inTurn(() => this.#sealQuietly(quiesceMs))
+    return this.#turns.changeDisks(() => this.#sealQuietly(quiesceMs))
   }
 
   async rebase(bases: Readonly<Record<string, NewBase>>): Promise<void> {
-    return this.#inTurn(() => this.#disks.rebase(bases))
+    return this.#turns.changeDisks(() => this.#disks.rebase(bases))
   }
 
   async attach(disk: MachineDisk): Promise<void> {
-    return this.#inTurn(() => this.#disks.attach(disk))
+    return this.#turns.changeDisks(() => this.#disks.attach(disk))
   }
 
   async detach(disk: string, graceMs: number): Promise<void> {
-    return this.#inTurn(() => this.#disks.detach(disk, graceMs))
+    return this.#turns.changeDisks(() => this.#disks.detach(disk, graceMs))
   }
 
-  /** It has its turn as others have, but nobody waits for it: it may take hours. */
   async hydrate(disk: string, { signal, ...options }: HydrateOptions): Promise<void> {
-    this.#assertNotHydrating()
-    const { closing } = this.#host
-    const ended = signal ? AbortSignal.any([signal, closing]) : closing
-    const hydrated = this.#inTurn(() => this.#disks.hydrate(disk, { ...options, signal: ended }))
-    this.#isHydrating = true
-    await hydrated.finally(() => {
-      this.#isHydrating = false
-    })
+    const ended = this.#endedBy(signal)
+    await this.#turns.hydrate(() => this.#disks.hydrate(disk, { ...options, signal: ended }))
+  }
+
+  async openLayer(disk: string, layer: number): Promise<BlockSource> {
+    return this.#disks.openLayer(disk, layer)
   }
 
   async saveMemory(sink: Outgoing['sink'], { signal, ...options }: SaveOptions): Promise<SavedMemory> {
-    const save = async () => {
-      const run = this.#on()
-      const ended = AbortSignal.any([this.#host.closing, ...(signal ? [signal] : [])])
-      return this.#transit.save(run, this.#isPaused, sink, { ...options, signal: ended }).finally(() => this.#look(run))
-    }
-    return this.#inTurn(() => this.#held(save))
+    return this.#inTransit((run) =>
+      this.#transit.save(run, this.#power.isPaused, sink, { ...options, signal: this.#endedBy(signal) }),
+    )
   }
 
   /** Settles when it goes on there; the caller removes it here. */
   async migrateTo(target: MigrationTarget, signal?: AbortSignal): Promise<Migrated> {
-    const leave = async () => {
-      const run = this.#on()
-      const { closing } = this.#host
-      const ends = { signal: AbortSignal.any([closing, ...(signal ? [signal] : [])]), closing }
-      return this.#transit.leave(run, this.#isPaused, target, ends).finally(() => this.#look(run))
-    }
-    return this.#inTurn(() => this.#held(leave))
+    const { closing } = this.#host
+    return this.#inTransit((run) =>
+      this.#transit.leave(run, this.#power.isPaused, target, { signal: this.#endedBy(signal), closing }),
+    )
   }
 
   get givenTo(): MigrationTarget | undefined {
@@ -319,10 +265,10 @@ export class Machine {
   /** Of one that was found given away. Settles when it goes on there. @throws ServiceError `unavailable`: it goes on here; `cancelled` */
   async hearLastWord(target: MigrationTarget): Promise<void> {
     await lastWord(this.#kept, target, this.#host.closing).catch(async (error) => {
-      const run = this.#run
+      const { run } = this.#power
       if (!this.givenTo && run) {
         await this.#transit.bringBack(run)
-        await this.#look(run)
+        await this.#power.look(run)
       }
       throw error
     })
@@ -330,13 +276,8 @@ export class Machine {
 
   /** Its files, but for its sealed layers, which come next. */
   async makeForArrival(memory: MemoryState): Promise<void> {
-    const { spec, chosen } = this.#record
-    await this.#assertFits(memory)
-    await this.#folder.create(
-      this.#record,
-      memory.seedDisc ?? undefined,
-      firmwareOf(spec, chosen, this.#host.firmwares)?.variablesPath,
-    )
+    await assertFits(this.#host, this.#record, memory)
+    await this.#makeFiles(memory.seedDisc ?? undefined)
   }
 
   async receiveLayer(name: string, layer: number, body: AsyncIterable<Uint8Array>): Promise<void> {
@@ -347,7 +288,7 @@ export class Machine {
 
   /** A process that takes what comes: its disks over NBD, its memory. */
   async awaitMemory(signal: AbortSignal): Promise<Run> {
-    const run = await this.#startProcess(this.#record, signal, true)
+    const run = await startProcess(this.#host, this.#folder, this.#record, signal, true)
     await awaitSource(run, this.#record.spec.disks)
     return run
   }
@@ -362,11 +303,11 @@ export class Machine {
     await this.#kept.save((record) => ({ ...record, ...here }))
     onHere()
     failpoint('migration:committed')
-    this.#follow(run)
+    this.#power.follow(run)
     await this.#transit.bringBack(run)
     failpoint('migration:running')
-    await this.#look(run)
-    await this.#tell()
+    await this.#power.look(run)
+    await this.#power.tell()
   }
 
   /** By which it came, where its source may still ask for it. */
@@ -375,128 +316,69 @@ export class Machine {
   }
 
   async sourceKnows(): Promise<void> {
-    if (!this.#isRemoved) await this.#kept.save(({ arrivalToken: _known, ...record }) => record)
-  }
-
-  async openLayer(disk: string, layer: number): Promise<BlockSource> {
-    return this.#disks.openLayer(disk, layer)
+    if (!this.#turns.isRemoved) await this.#kept.save(({ arrivalToken: _known, ...record }) => record)
   }
 
   async remove(): Promise<void> {
-    this.#isRemoved = true
-    this.#starting?.cut.abort()
-    await this.#starting?.settled
-    await this.#run?.kill()
-    await this.#over
-    await this.#turns // they end, having no process to speak to
+    await this.#turns.remove()
+    await this.#power.run?.kill()
+    await this.#power.over
+    await this.#turns.disksChanged // they end, having no process to speak to
     await endWhatRuns(this.#folder)
-    await this.#unconfine()
+    await unbound(this.#host, this.id)
     await this.#folder.remove()
   }
 
   /** What is under way ends by the host's `closing`. */
   async letGo(): Promise<void> {
-    await this.#starting?.settled
-    this.#run?.letGo()
+    await this.#turns.started()
+    this.#power.run?.letGo()
     this.#serial?.destroy()
     await this.#kept.settled()
   }
 
-  /** What changes the disks waits for what was asked before it, a start too. */
-  async #inTurn<T>(work: () => Promise<T>): Promise<T> {
-    this.#assertNotHydrating()
-    const before = Promise.all([this.#turns, this.#starting?.settled])
-    const done = before.then(() => {
-      if (this.#isRemoved) throw wrongPower(this.id, 'is being removed')
-      return work()
-    })
-    this.#turns = done.then(
-      () => {},
-      () => {},
-    )
-    return done
-  }
-
-  #assertNotHydrating(): void {
-    if (this.#isHydrating) throw wrongPower(this.id, 'is copying a disk; wait for its end, or cancel it')
-  }
-
-  /** What lets processors stand still or go on: one after the other. */
+  /** What lets processors stand still or go on. */
   async #held<T>(work: () => Promise<T>): Promise<T> {
     this.#assertNotGiven()
-    const done = this.#holding.then(work)
-    this.#holding = done.then(
-      () => {},
-      () => {},
-    )
-    return done
+    return this.#turns.hold(work)
   }
 
-  async #start(signal: AbortSignal | undefined, work: (ended: AbortSignal) => Promise<void>): Promise<void> {
-    const cut = new AbortController()
-    const settled = Promise.withResolvers<void>()
-    this.#starting = { cut, settled: settled.promise }
-    try {
-      await work(AbortSignal.any([cut.signal, this.#host.closing, ...(signal ? [signal] : [])]))
-    } finally {
-      this.#starting = null
-      settled.resolve()
+  async #inTransit<T>(work: (run: Run) => Promise<T>): Promise<T> {
+    const transit = async () => {
+      const run = this.#on()
+      return work(run).finally(() => this.#power.look(run))
     }
+    return this.#turns.changeDisks(() => this.#held(transit))
   }
 
-  /** @throws ServiceError `invalid-request`, saying how the machine differs from the one whose memory it is */
-  async #assertFits(memory: MemoryState | undefined): Promise<void> {
+  #endedBy(signal: AbortSignal | undefined): AbortSignal {
+    const { closing } = this.#host
+    return signal ? AbortSignal.any([signal, closing]) : closing
+  }
+
+  async #makeFiles(seed: Parameters<MachineFolder['create']>[1]): Promise<void> {
     const { spec, chosen } = this.#record
-    if (memory) assertSameShape(memory.shape, await shapeOf(spec, chosen, this.#host))
-  }
-
-  /** @param isFilled it is to be given its memory */
-  async #startProcess({ spec, chosen }: MachineRecord, signal: AbortSignal, isFilled: boolean): Promise<Run> {
-    const { accelerator, cgroup, firmwares, program, user } = this.#host
-    const plan = planMachine(spec, chosen, { accelerator, firmware: firmwareOf(spec, chosen, firmwares), isFilled })
-    await this.#folder.handOver(spec.id)
-    const bound = async (pid: number) => (cgroup ? confine(cgroup, spec, accelerator, pid) : undefined)
-    return Run.start(program, plan, this.#folder, spec, { user, confine: bound, signal }).catch(async (error) => {
-      await this.#unconfine()
-      throw fileProblem(error, spec.id)
-    })
+    const variables = firmwareOf(spec, chosen, this.#host.firmwares)?.variablesPath
+    await this.#folder.create(this.#record, seed, variables)
   }
 
   async #powerOn(record: MachineRecord, signal: AbortSignal, memory?: MemoryState): Promise<void> {
     const before = this.#record
-    const run = await this.#startProcess(record, signal, memory !== undefined)
+    const run = await startProcess(this.#host, this.#folder, record, signal, memory !== undefined)
     try {
-      if (memory) await this.#fill(run, memory, signal)
+      if (memory) await fill(run, this.#folder, record, memory, signal)
       await run.execute('cont')
       await this.#kept.save(() => ({ ...record, power: 'on', reason: null }))
       if (signal.aborted) throw cancelled(this.id)
     } catch (error) {
       await run.kill()
-      await this.#unconfine()
+      await unbound(this.#host, this.id)
       if (before.isLaunched) await this.#kept.save(() => before)
       throw error
     }
-    this.#follow(run)
-    await this.#tell()
-    await this.#look(run) // it may have gone off before anybody listened
-  }
-
-  async #fill(run: Run, { open }: MemoryState, signal: AbortSignal): Promise<void> {
-    try {
-      await resumeMemory(run, this.#folder, open, signal)
-      failpoint('memory:filled')
-    } catch (error) {
-      if (signal.aborted) throw cancelled(this.id)
-      if (!isServiceError(error, 'unavailable')) throw error
-      // one that cannot use what it was given ends by itself a moment later
-      const words = await Promise.race([
-        run.ended.then(() => run.why(this.#record.spec)),
-        pause(ENDS_WITHIN_MS, null, { ref: false }),
-      ])
-      if (words === null) throw error
-      const message = `QEMU does not take the memory of the machine ${this.id}: ${words}`
-      throw new ServiceError('unavailable', message, { id: this.id }, { cause: error })
-    }
+    this.#power.follow(run)
+    await this.#power.tell()
+    await this.#power.look(run) // it may have gone off before anybody listened
   }
 
   async #find(): Promise<void> {
@@ -516,83 +398,17 @@ export class Machine {
       return
     }
     if (power !== 'on') await this.#kept.save((record) => ({ ...record, power: 'on', reason: null }))
-    this.#follow(found.run)
+    this.#power.follow(found.run)
     if (found.status === null) return
     await this.#transit.bringBack(found.run).catch(this.#host.onProblem)
     await thawFound(this.#folder.inRun(files.agent), this.#freezing)
     await this.#disks.takeUp(found.run).catch(this.#host.onProblem) // it is done again before disks are changed
-    await this.#look(found.run)
-  }
-
-  /** Where it cannot be asked now, it is when it answers again. */
-  async #look(run: Run): Promise<void> {
-    const status = await run.execute('query-status').then(
-      (answer) => answer.status,
-      () => null,
-    )
-    if (status) await this.#stands(run, status)
-  }
-
-  async #stands(run: Run, status: string): Promise<void> {
-    if (status === 'io-error') this.#standsFor ??= 'a disk of it failed or has no room: see to that, and resume it'
-    if (status === 'shutdown' && !this.#onGuestOff) await this.#guestIsOff(run)
-    else if (!this.#transit.isUnderWay) await this.#see({ isPaused: status !== 'running' })
-  }
-
-  #follow(run: Run): void {
-    this.#run = run
-    this.#isPaused = false
-    this.#standsFor = null
-    run.onEvent((event) => void this.#heard(run, event).catch(this.#host.onProblem))
-    this.#over = run.ended.then(() => this.#hasEnded(run)).catch(this.#host.onProblem)
-  }
-
-  async #heard(run: Run, { name, data }: QmpEvent): Promise<void> {
-    if (run !== this.#run) return
-    if (name === STATUS && this.#record.transit && !this.#transit.isUnderWay) {
-      await this.#transit.bringBack(run)
-      await this.#look(run)
-    } else if (name === STATUS) await this.#stands(run, String(data.status))
-    else if (name === 'SHUTDOWN' && data.reason === 'guest-shutdown') {
-      if (this.#onGuestOff) this.#onGuestOff()
-      else await this.#guestIsOff(run)
-    } else if (name === 'SHUTDOWN') run.isGoing = true
-    else if (name === 'BLOCK_IO_ERROR' && data.action === 'stop') this.#standsFor = this.#disks.whyStopped(data['node-name'])
-    else if (this.#transit.isUnderWay) return
-    else if (name === 'STOP' && !run.isGoing && !this.#onGuestOff) await this.#see({ isPaused: true })
-    else if (name === 'RESUME') await this.#see({ isPaused: false })
-  }
-
-  /** The process waits to be ended, since a reset might have been wanted instead. */
-  async #guestIsOff(run: Run): Promise<void> {
-    run.isGoing = true
-    await run.quit()
-    await this.#over
-  }
-
-  /** Until its end is recorded the machine counts as on, so that nobody sees it off without knowing why. */
-  async #hasEnded(run: Run): Promise<void> {
-    this.#serial?.destroy()
-    await this.#unconfine()
-    const reason = run.isToEnd ? null : await run.why(this.#record.spec)
-    const ended = (record: MachineRecord): MachineRecord => ({
-      ...arrived(record),
-      power: run.isToEnd ? 'shutdown' : 'crashed',
-      reason,
-    })
-    await this.#kept.save(ended).catch((error) => {
-      this.#kept.forceUnwritten(ended) // it will be found to have crashed, when it is found; for now it is known
-      this.#host.onProblem(error)
-    })
-    this.#run = null
-    this.#isPaused = false
-    this.#standsFor = null
-    await this.#tell()
+    await this.#power.look(found.run)
   }
 
   async #sealQuietly(quiesceMs: number): Promise<Sealed> {
     const crash = (layers: Sealed['layers'], evidence: string): Sealed => ({ layers, consistency: 'crash', evidence })
-    if (!this.#run || this.#isPaused) return crash(await this.#disks.seal(), `the machine was ${this.#power}`)
+    if (this.#power.now !== 'running') return crash(await this.#disks.seal(), `the machine was ${this.#power.now}`)
     if (quiesceMs <= 0) return crash(await this.#disks.seal(), 'the guest was not asked to stand still')
     if (!this.#record.spec.hardware.qemuGuestAgent)
       return crash(await this.#disks.seal(), 'the machine has no channel for a guest agent')
@@ -605,40 +421,9 @@ export class Machine {
     return { note: this.#folder.frozen, onProblem: this.#host.onProblem }
   }
 
-  async #unconfine(): Promise<void> {
-    if (this.#host.cgroup) await unconfine(this.#host.cgroup, this.id)
-  }
-
-  async #forgetCrash(): Promise<void> {
-    if (this.#record.power !== 'crashed') return
-    await this.#kept.save((record) => ({ ...record, power: 'shutdown', reason: null }))
-    await this.#tell()
-  }
-
-  async #reset(run: Run): Promise<void> {
-    await pressReset(run)
-    if (this.#run === run && !this.#transit.isUnderWay) await run.execute('cont') // it stood still if it was off or paused; else this does nothing
-    await this.#see({ isPaused: false })
-  }
-
-  async #see({ isPaused }: { readonly isPaused: boolean }): Promise<void> {
-    if (!this.#run || this.#isPaused === isPaused) return
-    this.#isPaused = isPaused
-    if (!isPaused) this.#standsFor = null
-    await this.#tell()
-  }
-
-  /** In the order in which things happened. */
-  async #tell(): Promise<void> {
-    const found = { id: this.id, power: this.#power, reason: this.#reason }
-    const tell = async () => this.#host.tell({ ...found, diskBytes: await this.#folder.diskBytes() })
-    this.#telling = this.#telling.then(tell).catch(this.#host.onProblem)
-    await this.#telling
-  }
-
   #on(): Run {
     this.#assertNotGiven()
-    if (this.#run) return this.#run
+    if (this.#power.run) return this.#power.run
     throw wrongPower(this.id, 'is not on; start it')
   }
 
@@ -646,5 +431,3 @@ export class Machine {
     if (this.givenTo) throw wrongPower(this.id, 'may be on another host by now, which is being asked; wait for its answer')
   }
 }
-
-const wrongPower = (id: string, how: string): ServiceError => new ServiceError('conflict', `The machine ${id} ${how}.`, { id })

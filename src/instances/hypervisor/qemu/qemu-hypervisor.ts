@@ -15,11 +15,12 @@ import { Arrivals, checkedOffer } from './arrivals.ts'
 import { choose } from './command-line.ts'
 import { type Firmware, findFirmwares } from './firmware.ts'
 import { triedAccelerators } from './kept-trial.ts'
-import { Machine, type QemuHost } from './machine.ts'
+import { Machine } from './machine.ts'
 import { files } from './machine-files.ts'
 import { asked } from './migration-link.ts'
 import type { ProcessUser } from './process.ts'
 import { findProgram, type QemuProgram } from './program.ts'
+import type { QemuHost } from './qemu-host.ts'
 import { inKvmGroup } from './system-user.ts'
 
 export interface QemuOptions {
