@@ -1,4 +1,5 @@
 import { ServiceError } from './errors.ts'
+import { type PlaceLimits, Places } from './places.ts'
 
 /** What is done to one thing at a time, in the order in which it was asked for. */
 interface Line {
@@ -9,27 +10,38 @@ interface Line {
   length: number
 }
 
+/** Where work waits until there is a place for it among works of its kind. */
+export interface Place<Pool extends string> {
+  readonly pool: Pool
+  /** Whose share of the pool it takes: a project. */
+  readonly owner: string
+  /** Aborted, the work begins without a place, as it has nothing to do but to end. */
+  readonly ends?: AbortSignal
+}
+
 /**
- * Work on instances or volumes that goes on after its request was answered. The works of one of them run one after the other; those that
- * are `heavy` also wait until fewer than `concurrency` of them run on this machine. What a stop cuts short is taken up again at
- * the next start, by whoever has recorded it.
+ * Work on instances or volumes that goes on after its request was answered. The works of one of them run one after the other; those for
+ * which a place is asked also wait until their pool has one. What a stop cuts short is taken up again at the next start, by
+ * whoever has recorded it.
  */
-export class TaskLines {
-  readonly #concurrency: number
+export class TaskLines<Pool extends string = never> {
+  readonly #pools: ReadonlyMap<string, Places>
   readonly #onProblem: (error: unknown) => void
   readonly #lines = new Map<string, Line>()
-  readonly #waiting: (() => void)[] = []
-  #heavy = 0
   #stopping = false
 
   /** @param onProblem told of a work that threw: it should have recorded its failure itself */
-  constructor({ concurrency, onProblem }: { readonly concurrency: number; readonly onProblem: (error: unknown) => void }) {
-    this.#concurrency = concurrency
-    this.#onProblem = onProblem
+  constructor(options: {
+    readonly pools: Readonly<Record<Pool, PlaceLimits>>
+    readonly onProblem: (error: unknown) => void
+  }) {
+    const pools = Object.entries<PlaceLimits>(options.pools)
+    this.#pools = new Map(pools.map(([name, limits]) => [name, new Places(limits)]))
+    this.#onProblem = options.onProblem
   }
 
   /** @throws ServiceError `unavailable` while stopping */
-  start(id: string, work: (signal: AbortSignal) => Promise<void>, how: { readonly heavy?: boolean } = {}): void {
+  start(id: string, work: (signal: AbortSignal) => Promise<void>, place?: Place<Pool>): void {
     if (this.#stopping) throw new ServiceError('unavailable', 'the service is stopping: try again in a minute')
     const line = this.#lines.get(id) ?? { tail: Promise.resolve(), abort: new AbortController(), length: 0 }
     this.#lines.set(id, line)
@@ -37,7 +49,7 @@ export class TaskLines {
     line.length += 1
     line.tail = line.tail.then(async () => {
       try {
-        await this.#run(work, signal, how.heavy ?? false)
+        await this.#run(work, signal, place)
       } catch (error) {
         this.#onProblem(error)
       }
@@ -46,12 +58,13 @@ export class TaskLines {
     })
   }
 
-  async #run(work: (signal: AbortSignal) => Promise<void>, signal: AbortSignal, heavy: boolean): Promise<void> {
-    if (heavy) await this.#place()
+  async #run(work: (signal: AbortSignal) => Promise<void>, signal: AbortSignal, place?: Place<Pool>): Promise<void> {
+    const ends = place?.ends ? [signal, place.ends] : [signal]
+    const leave = place ? await this.#pools.get(place.pool)?.take(place.owner, ends) : null
     try {
       if (!signal.aborted) await work(signal)
     } finally {
-      if (heavy) this.#leave()
+      leave?.()
     }
   }
 
@@ -79,16 +92,5 @@ export class TaskLines {
     const reason = new ServiceError('cancelled', 'the service is stopping; this goes on when it starts again')
     for (const { abort } of this.#lines.values()) abort.abort(reason)
     await this.idle()
-  }
-
-  async #place(): Promise<void> {
-    if (this.#heavy < this.#concurrency) this.#heavy += 1
-    else await new Promise<void>((given) => this.#waiting.push(given)) // is handed the place of the one that leaves
-  }
-
-  #leave(): void {
-    const next = this.#waiting.shift()
-    if (next) next()
-    else this.#heavy -= 1
   }
 }

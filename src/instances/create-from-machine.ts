@@ -75,6 +75,6 @@ export async function createFromMachine(ports: InstancePorts, caller: Caller, wi
   })
   if (!made) throw new Error('a machine is one instance')
   failpoint('instance:recorded')
-  startLaunch(ports, caller, made.id)
+  startLaunch(ports, caller, made)
   return made
 }

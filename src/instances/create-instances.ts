@@ -61,7 +61,7 @@ export async function createInstances(
   const common = { ...draft, projectId, userId: caller.userId, reservationId: `r-${randomBytes(4).toString('hex')}` }
   const made = await recordInstances(ports, caller, common, { ...wanted, resumesFrom: null })
   failpoint('instance:recorded')
-  for (const { id } of made) startLaunch(ports, caller, id)
+  for (const instance of made) startLaunch(ports, caller, instance)
   return made
 }
 

@@ -17,5 +17,5 @@ export async function hydrateInstance(ports: InstancePorts, caller: Caller, id: 
     return { taskState: 'hydrating' }
   })
   failpoint('instance:hydrate-asked')
-  startJob(ports, instance.id)
+  startJob(ports, instance)
 }

@@ -9,7 +9,7 @@ import { MemoryImages } from './memory-images.suite.ts'
 import { MemoryVolumes } from './memory-volumes.suite.ts'
 import type { ImageDisks, ImageParts, InstanceSettings, MachineHost, QuotaName, SnapshotImages } from './ports.ts'
 import type { InstanceRecord } from './records.ts'
-import { openInstances } from './service.ts'
+import { type InstanceServiceOptions, openInstances } from './service.ts'
 import { instances } from './store.ts'
 
 export interface WorldOptions {
@@ -17,6 +17,7 @@ export interface WorldOptions {
   readonly settings?: Partial<InstanceSettings>
   readonly abilities?: Partial<HypervisorAbilities>
   readonly now?: () => number
+  readonly pools?: InstanceServiceOptions['pools']
 }
 
 /** The instances of a service on machines and images in memory, and a real catalog: for tests. */
@@ -47,6 +48,7 @@ export async function instanceWorld(options: WorldOptions = {}) {
       diskSpace: async () => ({ totalBytes: 100 * GiB, freeBytes: 60 * GiB }),
       settings: { hostName: 'host', stopGraceMs: 50, ...options.settings },
       onProblem: (error) => problems.push(error),
+      ...(options.pools ? { pools: options.pools } : {}),
       ...(options.now ? { now: options.now } : {}),
     })
   }

@@ -103,3 +103,28 @@ test('a hydration that fails says so in what was done, and changes nothing', asy
   )
   await world.reopen()
 })
+
+test('a job that waits for the jobs of others is ended at once on request, and launches do not wait for it', async () => {
+  const one = { places: 1, share: 1 }
+  const small = await instanceWorld({ pools: { launches: one, jobs: one } })
+  const { save } = small.images
+  const [reached, held] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
+  small.images.save = async (...asked) => {
+    reached.resolve()
+    await held.promise
+    return save.apply(small.images, asked)
+  }
+  const [first, second] = [await small.createOne(someone('a')), await small.createOne(someone('b'))]
+  await createSnapshot(small.ports, someone('a'), first.id, plain)
+  await reached.promise
+  const imageId = await createSnapshot(small.ports, someone('b'), second.id, plain)
+  const [launched] = await small.create(someone('b'))
+  await small.ports.tasks.idleAt(launched!.id)
+  assert.equal((await small.get(launched!.id))!.vmState, 'active')
+  await cancelJob(small.ports, someone('b'), second.id)
+  await small.ports.tasks.idleAt(second.id)
+  assert.equal((await small.get(second.id))!.taskState, null)
+  assert.ok(!small.images.begun.has(imageId))
+  held.resolve()
+  await small.close()
+})

@@ -21,7 +21,7 @@ export interface InstancePorts {
   readonly hostPorts: HostPorts
   /** Where the machines' files are. */
   readonly diskSpace: DiskSpace
-  readonly tasks: TaskLines
+  readonly tasks: TaskLines<Pool>
   readonly consoles: SerialConsoles
   readonly progress: JobProgress
   readonly settings: InstanceSettings
@@ -30,6 +30,9 @@ export interface InstancePorts {
   /** Milliseconds since 1970. */
   readonly now: () => number
 }
+
+/** `launches` take seconds, `jobs` may take hours: so neither waits for the other. */
+export type Pool = 'launches' | 'jobs'
 
 /** All that is asked of a host. */
 export type MachineHost = Hypervisor & DiskLayers & DiskPlugs & MachineMemory

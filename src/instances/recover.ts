@@ -54,9 +54,9 @@ async function takeUp(ports: InstancePorts, instance: InstanceRecord, machine: F
     return recordPower(ports, id)
   }
   if (vmState === 'building' || taskState === 'scheduling' || taskState === 'spawning') {
-    return startLaunch(ports, callerFor(instance), id)
+    return startLaunch(ports, callerFor(instance), instance)
   }
-  if (isJobTask(taskState)) return startJob(ports, id)
+  if (isJobTask(taskState)) return startJob(ports, instance)
   if (isPowerTask(taskState)) return startAction(ports, id, taskState)
   if (isAtRest(instance)) await changeInstance(ports, id, (current) => asFound(current, machine, ports.now()))
 }

@@ -1,4 +1,5 @@
 import { hostname } from 'node:os'
+import type { PlaceLimits } from '../base/places.ts'
 import { TaskLines } from '../base/task-lines.ts'
 import type { Catalog } from '../store/catalog/catalog.ts'
 import { SerialConsoles } from './console/serial-consoles.ts'
@@ -15,6 +16,7 @@ import type {
   InstanceVolumes,
   Limits,
   MachineHost,
+  Pool,
   SnapshotImages,
 } from './ports.ts'
 import { watchPower } from './power/settle.ts'
@@ -28,8 +30,8 @@ export interface InstanceServiceOptions {
   readonly volumes: InstanceVolumes
   readonly limits: Limits
   readonly settings?: Partial<InstanceSettings>
-  /** Machines that are made at once. */
-  readonly concurrentLaunches?: number
+  /** What runs at once, and how much of it one project's may be. */
+  readonly pools?: Readonly<Record<Pool, PlaceLimits>>
   readonly hostPorts?: HostPorts
   readonly diskSpace: DiskSpace
   readonly onProblem: (error: unknown) => void
@@ -50,13 +52,17 @@ export const defaultInstanceSettings: Omit<InstanceSettings, 'hostName'> = {
   stopGraceMs: 60_000, // Nova's shutdown_timeout
   freezeMs: 5000, // a guest whose writes stand still for longer is one that people miss
 }
-/** Each reads and writes files and starts a process; ten make a batch appear at once. */
-const CONCURRENT_LAUNCHES = 10
+const pools: Readonly<Record<Pool, PlaceLimits>> = {
+  // each reads and writes files and starts a process; ten make a batch appear at once, and are over so soon that one project may have all
+  launches: { places: 10, share: 10 },
+  // each reads and writes a disk or a memory as fast as it can
+  jobs: { places: 8, share: 4 },
+}
 
 /** The instances of a service, everything that a stop or a kill left half done taken up. It closes the hypervisor. */
 export async function openInstances(options: InstanceServiceOptions): Promise<InstanceService> {
   const { catalog, hypervisor, images, snapshots, volumes, limits, onProblem } = options
-  const tasks = new TaskLines({ concurrency: options.concurrentLaunches ?? CONCURRENT_LAUNCHES, onProblem })
+  const tasks = new TaskLines({ pools: options.pools ?? pools, onProblem })
   const now = options.now ?? Date.now
   const consoles = new SerialConsoles({ catalog, hypervisor, now })
   const ports: InstancePorts = {

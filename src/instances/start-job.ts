@@ -14,8 +14,11 @@ import { instances, jobs } from './store.ts'
  * What is done to an instance in several steps, of which each is noted: stopped or killed at any point, the next start goes on by what was
  * noted. While there is a job, the instance has its task.
  */
-export const startJob = (ports: InstancePorts, id: string): void =>
-  ports.tasks.start(id, (signal) => runJob(ports, id, signal), { heavy: true })
+export function startJob(ports: InstancePorts, { id, projectId, taskState }: InstanceRecord): void {
+  const pool = taskState === 'rebuilding' ? 'launches' : 'jobs'
+  const place = { pool, owner: projectId, ends: ports.progress.cutOf(id) } as const
+  ports.tasks.start(id, (signal) => runJob(ports, id, signal), place)
+}
 
 /** Cut short, the job stays, for whoever cut it: a deletion gives back what it holds, the next start goes on. */
 async function runJob(ports: InstancePorts, id: string, signal: AbortSignal): Promise<void> {
@@ -25,6 +28,7 @@ async function runJob(ports: InstancePorts, id: string, signal: AbortSignal): Pr
   let changes: InstanceChanges = {}
   const cut = ports.progress.cutOf(id)
   try {
+    if (job && mayEnd(job)) cut.throwIfAborted()
     if (job) await work(ports, instance, job, mayEnd(job) ? AbortSignal.any([signal, cut]) : signal)
   } catch (error) {
     if (signal.aborted) return

@@ -28,13 +28,11 @@ export const defaultVolumeSettings: Omit<VolumeSettings, 'hostName'> = {
   reservedBytes: GiB,
   promiseRatio: 1,
 }
-/** Nothing here is heavy but what the store bounds itself. */
-const CONCURRENCY = 10
 
 /** The volumes of a service, everything that a stop or a kill left half done taken up. */
 export async function openVolumes(options: VolumeServiceOptions): Promise<VolumeService> {
   const { catalog, contents, images, limits, disk, onProblem } = options
-  const tasks = new TaskLines({ concurrency: CONCURRENCY, onProblem })
+  const tasks = new TaskLines({ pools: {}, onProblem }) // the store bounds what is heavy of it
   const ports: VolumePorts = {
     ...{ catalog, contents, images, limits, disk, tasks, onProblem },
     seals: new Turns(),

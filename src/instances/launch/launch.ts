@@ -16,8 +16,8 @@ export const HOLDER_KIND = 'instance'
 export const holderOf = (instanceId: string): string => `${HOLDER_KIND} ${instanceId}`
 
 /** @param caller who may start machines from the image */
-export const startLaunch = (ports: InstancePorts, caller: Caller, id: string): void =>
-  ports.tasks.start(id, (signal) => launch(ports, caller, id, signal), { heavy: true })
+export const startLaunch = (ports: InstancePorts, caller: Caller, { id, projectId }: InstanceRecord): void =>
+  ports.tasks.start(id, (signal) => launch(ports, caller, id, signal), { pool: 'launches', owner: projectId })
 
 /**
  * `building` → `active`: disk, machine, record. Cut short it is left as it stands, for whoever cut it: a deletion comes next, or

@@ -88,7 +88,7 @@ async function begin(
     return { taskState: 'rebuilding' }
   })
   failpoint('instance:rebuild-asked')
-  startJob(ports, instance.id)
+  startJob(ports, instance)
   return instance
 }
 

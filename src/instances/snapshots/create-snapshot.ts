@@ -100,7 +100,7 @@ export async function beginSnapshot(
   }
   failpoint('instance:snapshot-begun')
   await assertStillWanted(ports, instance.id, imageId)
-  startJob(ports, instance.id)
+  startJob(ports, instance)
   return imageId
 }
 

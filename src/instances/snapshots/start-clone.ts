@@ -20,7 +20,7 @@ export async function startClone(ports: InstancePorts, imageId: string, cloneId:
     const given = await changeInstance(ports, cloneId, (found) =>
       isWaiting(found) ? { leaseId, taskState: 'scheduling' } : null,
     )
-    if (given?.leaseId === leaseId) startLaunch(ports, caller, cloneId)
+    if (given?.leaseId === leaseId) startLaunch(ports, caller, given)
     else await ports.images.release(leaseId)
   }
   await ports.snapshots.remove(imageId)
