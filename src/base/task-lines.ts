@@ -40,8 +40,11 @@ export class TaskLines<Pool extends string = never> {
     this.#onProblem = options.onProblem
   }
 
-  /** @throws ServiceError `unavailable` while stopping */
-  start(id: string, work: (signal: AbortSignal) => Promise<void>, place?: Place<Pool>): void {
+  /**
+   * @param onDropped told where the work will never begin
+   * @throws ServiceError `unavailable` while stopping
+   */
+  start(id: string, work: (signal: AbortSignal) => Promise<void>, place?: Place<Pool>, onDropped?: () => void): void {
     if (this.#stopping) throw new ServiceError('unavailable', 'the service is stopping: try again in a minute')
     const line = this.#lines.get(id) ?? { tail: Promise.resolve(), abort: new AbortController(), length: 0 }
     this.#lines.set(id, line)
@@ -49,7 +52,7 @@ export class TaskLines<Pool extends string = never> {
     line.length += 1
     line.tail = line.tail.then(async () => {
       try {
-        await this.#run(work, signal, place)
+        await this.#run(work, signal, place, onDropped)
       } catch (error) {
         this.#onProblem(error)
       }
@@ -58,11 +61,17 @@ export class TaskLines<Pool extends string = never> {
     })
   }
 
-  async #run(work: (signal: AbortSignal) => Promise<void>, signal: AbortSignal, place?: Place<Pool>): Promise<void> {
+  async #run(
+    work: (signal: AbortSignal) => Promise<void>,
+    signal: AbortSignal,
+    place?: Place<Pool>,
+    onDropped?: () => void,
+  ): Promise<void> {
     const ends = place?.ends ? [signal, place.ends] : [signal]
     const leave = place ? await this.#pools.get(place.pool)?.take(place.owner, ends) : null
     try {
-      if (!signal.aborted) await work(signal)
+      if (signal.aborted) onDropped?.()
+      else await work(signal)
     } finally {
       leave?.()
     }

@@ -5,8 +5,8 @@ import { changeInstance, changeInstanceAs } from './change-instance.ts'
 import { faultFrom } from './faults.ts'
 import { leasesOf } from './launch/move-disk.ts'
 import type { InstancePorts } from './ports.ts'
-import { giveBack } from './start-job.ts'
-import { backupSchedules, forwardedPorts, instanceActions, instances, jobs, seeds } from './store.ts'
+import { endJob } from './start-job.ts'
+import { backupSchedules, forwardedPorts, instanceActions, instances, seeds } from './store.ts'
 import { forgetVolumes } from './volumes/plug.ts'
 
 /**
@@ -34,19 +34,18 @@ export function startDeletion(ports: InstancePorts, id: string): void {
   })
 }
 
-/** In this order, so that what a kill leaves over is found by the record, which goes last. */
+/** In this order, so that what a kill leaves over is found by the record, which goes last; and that no failure leaves a job. */
 async function remove(ports: InstancePorts, id: string): Promise<void> {
   const instance = await changeInstance(ports, id, () => null)
   if (!instance) return
+  await endJob(ports, id, new ServiceError('conflict', `instance ${id} was deleted`))
   await ports.hypervisor.remove(id)
   failpoint('instance:removed')
   await forgetVolumes(ports, id)
-  await giveBack(ports, await jobs.get(ports.catalog.documents, id), new ServiceError('conflict', `instance ${id} was deleted`))
   for (const leaseId of leasesOf(instance)) await ports.images.release(leaseId)
   failpoint('instance:released')
   await ports.catalog.write(async ({ documents }) => {
     await seeds.delete(documents, id)
-    await jobs.delete(documents, id)
     await backupSchedules.delete(documents, id)
     await forwardedPorts.giveBack(documents, id)
     await instanceActions.forget(documents, id)

@@ -1,8 +1,9 @@
 import type { Caller } from '../base/caller.ts'
 import { failpoint } from '../base/failpoint.ts'
 import { changeInstanceAs } from './change-instance.ts'
+import { findInstance } from './find-instance.ts'
 import type { InstancePorts } from './ports.ts'
-import { startJob } from './start-job.ts'
+import { endLeftJob, startJob } from './start-job.ts'
 import { jobs } from './store.ts'
 
 /**
@@ -12,6 +13,7 @@ import { jobs } from './store.ts'
  */
 export async function hydrateInstance(ports: InstancePorts, caller: Caller, id: string): Promise<void> {
   void ports.hypervisor.abilities // throws where this host runs no machines: nothing is begun then
+  await endLeftJob(ports, (await findInstance(ports.catalog.documents, caller, id, 'hydrate')).id)
   const instance = await changeInstanceAs(ports, caller, id, 'hydrate', async (found, documents) => {
     await jobs.put(documents, found.id, { kind: 'hydrate' })
     return { taskState: 'hydrating' }

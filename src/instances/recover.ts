@@ -11,7 +11,7 @@ import { isPowerTask, startAction } from './power/actions.ts'
 import { asFound, isAtRest, recordPower } from './power/settle.ts'
 import { type InstanceRecord, isJobTask } from './records.ts'
 import { failClone, isWaiting } from './snapshots/start-clone.ts'
-import { leaseOf, startJob } from './start-job.ts'
+import { endLeftJob, leaseOf, startJob } from './start-job.ts'
 import { instances, jobs } from './store.ts'
 import { recoverVolumes } from './volumes/recover-volumes.ts'
 
@@ -58,6 +58,7 @@ async function takeUp(ports: InstancePorts, instance: InstanceRecord, machine: F
   }
   if (isJobTask(taskState)) return startJob(ports, instance)
   if (isPowerTask(taskState)) return startAction(ports, id, taskState)
+  await endLeftJob(ports, id).catch(ports.onProblem)
   if (isAtRest(instance)) await changeInstance(ports, id, (current) => asFound(current, machine, ports.now()))
 }
 

@@ -1,4 +1,5 @@
 import { ServiceError } from '../base/errors.ts'
+import type { DocumentReader } from '../store/catalog/catalog.ts'
 import { changeInstance, type InstanceChanges } from './change-instance.ts'
 import { faultFrom, isForOwner } from './faults.ts'
 import { hydrateDisk } from './launch/hydrate-disk.ts'
@@ -25,7 +26,7 @@ async function runJob(ports: InstancePorts, id: string, signal: AbortSignal): Pr
   const { documents } = ports.catalog
   const [instance, job] = [await instances.get(documents, id), await jobs.get(documents, id)]
   if (!instance || instance.taskState === 'deleting') return
-  let changes: InstanceChanges = {}
+  let changes: Undone = { instance: {}, isUndone: true }
   const cut = ports.progress.cutOf(id)
   try {
     if (job && mayEnd(job)) cut.throwIfAborted()
@@ -37,8 +38,8 @@ async function runJob(ports: InstancePorts, id: string, signal: AbortSignal): Pr
   }
   ports.progress.forget(id)
   await changeInstance(ports, id, async ({ taskState }, writer) => {
-    await jobs.delete(writer, id)
-    return { ...changes, ...(isJobTask(taskState) ? { taskState: null } : {}) }
+    if (changes.isUndone) await jobs.delete(writer, id)
+    return { ...changes.instance, ...(isJobTask(taskState) ? { taskState: null } : {}) }
   })
   await recordPower(ports, id)
 }
@@ -52,19 +53,56 @@ function work(ports: InstancePorts, instance: InstanceRecord, job: InstanceJob, 
   return job.kind === 'hydrate' ? hydrateDisk(ports, instance, signal, report) : rebuild(ports, instance, job, signal)
 }
 
-/** What a job holds that failed is given back. @returns what becomes of the instance */
-async function undo(ports: InstancePorts, instance: InstanceRecord, error: unknown): Promise<InstanceChanges> {
-  const job = await jobs.get(ports.catalog.documents, instance.id)
-  if (job?.kind === 'rebuild') return rebuildFailed(ports, job, error)
-  await giveBack(ports, job, error)
-  return { fault: faultFrom(error, `the ${job?.kind} failed: try again`, ports.now()) }
+interface Undone {
+  /** What becomes of it. */
+  readonly instance: InstanceChanges
+  /** False: the job holds something yet, and stays for that (`endJob`). */
+  readonly isUndone: boolean
+}
+
+/** What a job holds that failed is given back. */
+async function undo(ports: InstancePorts, { id }: InstanceRecord, error: unknown): Promise<Undone> {
+  const job = await jobs.get(ports.catalog.documents, id)
+  const isUndone = await giveBack(ports, job, error).then(
+    () => true,
+    (problem: unknown) => {
+      ports.onProblem(problem)
+      return false
+    },
+  )
+  if (job?.kind === 'rebuild') return { instance: rebuildFailed(job, error, ports.now()), isUndone }
+  return { instance: { fault: faultFrom(error, `the ${job?.kind} failed: try again`, ports.now()) }, isUndone }
 }
 
 /**
- * What a job holds that will not be gone on with.
+ * A job that nobody goes on with: what it holds is given back, and nothing is left of it.
  * @param why told to a clone that waits for it
  */
-export async function giveBack(ports: InstancePorts, job: InstanceJob | undefined, why: unknown): Promise<void> {
+export async function endJob(ports: InstancePorts, id: string, why: unknown): Promise<void> {
+  const job = await jobs.get(ports.catalog.documents, id)
+  if (!job) return
+  await giveBack(ports, job, why)
+  await ports.catalog.write(async ({ documents }) => void (await jobs.delete(documents, id)))
+}
+
+/**
+ * Of a job that failed and could not be undone then: nobody works at it. To be called before there is another one.
+ * @throws ServiceError where it still cannot be undone
+ */
+export async function endLeftJob(ports: InstancePorts, id: string): Promise<void> {
+  const left = await ports.catalog.write(({ documents }) => leftJob(documents, id))
+  if (!left) return
+  await giveBack(ports, left, new ServiceError('cancelled', 'what it waited for failed'))
+  await ports.catalog.write(async ({ documents }) => {
+    if (await leftJob(documents, id)) await jobs.delete(documents, id)
+  })
+}
+
+async function leftJob(documents: DocumentReader, id: string): Promise<InstanceJob | undefined> {
+  return (await instances.get(documents, id))?.taskState === null ? jobs.get(documents, id) : undefined
+}
+
+async function giveBack(ports: InstancePorts, job: InstanceJob | undefined, why: unknown): Promise<void> {
   if (job?.kind === 'snapshot' && !job.isSaved) await ports.snapshots.giveUp(job.imageId)
   if (job?.kind === 'snapshot' && job.cloneId !== null) {
     await failClone(ports, job.cloneId, why)

@@ -66,6 +66,7 @@ export function diskPlugsSuite(
       const { address, source, flushes } = await on.makeStore(BYTES)
       await hypervisor.attach(id, data({ store: address }))
       await on.untilSeen(hypervisor, id, 'the-data', true)
+      assert.deepEqual((await hypervisor.show(id)).disks, ['root', 'data'])
       const before = flushes()
       await on.write(hypervisor, id, FAR, sector('a'), 'the-data')
       assert.deepEqual(await at(source, FAR), sector('a'))
@@ -74,6 +75,7 @@ export function diskPlugsSuite(
 
       await hypervisor.detach(id, 'data', GRACE_MS)
       await on.untilSeen(hypervisor, id, 'the-data', false)
+      assert.deepEqual((await hypervisor.show(id)).disks, ['root'])
       await hypervisor.detach(id, 'data', GRACE_MS)
       await hypervisor.attach(id, data({ store: await on.moveStore(address) }))
       await on.untilSeen(hypervisor, id, 'the-data', true)

@@ -106,7 +106,7 @@ export function hypervisorSuite(
     const spec = on.spec()
     await hypervisor.launch(spec)
     const { diskBytes, ...shown } = await hypervisor.show(spec.id)
-    assert.deepEqual(shown, { id: spec.id, power: 'running', reason: null })
+    assert.deepEqual(shown, { id: spec.id, power: 'running', reason: null, disks: spec.disks.map(({ name }) => name) })
     assert.ok(diskBytes >= 0)
     assert.deepEqual(await powers(hypervisor), { [spec.id]: 'running' })
     await untilPrinted(hypervisor, spec.id, 'ready')

@@ -82,6 +82,8 @@ export interface FoundMachine {
   readonly power: PowerState
   /** Why it crashed, in the process's own last words where it had any; why it is paused where nobody asked for that; null otherwise. */
   readonly reason: string | null
+  /** Names of the disks that it has, or, where it cannot be asked, may have; in order of boot. */
+  readonly disks: readonly string[]
   /** Bytes that the machine's own files take on this host. */
   readonly diskBytes: number
 }

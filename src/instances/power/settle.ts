@@ -54,11 +54,12 @@ export function watchPower(ports: InstancePorts): () => void {
   return ports.hypervisor.watch(({ id }) => {
     if (queued.has(id)) return
     queued.add(id)
+    const look = async () => {
+      queued.delete(id)
+      await recordPower(ports, id)
+    }
     try {
-      ports.tasks.start(id, async () => {
-        queued.delete(id)
-        await recordPower(ports, id)
-      })
+      ports.tasks.start(id, look, undefined, () => queued.delete(id)) // a deletion that fails leaves one to be looked at
     } catch {
       queued.delete(id) // stopping: the next start looks at every machine
     }

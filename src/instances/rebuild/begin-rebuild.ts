@@ -11,7 +11,7 @@ import { assertMetadata, assertSameForwards, withForwards } from '../metadata.ts
 import type { BootImage, InstancePorts } from '../ports.ts'
 import type { InstanceRecord, RebuildJob } from '../records.ts'
 import { memoryIn } from '../snapshots/machine-parts.ts'
-import { startJob } from '../start-job.ts'
+import { endLeftJob, startJob } from '../start-job.ts'
 import { jobs, keypairs } from '../store.ts'
 import { assertNoVolumes } from '../volumes/assert-no-volumes.ts'
 
@@ -59,6 +59,7 @@ async function begin(
 ): Promise<InstanceRecord> {
   const { documents } = ports.catalog
   const found = await findInstance(documents, caller, id, 'rebuild')
+  await endLeftJob(ports, found.id)
   const image = await asRequested(() => ports.images.show(caller, wish.imageId))
   if (how.isOwn && image.properties.instance_uuid !== found.id) {
     throw new ServiceError(

@@ -56,13 +56,7 @@ async function launchAnew(ports: InstancePorts, id: string, signal: AbortSignal)
 }
 
 /** Before its old machine was gone it is as it was; afterwards it is in error, and can be rebuilt again. */
-export async function rebuildFailed(
-  ports: InstancePorts,
-  { leaseId, isCleared }: RebuildJob,
-  error: unknown,
-): Promise<InstanceChanges> {
-  const fault = faultFrom(error, 'it could not be rebuilt: try again', ports.now())
-  if (isCleared) return { vmState: 'error', power: null, fault }
-  if (leaseId !== null) await ports.images.release(leaseId)
-  return { fault }
+export function rebuildFailed({ isCleared }: RebuildJob, error: unknown, now: number): InstanceChanges {
+  const fault = faultFrom(error, 'it could not be rebuilt: try again', now)
+  return isCleared ? { vmState: 'error', power: null, fault } : { fault }
 }

@@ -4,9 +4,10 @@ import { ServiceError } from '../../base/errors.ts'
 import { failpoint } from '../../base/failpoint.ts'
 import { GiB } from '../../base/units.ts'
 import { changeInstance, changeInstanceAs } from '../change-instance.ts'
+import { findInstance } from '../find-instance.ts'
 import type { InstancePorts } from '../ports.ts'
 import type { InstanceRecord, JobTask, SnapshotJob } from '../records.ts'
-import { startJob } from '../start-job.ts'
+import { endLeftJob, startJob } from '../start-job.ts'
 import { jobs } from '../store.ts'
 import { assertNoVolumes } from '../volumes/assert-no-volumes.ts'
 
@@ -69,6 +70,7 @@ export async function beginSnapshot(
   wanted: Wanted,
 ): Promise<string> {
   void ports.hypervisor.abilities // throws where this host runs no machines: nothing is begun then
+  await endLeftJob(ports, (await findInstance(ports.catalog.documents, caller, id, 'snapshot')).id)
   const imageId = randomUUID()
   const { withMemory, backup, cloneId } = wanted
   const withMachine = wanted.withMachine || withMemory

@@ -1,5 +1,5 @@
 import type { Caller } from '../../base/caller.ts'
-import { isServiceError, ServiceError } from '../../base/errors.ts'
+import { ServiceError } from '../../base/errors.ts'
 import { failpoint } from '../../base/failpoint.ts'
 import { beginAction } from '../actions/actions.ts'
 import { isForOwner } from '../faults.ts'
@@ -80,16 +80,11 @@ export function startAttaching(ports: InstancePorts, { instanceId, volumeId }: A
   })
 }
 
-/** A guest that does not let go of it has it since before a kill, by the address of then, which is good yet. */
+/** A machine that has it has it since before a kill, by the address of then, which is good yet: its guest may be using it. */
 async function plug(ports: InstancePorts, attachment: AttachmentRecord): Promise<void> {
   const { instanceId, volumeId } = attachment
-  try {
-    await ports.hypervisor.detach(instanceId, volumeId, 0)
-  } catch (error) {
-    if (isServiceError(error, 'conflict')) return
-    throw error
-  }
-  await ports.hypervisor.attach(instanceId, await diskOf(ports, attachment))
+  const { disks } = await ports.hypervisor.show(instanceId)
+  if (!disks.includes(volumeId)) await ports.hypervisor.attach(instanceId, await diskOf(ports, attachment))
 }
 
 /** @throws ServiceError `not-found` */

@@ -106,6 +106,24 @@ test('what was being attached or detached when the service ended goes on, and wh
   )
 })
 
+test('a volume that a machine has since before a kill is not taken from its guest to be given again', async () => {
+  const { id } = await world.createOne(alice)
+  const one = world.volumes.add()
+  await attach(id, one)
+  const { address } = volume(one)!
+  const [there] = await attachments.ofInstance(world.catalog.documents, id)
+  await world.catalog.write((tx) => attachments.put(tx.documents, { ...there!, state: 'attaching' }))
+  volume(one)!.status = 'attaching'
+  world.host.guest = { ...world.host.guest, letsGo: () => assert.fail('the guest was asked to let go') }
+  await world.reopen()
+  await world.idle()
+  assert.deepEqual([volume(one)?.status, volume(one)?.address], ['in-use', address])
+  assert.deepEqual(
+    (await known(id)).map(({ state }) => state),
+    ['attached'],
+  )
+})
+
 const disk = (from: WantedDisk['from'], more: Partial<WantedDisk> = {}): WantedDisk => ({
   ...{ from, bootIndex: null, sizeGiB: null, deleteOnTermination: false, tag: null },
   ...more,

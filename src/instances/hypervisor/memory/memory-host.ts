@@ -109,7 +109,8 @@ export class MemoryMachine {
     return this.#console
   }
   get found(): FoundMachine {
-    return { id: this.spec.id, power: this.#power, reason: this.#reason, diskBytes: 0 }
+    const disks = this.spec.disks.map(({ name }) => name)
+    return { id: this.spec.id, power: this.#power, reason: this.#reason, disks, diskBytes: 0 }
   }
 
   /** On its first serial port. */

@@ -47,6 +47,17 @@ export class MachineDisks {
     return this.#record.now.spec.id
   }
 
+  /** Of disks that were coming or going when that was cut short, those that the process has; where it does not answer, it may have them. */
+  async names(): Promise<readonly string[]> {
+    const run = this.#runNow()
+    const names: string[] = []
+    for (const disk of this.#record.now.spec.disks) {
+      const isThere = !disk.isPassing || (run !== null && (await isInserted(run, disk).catch(() => true)))
+      if (isThere) names.push(disk.name)
+    }
+    return names
+  }
+
   /**
    * The new layers are on disk and in the record before QEMU takes them: whenever this is cut short, the layers of the record hold
    * all that the guest wrote, the last one perhaps nothing.

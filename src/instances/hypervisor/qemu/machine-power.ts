@@ -16,7 +16,7 @@ import { unbound } from './start-process.ts'
 export class MachinePower {
   readonly #host: QemuHost
   readonly #kept: KeptRecord
-  readonly #disks: Pick<MachineDisks, 'whyStopped'>
+  readonly #disks: Pick<MachineDisks, 'names' | 'whyStopped'>
   readonly #transit: MachineTransit
   /** Told before the end of a run is recorded. */
   readonly #onEnd: () => void
@@ -32,7 +32,11 @@ export class MachinePower {
   constructor(
     host: QemuHost,
     kept: KeptRecord,
-    of: { readonly disks: Pick<MachineDisks, 'whyStopped'>; readonly transit: MachineTransit; readonly onEnd: () => void },
+    of: {
+      readonly disks: Pick<MachineDisks, 'names' | 'whyStopped'>
+      readonly transit: MachineTransit
+      readonly onEnd: () => void
+    },
   ) {
     this.#host = host
     this.#kept = kept
@@ -59,7 +63,11 @@ export class MachinePower {
   async describe(): Promise<FoundMachine> {
     const { id } = this.#kept.now.spec
     const reason = this.#run ? this.#standsFor : this.#kept.now.reason
-    return { id, power: this.now, reason, diskBytes: await this.#kept.folder.diskBytes() }
+    return { id, power: this.now, reason, ...(await this.#hasOfDisks()) }
+  }
+
+  async #hasOfDisks(): Promise<Pick<FoundMachine, 'disks' | 'diskBytes'>> {
+    return { disks: await this.#disks.names(), diskBytes: await this.#kept.folder.diskBytes() }
   }
 
   /** From now on it is the process of this machine. */
@@ -103,8 +111,8 @@ export class MachinePower {
   /** In the order in which things happened. */
   async tell(): Promise<void> {
     const [power, reason] = [this.now, this.#run ? this.#standsFor : this.#kept.now.reason]
-    const { folder, now } = this.#kept
-    const tell = async () => this.#host.tell({ id: now.spec.id, power, reason, diskBytes: await folder.diskBytes() })
+    const { id } = this.#kept.now.spec
+    const tell = async () => this.#host.tell({ id, power, reason, ...(await this.#hasOfDisks()) })
     this.#telling = this.#telling.then(tell).catch(this.#host.onProblem)
     await this.#telling
   }

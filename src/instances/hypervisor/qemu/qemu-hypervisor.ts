@@ -351,7 +351,7 @@ export class QemuHypervisor implements Hypervisor, DiskLayers, DiskPlugs, Machin
 }
 
 /** It is somebody's, and whether it runs nobody can say. */
-const asCrashed = (id: string, reason: string): FoundMachine => ({ id, power: 'crashed', reason, diskBytes: 0 })
+const asCrashed = (id: string, reason: string): FoundMachine => ({ id, power: 'crashed', reason, disks: [], diskBytes: 0 })
 
 const unreadable = (id: string, cause: unknown): ServiceError => {
   const message = `What is known of the machine ${id} cannot be read; restore its record and start the service anew, or remove it.`
