@@ -68,7 +68,7 @@ export async function createFromMachine(ports: InstancePorts, caller: Caller, wi
     // networks of instances do not meet, so two may have the same card
     ...(wish.withMemory && mac !== null ? { mac } : {}),
     userData,
-    adminPassword: null,
+    passwordHash: null,
     resumesFrom: wish.withMemory ? image.id : null,
     least: 1,
     most: 1,

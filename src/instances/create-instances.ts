@@ -9,6 +9,7 @@ import { hardwareFrom } from './launch/hardware.ts'
 import { startLaunch } from './launch/launch.ts'
 import { recordInstances } from './launch/record-instances.ts'
 import { asRequested, assertUserData } from './launch/requested.ts'
+import { sha512Crypt } from './launch/sha512-crypt.ts'
 import { assertMetadata } from './metadata.ts'
 import { authorizeService } from './policy.ts'
 import type { InstancePorts } from './ports.ts'
@@ -58,8 +59,9 @@ export async function createInstances(
   const projectId = authorizeCreate(caller)
   assertWanted(wanted)
   const draft = await draftOf(ports, caller, wanted)
+  const passwordHash = wanted.adminPassword === null ? null : await sha512Crypt(wanted.adminPassword)
   const common = { ...draft, projectId, userId: caller.userId, reservationId: `r-${randomBytes(4).toString('hex')}` }
-  const made = await recordInstances(ports, caller, common, { ...wanted, resumesFrom: null })
+  const made = await recordInstances(ports, caller, common, { ...wanted, passwordHash, resumesFrom: null })
   failpoint('instance:recorded')
   for (const instance of made) startLaunch(ports, caller, instance)
   return made

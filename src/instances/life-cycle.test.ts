@@ -8,6 +8,7 @@ import { absentHypervisor } from './hypervisor/absent/absent-hypervisor.ts'
 import { instanceWorld, someone } from './instance-world.suite.ts'
 import { createKeypair, deleteKeypair } from './keypairs/keypairs.ts'
 import { FORWARDS_KEY } from './launch/forwards.ts'
+import { sha512Crypt } from './launch/sha512-crypt.ts'
 import { lockInstance, unlockInstance } from './lock.ts'
 import { mergeMetadata, removeMetadata, replaceMetadata } from './metadata.ts'
 import { hardReboot, pauseInstance, softReboot, startInstance, stopInstance, unpauseInstance } from './power/actions.ts'
@@ -64,7 +65,9 @@ test('a password is told to the guest, and forgotten when the machine has starte
   const { vendorData } = world.host.machine(id).spec.seed!
   const [heading, ...rest] = vendorData!.split('\n')
   assert.equal(heading, '#cloud-config')
-  assert.deepEqual(JSON.parse(rest.join('\n')), { password, chpasswd: { expire: false } })
+  const { password: told, chpasswd } = JSON.parse(rest.join('\n'))
+  assert.deepEqual(chpasswd, { expire: false })
+  assert.equal(told, await sha512Crypt(password, told.split('$')[2]), 'as a hash')
   assert.equal(await world.catalog.documents.get('instance-seed', id), undefined)
 })
 

@@ -152,7 +152,7 @@ export interface SnapshotJob {
 export interface RebuildJob {
   readonly kind: 'rebuild'
   /** What only the launch needs, in place of what there was; absent user data: as it is. */
-  readonly seed: { readonly userData?: string | null; readonly adminPassword: string | null; readonly resumesFrom: string | null }
+  readonly seed: { readonly userData?: string | null; readonly passwordHash: string | null; readonly resumesFrom: string | null }
   /** What the instance is from when its old machine is gone. */
   readonly becomes: Pick<InstanceRecord, 'imageId' | 'imageProperties' | 'hardware' | 'rootBytes'> &
     Partial<Pick<InstanceRecord, 'name' | 'description' | 'metadata' | 'key' | 'accessIPv4' | 'accessIPv6' | 'diskConfig'>>

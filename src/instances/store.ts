@@ -94,17 +94,18 @@ export const instanceActions = {
 export interface Seed {
   /** Base64. */
   readonly userData: string | null
-  readonly adminPassword: string | null
+  /** Of the default user's password, as `/etc/shadow` has it. */
+  readonly passwordHash: string | null
   /** The image whose memory the machine goes on from; null: it starts. */
   readonly resumesFrom: string | null
 }
-const noSeed: Seed = { userData: null, adminPassword: null, resumesFrom: null }
+const noSeed: Seed = { userData: null, passwordHash: null, resumesFrom: null }
 
 export const seeds = {
   get: async (docs: DocumentReader, id: string): Promise<Seed> => (await docs.get<Seed>('instance-seed', id))?.body ?? noSeed,
-  put: async (docs: DocumentWriter, id: string, { userData, adminPassword, resumesFrom }: Seed): Promise<void> => {
-    if (userData === null && adminPassword === null && resumesFrom === null) await docs.delete('instance-seed', id)
-    else await docs.put<Seed>('instance-seed', id, { userData, adminPassword, resumesFrom })
+  put: async (docs: DocumentWriter, id: string, { userData, passwordHash, resumesFrom }: Seed): Promise<void> => {
+    if (userData === null && passwordHash === null && resumesFrom === null) await docs.delete('instance-seed', id)
+    else await docs.put<Seed>('instance-seed', id, { userData, passwordHash, resumesFrom })
   },
   delete: (docs: DocumentWriter, id: string): Promise<boolean> => docs.delete('instance-seed', id),
 }

@@ -84,9 +84,9 @@ export async function recordLaunched(ports: InstancePorts, id: string): Promise<
 
 /** The guest has the password: nobody else needs it any more. */
 export async function forgetSecrets({ catalog }: InstancePorts, id: string): Promise<void> {
-  const { userData, adminPassword, resumesFrom } = await seeds.get(catalog.documents, id)
-  if (adminPassword === null && resumesFrom === null) return
-  await catalog.write(({ documents }) => seeds.put(documents, id, { userData, adminPassword: null, resumesFrom: null }))
+  const { userData, passwordHash, resumesFrom } = await seeds.get(catalog.documents, id)
+  if (passwordHash === null && resumesFrom === null) return
+  await catalog.write(({ documents }) => seeds.put(documents, id, { userData, passwordHash: null, resumesFrom: null }))
 }
 
 async function giveUp(ports: InstancePorts, id: string, error: unknown): Promise<void> {

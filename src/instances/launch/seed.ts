@@ -8,9 +8,9 @@ type Told = Pick<InstanceRecord, 'id' | 'hostname' | 'key' | 'network' | 'metada
  * What cloud-init's NoCloud data source reads: https://docs.cloudinit.io, "NoCloud" and "Networking config Version 2". The files
  * are YAML; what stands here is JSON, a part of YAML in which no string can end before its quote.
  *
- * A password goes into the vendor data, which cloud-init merges under what the user sent.
+ * A password goes, hashed, into the vendor data, which cloud-init merges under what the user sent.
  */
-export function seedFor({ id, hostname, key, network, metadata }: Told, { userData, adminPassword }: Seed): SeedFiles {
+export function seedFor({ id, hostname, key, network, metadata }: Told, { userData, passwordHash }: Seed): SeedFiles {
   return {
     metaData: yaml({
       'instance-id': id,
@@ -22,8 +22,7 @@ export function seedFor({ id, hostname, key, network, metadata }: Told, { userDa
     networkConfig: network
       ? yaml({ version: 2, ethernets: { net0: { match: { macaddress: network.mac }, dhcp4: true } } })
       : null,
-    vendorData:
-      adminPassword === null ? null : `#cloud-config\n${yaml({ password: adminPassword, chpasswd: { expire: false } })}`,
+    vendorData: passwordHash === null ? null : `#cloud-config\n${yaml({ password: passwordHash, chpasswd: { expire: false } })}`,
   }
 }
 

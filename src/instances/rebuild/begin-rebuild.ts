@@ -7,6 +7,7 @@ import { listFlavors } from '../flavors/flavors.ts'
 import { assertFits, rootBytesOf } from '../launch/fit.ts'
 import { hardwareFrom } from '../launch/hardware.ts'
 import { asRequested, assertUserData } from '../launch/requested.ts'
+import { sha512Crypt } from '../launch/sha512-crypt.ts'
 import { assertMetadata, assertSameForwards, withForwards } from '../metadata.ts'
 import type { BootImage, InstancePorts } from '../ports.ts'
 import type { InstanceRecord, RebuildJob } from '../records.ts'
@@ -72,7 +73,7 @@ async function begin(
   if (how.withMemory) await memoryIn(ports, caller, image.id) // refused now rather than later
   const seed = {
     ...(wish.userData === undefined ? {} : { userData: wish.userData }),
-    adminPassword: wish.adminPassword ?? null,
+    passwordHash: wish.adminPassword === undefined ? null : await sha512Crypt(wish.adminPassword),
     resumesFrom: how.withMemory ? image.id : null,
   }
   const instance = await changeInstanceAs(ports, caller, id, 'rebuild', async ({ vmState }, writer) => {

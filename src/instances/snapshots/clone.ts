@@ -36,7 +36,7 @@ export async function cloneInstance(
   const [made] = await recordInstances(ports, caller, common, {
     ...asked,
     userData,
-    adminPassword: null,
+    passwordHash: null,
     resumesFrom: null,
     least: 1,
     most: 1,
