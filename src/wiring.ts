@@ -1,6 +1,5 @@
 /** Settings → adapters → services → server. The only file that names an adapter. */
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { statfs } from 'node:fs/promises'
 import { basename, join, resolve } from 'node:path'
 import type { FastifyInstance } from 'fastify'
 import type { Logger } from 'pino'
@@ -16,7 +15,7 @@ import { createExaminer } from './images/examine/examiner.ts'
 import { createDialer } from './images/import/dialer.ts'
 import { DiskLeases } from './images/leases/disk-leases.ts'
 import { sweepExports } from './images/leases/exports.ts'
-import { allLeases, getLease } from './images/leases/lease.ts'
+import { getLease } from './images/leases/lease.ts'
 import { LeasedDisks } from './images/leases/leased-disks.ts'
 import { loadStandardMetadefs } from './images/metadefs/standard/load.ts'
 import { noProtections, parseProtections } from './images/protections/protections.ts'
@@ -25,10 +24,9 @@ import { openImages } from './images/service.ts'
 import { ImageSnapshots } from './images/snapshots/snapshots.ts'
 import { StoreJobs } from './images/store-jobs.ts'
 import { VolumeDisks } from './images/volumes/volume-disks.ts'
-import type { InstanceSettings, MachineHost } from './instances/ports.ts'
+import type { InstanceSettings } from './instances/ports.ts'
 import { openInstances } from './instances/service.ts'
 import { beginDueBackups } from './instances/snapshots/backup-schedules.ts'
-import { instances as instanceRecords } from './instances/store.ts'
 import { computeApi } from './serve/http/compute/compute-api.ts'
 import { identityApi } from './serve/http/identity/identity-api.ts'
 import { imageApi, imageVersions } from './serve/http/image/image-api.ts'
@@ -53,9 +51,9 @@ import { SqliteChunkIndex } from './store/chunks/index/sqlite/sqlite-chunk-index
 import { openChunkStore } from './store/chunks/open.ts'
 import { ScratchDisks } from './store/scratch/scratch-disks.ts'
 import { AttachedVolumes } from './volumes/attachments/attached-volumes.ts'
-import type { HostDisk } from './volumes/ports.ts'
 import { openVolumes } from './volumes/service.ts'
 import { assertReachable, confinement, letPass, openHypervisor } from './wiring-machines.ts'
+import { hostRoom } from './wiring-room.ts'
 
 const VERSION = (JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string }).version
 const HOUR_MS = 3_600_000
@@ -177,6 +175,8 @@ async function openService(
   const lent = new DiskLeases({ ...images.ports, ...leases }, nbd.addresses.socketPath)
   const snapshots = new ImageSnapshots(images.ports)
   const hypervisor = await openHypervisor(settings, confined, join(data, 'machines'), log, problem('instances'))
+  const promises = { reservedBytes: settings.volumeReserve, promiseRatio: settings.volumePromisePercent / 100 }
+  const room = hostRoom({ folder: data, images: catalog.images, scratch, hypervisor, promises })
   const volumes = opened.adopt(
     await openVolumes({
       catalog,
@@ -188,12 +188,8 @@ async function openService(
         giveUp: (...asked) => snapshots.giveUp(...asked),
       },
       limits: identity.limitsOf('volumev3'),
-      disk: hostDisk(data, catalog, scratch, hypervisor),
-      settings: {
-        defaultLimits: volumeLimits(settings),
-        reservedBytes: settings.volumeReserve,
-        promiseRatio: settings.volumePromisePercent / 100,
-      },
+      disk: room.forVolumes,
+      settings: { defaultLimits: volumeLimits(settings), ...promises },
       onProblem: problem('volumes'),
     }),
     (it) => it.close(),
@@ -206,7 +202,7 @@ async function openService(
       snapshots,
       volumes: new AttachedVolumes(volumes.ports),
       limits: identity.limitsOf('compute'),
-      diskSpace: () => spaceAt(data),
+      disk: room.forInstances,
       settings: instanceSettings(settings),
       onProblem: problem('instances'),
     }),
@@ -273,27 +269,6 @@ function instanceSettings(settings: Settings): Partial<InstanceSettings> {
     stopGraceMs: settings.instanceStopSeconds * 1000,
   }
 }
-
-async function spaceAt(folder: string): Promise<{ readonly totalBytes: number; readonly freeBytes: number }> {
-  const { bsize, blocks, bavail } = await statfs(folder)
-  return { totalBytes: bsize * blocks, freeBytes: bsize * bavail }
-}
-
-/** The file system on which volumes, exports and machines write, and what others than volumes may yet write on it. */
-const hostDisk = (data: string, catalog: Catalog, scratch: ScratchDisks, hypervisor: MachineHost): HostDisk => ({
-  async room() {
-    const machines = await hypervisor.list().catch(() => []) // where none can run, none has taken anything
-    const takenByMachines = machines.reduce((sum, { diskBytes }) => sum + diskBytes, 0)
-    return { freeBytes: (await spaceAt(data)).freeBytes, takenBytes: (await scratch.takenBytes()) + takenByMachines }
-  },
-  async promised(documents) {
-    let bytes = (await instanceRecords.list(documents)).reduce((sum, { rootBytes }) => sum + rootBytes, 0)
-    for await (const { body } of allLeases({ images: catalog.images, documents }, 'export')) {
-      if (body.isWritable) bytes += body.diskBytes
-    }
-    return bytes
-  },
-})
 
 /** @returns the port that was bound */
 async function listen(app: FastifyInstance, address: string): Promise<number> {

@@ -18,6 +18,7 @@ import { ImageSnapshots } from '../images/snapshots/snapshots.ts'
 import { StoreJobs } from '../images/store-jobs.ts'
 import { MemoryHost } from '../instances/hypervisor/memory/memory-host.ts'
 import { MemoryHypervisor } from '../instances/hypervisor/memory/memory-hypervisor.ts'
+import { promisedToInstances } from '../instances/launch/host-room.ts'
 import { MemoryVolumes } from '../instances/memory-volumes.suite.ts'
 import type { InstancePorts } from '../instances/ports.ts'
 import { openInstances } from '../instances/service.ts'
@@ -95,7 +96,11 @@ export async function startService({ now = Date.now, ...options }: RealServiceOp
     snapshots: new ImageSnapshots(images),
     volumes: new MemoryVolumes(),
     limits: identity.limitsOf('compute'),
-    diskSpace: async () => ({ totalBytes: 2 ** 40, freeBytes: 2 ** 39 }),
+    disk: {
+      space: async () => ({ totalBytes: 2 ** 40, freeBytes: 2 ** 39 }),
+      promisable: async () => 2 ** 39,
+      promised: promisedToInstances,
+    },
     hostPorts: { isFree: async () => true },
     settings: { stopGraceMs: 50 },
     onProblem: (error) => console.error(error),

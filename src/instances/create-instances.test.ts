@@ -90,6 +90,15 @@ test('of several, as many are made as the host has room for; fewer than the leas
   assert.equal((await small.create(member, { least: 2, most: 9 })).length, 6)
 })
 
+test('what guests may write is promised to them, and of the disk of the host no more than there is', async () => {
+  const small = await inWorld({ promisableBytes: 5 * GiB })
+  assert.equal((await small.create(member, { least: 2, most: 9 })).length, 5)
+  await assert.rejects(small.create(member), {
+    code: 'unavailable',
+    message: /^No valid host was found: of 5.0 GiB that this host can promise .* 5.0 GiB are, and 1.0 GiB more/,
+  })
+})
+
 test('ports that are drawn by requests at once are distinct, and none of the requests fails', async () => {
   for (let round = 0; round < 5; round += 1) {
     const small = await inWorld({ settings: { forwardPorts: { first: 20_000, last: 20_011 } } })

@@ -30,7 +30,7 @@ export interface HostDescription {
 
 /** The machine that instances run on, for administrators. @throws ServiceError `denied` */
 export async function describeHost(
-  { catalog, hypervisor, diskSpace, settings }: InstancePorts,
+  { catalog, hypervisor, disk, settings }: InstancePorts,
   caller: Caller,
 ): Promise<HostDescription> {
   authorizeService(caller, 'read-hosts')
@@ -44,7 +44,7 @@ export async function describeHost(
     use.ramMiB += flavor.ramMiB
   }
   const abilities = abilitiesOf(hypervisor)
-  const { totalBytes, freeBytes } = await diskSpace()
+  const { totalBytes, freeBytes } = await disk.space()
   return {
     id: idOf(settings.hostName),
     hostName: settings.hostName,

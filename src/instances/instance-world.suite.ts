@@ -5,6 +5,7 @@ import { createInstances, type NewInstances } from './create-instances.ts'
 import type { HypervisorAbilities } from './hypervisor/hypervisor.ts'
 import { MemoryHost } from './hypervisor/memory/memory-host.ts'
 import { MemoryHypervisor } from './hypervisor/memory/memory-hypervisor.ts'
+import { promisedToInstances } from './launch/host-room.ts'
 import { MemoryImages } from './memory-images.suite.ts'
 import { MemoryVolumes } from './memory-volumes.suite.ts'
 import type { ImageDisks, ImageParts, InstanceSettings, MachineHost, QuotaName, SnapshotImages } from './ports.ts'
@@ -18,6 +19,8 @@ export interface WorldOptions {
   readonly abilities?: Partial<HypervisorAbilities>
   readonly now?: () => number
   readonly pools?: InstanceServiceOptions['pools']
+  /** Of the host's file system; absent: whatever is asked for. */
+  readonly promisableBytes?: number
 }
 
 /** The instances of a service on machines and images in memory, and a real catalog: for tests. */
@@ -45,7 +48,11 @@ export async function instanceWorld(options: WorldOptions = {}) {
       volumes,
       limits: { of: async (_, name) => options.quota?.[name as QuotaName] ?? -1 },
       hostPorts: { isFree: async ({ hostPort }) => !listening.has(hostPort) },
-      diskSpace: async () => ({ totalBytes: 100 * GiB, freeBytes: 60 * GiB }),
+      disk: {
+        space: async () => ({ totalBytes: 100 * GiB, freeBytes: 60 * GiB }),
+        promisable: async () => options.promisableBytes ?? Number.POSITIVE_INFINITY,
+        promised: promisedToInstances,
+      },
       settings: { hostName: 'host', stopGraceMs: 50, ...options.settings },
       onProblem: (error) => problems.push(error),
       ...(options.pools ? { pools: options.pools } : {}),

@@ -1,7 +1,7 @@
 import type { Caller } from '../base/caller.ts'
 import type { TaskLines } from '../base/task-lines.ts'
 import type { BlockSource } from '../disk/block/block-source.ts'
-import type { Catalog } from '../store/catalog/catalog.ts'
+import type { Catalog, DocumentReader } from '../store/catalog/catalog.ts'
 import type { SerialConsoles } from './console/serial-consoles.ts'
 import type { DiskLayers } from './hypervisor/disk-layers.ts'
 import type { DiskPlugs } from './hypervisor/disk-plugs.ts'
@@ -19,8 +19,7 @@ export interface InstancePorts {
   readonly volumes: InstanceVolumes
   readonly limits: Limits
   readonly hostPorts: HostPorts
-  /** Where the machines' files are. */
-  readonly diskSpace: DiskSpace
+  readonly disk: HostDisk
   readonly tasks: TaskLines<Pool>
   readonly consoles: SerialConsoles
   readonly progress: JobProgress
@@ -63,7 +62,14 @@ export interface Limits {
   of(projectId: string, name: string): Promise<number | undefined>
 }
 
-export type DiskSpace = () => Promise<{ readonly totalBytes: number; readonly freeBytes: number }>
+/** The file system on which the machines' files are, with whatever else grows there. */
+export interface HostDisk {
+  space(): Promise<{ readonly totalBytes: number; readonly freeBytes: number }>
+  /** Bytes of it that may be promised in all, as it is now. */
+  promisable(): Promise<number>
+  /** Bytes of it that are promised to whomever: asked inside `catalog.write`. */
+  promised(documents: DocumentReader): Promise<number>
+}
 
 export interface HostPorts {
   /** Whether nothing on this machine listens there now. */

@@ -7,7 +7,7 @@ import { loadStandardFlavors } from './flavors/standard.ts'
 import { JobProgress } from './job-progress.ts'
 import { hostPorts } from './launch/host-ports.ts'
 import type {
-  DiskSpace,
+  HostDisk,
   HostPorts,
   ImageDisks,
   ImageParts,
@@ -33,7 +33,7 @@ export interface InstanceServiceOptions {
   /** What runs at once, and how much of it one project's may be. */
   readonly pools?: Readonly<Record<Pool, PlaceLimits>>
   readonly hostPorts?: HostPorts
-  readonly diskSpace: DiskSpace
+  readonly disk: HostDisk
   readonly onProblem: (error: unknown) => void
   readonly now?: () => number
 }
@@ -73,7 +73,7 @@ export async function openInstances(options: InstanceServiceOptions): Promise<In
     volumes,
     limits,
     hostPorts: options.hostPorts ?? hostPorts,
-    diskSpace: options.diskSpace,
+    disk: options.disk,
     tasks,
     progress: new JobProgress(),
     consoles,

@@ -97,7 +97,7 @@ export const settingsTable = {
     show: formatBytes,
   }),
   volumeReserve: setting({
-    summary: 'bytes of the file system that volumes are not promised',
+    summary: 'bytes of the file system that are promised to no volume and no instance',
     default: GiB,
     parse: bytes(0, 2 ** 53 - 1),
     show: formatBytes,

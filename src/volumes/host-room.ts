@@ -1,10 +1,23 @@
 import { ServiceError } from '../base/errors.ts'
 import { formatBytes, GiB } from '../base/units.ts'
 import type { DocumentReader } from '../store/catalog/catalog.ts'
-import type { HostDisk, VolumePorts } from './ports.ts'
+import type { HostDisk, VolumePorts, VolumeSettings } from './ports.ts'
+import type { VolumeRecord } from './records.ts'
 import { MAX_LISTED, volumes } from './store.ts'
 
 export type Room = Awaited<ReturnType<HostDisk['room']>>
+
+/** Bytes that may be promised in all, whoever writes them. */
+export const promisableOf = (
+  { freeBytes, takenBytes }: Room,
+  { reservedBytes, promiseRatio }: Pick<VolumeSettings, 'reservedBytes' | 'promiseRatio'>,
+): number => Math.max(0, freeBytes + takenBytes - reservedBytes) * promiseRatio
+
+/** As large as they are made, or shall be. */
+export const promisedToVolumes = async (documents: DocumentReader): Promise<number> => bytesOf(await volumes.list(documents))
+
+const bytesOf = (there: readonly Pick<VolumeRecord, 'sizeGiB' | 'growingTo'>[]): number =>
+  there.reduce((sum, { sizeGiB, growingTo }) => sum + Math.max(sizeGiB, growingTo ?? 0), 0) * GiB
 
 /**
  * Whether the file system holds so many bytes more, when all that were promised to volumes and machines are written. Asked inside
@@ -14,13 +27,12 @@ export type Room = Awaited<ReturnType<HostDisk['room']>>
 export async function assertHostHasRoom(
   { disk, settings }: Pick<VolumePorts, 'disk' | 'settings'>,
   documents: DocumentReader,
-  { freeBytes, takenBytes }: Room,
+  room: Room,
   moreBytes: number,
 ): Promise<void> {
   const there = await volumes.list(documents)
-  const own = there.reduce((sum, { sizeGiB, growingTo }) => sum + Math.max(sizeGiB, growingTo ?? 0), 0) * GiB
-  const promised = own + (await disk.promised(documents))
-  const most = Math.max(0, freeBytes + takenBytes - settings.reservedBytes) * settings.promiseRatio
+  const promised = bytesOf(there) + (await disk.promised(documents))
+  const most = promisableOf(room, settings)
   if (promised + moreBytes > most) {
     throw new ServiceError(
       'no-space',

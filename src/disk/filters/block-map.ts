@@ -4,7 +4,7 @@ export type BlockState = (typeof BLOCK)[keyof typeof BLOCK]
 
 /** A piece of the map as it is stored: 16,384 blocks. */
 export const MAP_PAGE_BYTES = 4096
-const BLOCKS_A_BYTE = 4 // two bits each, the first block in the lowest
+export const BLOCKS_A_BYTE = 4 // two bits each, the first block in the lowest
 
 /**
  * The states of all blocks of a disk, two bits each: 4 MiB of memory for a disk of 1 TiB in blocks of 64 KiB, of which the system

@@ -163,7 +163,7 @@ export class LeasedDisks {
 
   #takeScratch({ key, body }: StoredLease) {
     const scratch = this.#scratchPlace()
-    return this.#writable.take(key, async () => scratch.open(key, await this.openBase(body)))
+    return this.#writable.take(key, async () => scratch.open(key, await this.openBase(body), body.projectId))
   }
 
   #scratchPlace(): ScratchPlace {

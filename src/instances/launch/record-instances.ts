@@ -45,13 +45,13 @@ async function record(
   common: Common,
   wanted: Beginning,
 ): Promise<readonly InstanceRecord[]> {
-  const { projectId, flavor } = common
+  const { projectId, flavor, rootBytes } = common
   const { least } = wanted
-  const quota = await quotaOf(ports, projectId)
+  const [quota, promisable] = [await quotaOf(ports, projectId), await ports.disk.promisable()]
   const each = { instances: 1, cores: flavor.vcpus, ram: flavor.ramMiB }
   const countOf = async (documents: DocumentReader, most: number) => {
     const withinQuota = await countWithinQuota(documents, projectId, quota, each, { least, most })
-    return countWithinHost(documents, ports.hypervisor.abilities, { least, most: withinQuota }, flavor.ramMiB)
+    return countWithinHost(ports, documents, { least, most: withinQuota }, { ramMiB: flavor.ramMiB, rootBytes }, promisable)
   }
   const most = await countOf(ports.catalog.documents, wanted.most)
   const forwards = await forwardsOf(ports, wanted, most)

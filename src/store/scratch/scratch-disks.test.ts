@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { bytesSource, memorySource } from '../../disk/block/memory-source.ts'
+import { limitsFor } from './open-places.ts'
 import { ScratchDisks } from './scratch-disks.ts'
 import { createLayer, openLayer } from './scratch-file.ts'
 
@@ -122,8 +123,9 @@ test('a disk that is being made is not swept; where its name fails it is gone', 
 })
 
 test('only so many are open at once, and one that could not be opened holds no place', async (t) => {
-  const { disks } = await place(t)
-  const open = await Promise.all(Array.from({ length: 64 }, () => made(disks, randomUUID())))
+  const { folder } = await place(t)
+  const disks = await ScratchDisks.at(folder, 'one start', { disks: 3, lent: 2, ofProject: 1, mapBytes: 2 ** 30 })
+  const open = await Promise.all(Array.from({ length: 3 }, () => made(disks, randomUUID())))
   let isClosed = false
   const refused = disks.open(randomUUID(), {
     ...base(),
@@ -131,11 +133,41 @@ test('only so many are open at once, and one that could not be opened holds no p
       isClosed = true
     },
   })
-  await assert.rejects(refused, { code: 'unavailable', message: /64/ })
+  await assert.rejects(refused, { code: 'unavailable', message: /3 writable disks are open/ })
   assert.ok(isClosed)
   await open[0]!.close()
   await assert.rejects(disks.create(randomUUID(), 2 ** 40 + 1, assert.fail), { code: 'too-large' })
   for (const one of [await made(disks, randomUUID()), ...open.slice(1)]) await one.close()
+})
+
+test('of one project fewer are open, and of all projects not those that are for machines', async (t) => {
+  const { folder } = await place(t)
+  const disks = await ScratchDisks.at(folder, 'one start', { disks: 5, lent: 3, ofProject: 2, mapBytes: 2 ** 30 })
+  const lend = async (project: string) => {
+    const id = randomUUID()
+    await disks.create(id, base().size, async () => undefined)
+    return disks.open(id, base(), project)
+  }
+  const [first] = [await lend('a'), await lend('a')]
+  await assert.rejects(lend('a'), { code: 'unavailable', message: /your project has 2 writable exports open/ })
+  await lend('b')
+  await assert.rejects(lend('c'), { code: 'unavailable', message: /3 writable exports are open on this host/ })
+  await made(disks, randomUUID())
+  await first.close()
+  await lend('c')
+  await made(disks, randomUUID())
+  await assert.rejects(made(disks, randomUUID()), { code: 'unavailable' })
+})
+
+test('the maps of those that are open have their bound, and a host with few files has few disks open', async (t) => {
+  const { folder } = await place(t)
+  const disks = await ScratchDisks.at(folder, 'one start', { ...limitsFor(), mapBytes: 5 * 2 ** 20 })
+  const large = await made(disks, randomUUID(), memorySource(2 ** 40, [])) // 4 MiB of map
+  await assert.rejects(made(disks, randomUUID(), memorySource(2 ** 40, [])), { code: 'unavailable', message: /as large as/ })
+  await large.close()
+  await made(disks, randomUUID(), memorySource(2 ** 40, []))
+  assert.deepEqual(limitsFor(1024), { disks: 64, lent: 32, ofProject: 8, mapBytes: 256 * 2 ** 20 })
+  assert.equal(limitsFor(Number.POSITIVE_INFINITY).disks, 1024)
 })
 
 test('a map that is damaged, cut short, gone, or of another disk is refused', async (t) => {

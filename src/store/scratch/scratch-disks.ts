@@ -5,12 +5,11 @@ import { failpoint } from '../../base/failpoint.ts'
 import type { BlockSource } from '../../disk/block/block-source.ts'
 import { LayeredDisk, type ScratchDisk } from './layered-disk.ts'
 import { currentBootId } from './live-map.ts'
+import { limitsFor, type Opener, type OpenLimits, OpenPlaces } from './open-places.ts'
 import { createLayer } from './scratch-file.ts'
 
 /** The map of the largest one takes 4 MiB of memory when all of it was touched. */
 export const MAX_SCRATCH_BYTES = 2 ** 40
-/** So their maps take at most 256 MiB. */
-const MAX_OPEN = 64
 const ID = /^[0-9a-f-]{36}$/
 
 interface OpenScratch {
@@ -24,18 +23,20 @@ export class ScratchDisks {
   readonly #folder: string
   readonly #bootId: string
   readonly #open = new Map<string, OpenScratch>()
+  readonly #places: OpenPlaces
   /** Made, and not yet named by whoever wants them. */
   readonly #fresh = new Set<string>()
 
-  private constructor(folder: string, bootId: string) {
+  private constructor(folder: string, bootId: string, limits: OpenLimits) {
     this.#folder = folder
     this.#bootId = bootId
+    this.#places = new OpenPlaces(limits)
   }
 
   /** @param bootId of the system that runs: what was written and not flushed counts as long as it is the same */
-  static async at(folder: string, bootId = currentBootId()): Promise<ScratchDisks> {
+  static async at(folder: string, bootId = currentBootId(), limits = limitsFor()): Promise<ScratchDisks> {
     await mkdir(folder, { recursive: true, mode: 0o700 })
-    return new ScratchDisks(folder, bootId)
+    return new ScratchDisks(folder, bootId, limits)
   }
 
   /**
@@ -67,12 +68,13 @@ export class ScratchDisks {
    * The disk with this id as it was left. Open once at a time: while it is being closed, this waits.
    * @param base read where nothing was written; closed with the disk, also where this fails. It may have grown, by whole blocks, since
    *   the disk was made
+   * @param opener whose share of the open disks it is
    * @throws ServiceError `unavailable` where too many are open, `corrupt`; errors of the system pass through
    */
-  async open(id: string, base: BlockSource): Promise<ScratchDisk> {
+  async open(id: string, base: BlockSource, opener: Opener = null): Promise<ScratchDisk> {
     try {
       for (let before = this.#open.get(id); before; before = this.#open.get(id)) await before.closed
-      return await this.#openAlone(id, base)
+      return await this.#openAlone(id, base, opener)
     } catch (error) {
       await base.close()
       throw error
@@ -118,12 +120,8 @@ export class ScratchDisks {
     }
   }
 
-  async #openAlone(id: string, base: BlockSource): Promise<ScratchDisk> {
-    if (this.#open.size >= MAX_OPEN) {
-      throw new ServiceError('unavailable', `${MAX_OPEN} scratch disks are open, which is the most: close one`, {
-        open: MAX_OPEN,
-      })
-    }
+  async #openAlone(id: string, base: BlockSource, opener: Opener): Promise<ScratchDisk> {
+    const giveBack = this.#places.take(opener, base.size)
     const { promise: closed, resolve } = Promise.withResolvers<void>()
     const entry: OpenScratch = { closed, isUnwanted: false }
     this.#open.set(id, entry)
@@ -133,6 +131,7 @@ export class ScratchDisks {
         if (entry.isUnwanted) await rm(path, { recursive: true, force: true })
       } finally {
         this.#open.delete(id)
+        giveBack()
         resolve()
       }
     }

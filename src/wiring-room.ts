@@ -1,0 +1,45 @@
+/** The one file system on which volumes, exports and machines write: how much of it each may be promised beside the others. */
+import { statfs } from 'node:fs/promises'
+import { allLeases } from './images/leases/lease.ts'
+import { promisedToInstances } from './instances/launch/host-room.ts'
+import type { MachineHost, HostDisk as SeenByInstances } from './instances/ports.ts'
+import type { Catalog, DocumentReader } from './store/catalog/catalog.ts'
+import type { ScratchDisks } from './store/scratch/scratch-disks.ts'
+import { promisableOf, promisedToVolumes } from './volumes/host-room.ts'
+import type { HostDisk as SeenByVolumes, VolumeSettings } from './volumes/ports.ts'
+
+interface HostOfDisks {
+  /** On that file system. */
+  readonly folder: string
+  readonly images: Catalog['images']
+  readonly scratch: ScratchDisks
+  readonly hypervisor: MachineHost
+  readonly promises: Pick<VolumeSettings, 'reservedBytes' | 'promiseRatio'>
+}
+
+export function hostRoom(host: HostOfDisks): { readonly forVolumes: SeenByVolumes; readonly forInstances: SeenByInstances } {
+  const { folder, images, scratch, hypervisor, promises } = host
+  const room = async () => {
+    const machines = await hypervisor.list().catch(() => []) // where none can run, none has taken anything
+    const takenByMachines = machines.reduce((sum, { diskBytes }) => sum + diskBytes, 0)
+    return { freeBytes: (await spaceAt(folder)).freeBytes, takenBytes: (await scratch.takenBytes()) + takenByMachines }
+  }
+  const promisedToOthers = async (documents: DocumentReader) => {
+    let bytes = await promisedToInstances(documents)
+    for await (const { body } of allLeases({ images, documents }, 'export')) if (body.isWritable) bytes += body.diskBytes
+    return bytes
+  }
+  return {
+    forVolumes: { room, promised: promisedToOthers },
+    forInstances: {
+      space: () => spaceAt(folder),
+      promisable: async () => promisableOf(await room(), promises),
+      promised: async (documents) => (await promisedToOthers(documents)) + (await promisedToVolumes(documents)),
+    },
+  }
+}
+
+async function spaceAt(folder: string): Promise<{ readonly totalBytes: number; readonly freeBytes: number }> {
+  const { bsize, blocks, bavail } = await statfs(folder)
+  return { totalBytes: bsize * blocks, freeBytes: bsize * bavail }
+}
