@@ -3,4 +3,5 @@ import { runCli } from './cli/cli.ts'
 
 process.exitCode = await runCli(process.argv.slice(2), {
   serve: async (...started) => (await import('./wiring.ts')).serve(...started),
+  serveAgent: async (...started) => (await import('./wiring-agent.ts')).serveAgent(...started),
 })

@@ -1,14 +1,17 @@
 /** What runs machines, from the settings. With wiring.ts the only file that names an adapter. */
 import { chmod, lstat, readdir } from 'node:fs/promises'
+import { hostname } from 'node:os'
 import { join } from 'node:path'
 import type { Logger } from 'pino'
 import { ServiceError } from './base/errors.ts'
 import { absentHypervisor } from './instances/hypervisor/absent/absent-hypervisor.ts'
+import { Hosts } from './instances/hypervisor/hosts/hosts.ts'
 import { divide } from './instances/hypervisor/qemu/cgroup.ts'
 import type { ProcessUser } from './instances/hypervisor/qemu/process.ts'
 import { QemuHypervisor } from './instances/hypervisor/qemu/qemu-hypervisor.ts'
 import { assertReaches, systemUser } from './instances/hypervisor/qemu/system-user.ts'
-import type { MachineHost } from './instances/ports.ts'
+import { RemoteHypervisor } from './instances/hypervisor/remote/remote-hypervisor.ts'
+import type { MachineHost, Machines, NamedHost } from './instances/ports.ts'
 import type { Settings } from './settings/settings.ts'
 
 /** What keeps a guest that broke out of its QEMU from the rest of the host. */
@@ -74,4 +77,24 @@ export async function openHypervisor(
     log.info({ event: 'no-hypervisor', message }) // images are served all the same
     return absentHypervisor(new ServiceError('unavailable', message, {}, { cause: error }))
   }
+}
+
+/**
+ * The hosts of a service as one: its own, and those of the setting, of which any may be away.
+ * @throws ServiceError `invalid-request` where another one has the service's own name
+ */
+export async function joinHosts(
+  own: MachineHost,
+  others: readonly string[],
+  placeOf: (id: string) => Promise<string | null>,
+  onProblem: (error: unknown) => void,
+): Promise<{ readonly hypervisor: Machines; readonly hosts: readonly [NamedHost, ...NamedHost[]] }> {
+  const opened = others.map(async (other): Promise<NamedHost> => {
+    const [name = '', ...socketPath] = other.split('=')
+    if (name === hostname())
+      throw new ServiceError('invalid-request', `"${name}" is this service's own host: name the other one otherwise`)
+    return { name, machines: await RemoteHypervisor.open({ socketPath: socketPath.join('='), onProblem }) }
+  })
+  const hosts = [{ name: hostname(), machines: own }, ...(await Promise.all(opened))] as const
+  return { hosts, hypervisor: new Hosts({ hosts, placeOf }) }
 }

@@ -2,7 +2,7 @@
 import { statfs } from 'node:fs/promises'
 import { allLeases } from './images/leases/lease.ts'
 import { promisedToInstances } from './instances/launch/host-room.ts'
-import type { MachineHost, HostDisk as SeenByInstances } from './instances/ports.ts'
+import type { Machines, HostDisk as SeenByInstances } from './instances/ports.ts'
 import type { Catalog, DocumentReader } from './store/catalog/catalog.ts'
 import type { ScratchDisks } from './store/scratch/scratch-disks.ts'
 import { promisableOf, promisedToVolumes } from './volumes/host-room.ts'
@@ -13,7 +13,7 @@ interface HostOfDisks {
   readonly folder: string
   readonly images: Catalog['images']
   readonly scratch: ScratchDisks
-  readonly hypervisor: MachineHost
+  readonly hypervisor: Machines
   readonly promises: Pick<VolumeSettings, 'reservedBytes' | 'promiseRatio'>
 }
 

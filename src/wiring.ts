@@ -27,6 +27,7 @@ import { VolumeDisks } from './images/volumes/volume-disks.ts'
 import type { InstanceSettings } from './instances/ports.ts'
 import { openInstances } from './instances/service.ts'
 import { beginDueBackups } from './instances/snapshots/backup-schedules.ts'
+import { instances as instanceRecords } from './instances/store.ts'
 import { computeApi } from './serve/http/compute/compute-api.ts'
 import { identityApi } from './serve/http/identity/identity-api.ts'
 import { imageApi, imageVersions } from './serve/http/image/image-api.ts'
@@ -52,7 +53,7 @@ import { openChunkStore } from './store/chunks/open.ts'
 import { ScratchDisks } from './store/scratch/scratch-disks.ts'
 import { AttachedVolumes } from './volumes/attachments/attached-volumes.ts'
 import { openVolumes } from './volumes/service.ts'
-import { assertReachable, confinement, letPass, openHypervisor } from './wiring-machines.ts'
+import { assertReachable, confinement, joinHosts, letPass, openHypervisor } from './wiring-machines.ts'
 import { hostRoom } from './wiring-room.ts'
 
 const VERSION = (JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string }).version
@@ -174,9 +175,11 @@ async function openService(
   opened.defer(every(MINUTE_MS, endExpired, problem('exports')))
   const lent = new DiskLeases({ ...images.ports, ...leases }, nbd.addresses.socketPath)
   const snapshots = new ImageSnapshots(images.ports)
-  const hypervisor = await openHypervisor(settings, confined, join(data, 'machines'), log, problem('instances'))
+  const own = await openHypervisor(settings, confined, join(data, 'machines'), log, problem('instances'))
+  const placeOf = async (id: string) => (await instanceRecords.get(catalog.documents, id))?.host ?? null
+  const machines = await joinHosts(own, settings.instanceHosts, placeOf, problem('hosts'))
   const promises = { reservedBytes: settings.volumeReserve, promiseRatio: settings.volumePromisePercent / 100 }
-  const room = hostRoom({ folder: data, images: catalog.images, scratch, hypervisor, promises })
+  const room = hostRoom({ folder: data, images: catalog.images, scratch, hypervisor: machines.hypervisor, promises })
   const volumes = opened.adopt(
     await openVolumes({
       catalog,
@@ -197,7 +200,7 @@ async function openService(
   const instances = opened.adopt(
     await openInstances({
       catalog,
-      hypervisor,
+      ...machines,
       images: lent,
       snapshots,
       volumes: new AttachedVolumes(volumes.ports),
@@ -228,12 +231,7 @@ async function openService(
         now: Date.now,
       }),
       volumeApi({ ports: volumes.ports, baseUrlOf }),
-      netbootApi({
-        leases,
-        folder: resolve(settings.netboot || join(data, 'netboot')),
-        networks: settings.netbootNetworks,
-        baseUrlOf,
-      }),
+      netbootApi({ leases, folder: resolve(settings.netboot || join(data, 'netboot')), baseUrlOf }),
     ],
     authenticator: identity.authenticator,
     metrics: createMetrics(() => chunks.stats(), nbd.counters),

@@ -81,7 +81,7 @@ const families = ['disk/formats', 'store/blobs', 'store/catalog', 'store/chunks/
 const ports = ['store/blobs', 'store/catalog', 'instances/hypervisor']
 
 /** What puts it all together may import everything, and nobody imports it. */
-const wiring = ['main.ts', 'wiring.ts', 'wiring-machines.ts', 'wiring-room.ts']
+const wiring = ['main.ts', 'wiring.ts', 'wiring-machines.ts', 'wiring-agent.ts', 'wiring-room.ts']
 
 const src = resolve(import.meta.dirname, '../src')
 const layers = Object.keys(mayImport).sort((a, b) => b.length - a.length)

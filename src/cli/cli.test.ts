@@ -30,7 +30,7 @@ function world(environment: Environment = {}, isTerminal = false): CliWorld & { 
     said,
   }
 }
-const wiring = { serve: async () => 0 }
+const wiring = { serve: async () => 0, serveAgent: async () => 0 }
 
 test('every command stands under its own name and has a summary and an example', () => {
   for (const [at, name] of Object.keys(commandLoaders).entries()) {
@@ -62,7 +62,7 @@ test('imprint serve hands over its flags, and its help shows every default', asy
     given.push(...all)
     return 0
   }
-  assert.equal(await runCli(['serve', '--listen', '127.0.0.1:0', '--config', 'x.json'], { serve }, world()), 0)
+  assert.equal(await runCli(['serve', '--listen', '127.0.0.1:0', '--config', 'x.json'], { ...wiring, serve }, world()), 0)
   assert.deepEqual(given, [{ listen: '127.0.0.1:0' }, 'x.json'])
   const at = world()
   await runCli(['serve', '--help'], wiring, at)

@@ -44,6 +44,7 @@ async function runCommand(command: Command, words: readonly string[], wiring: Cl
     environment: world.environment,
     signal: world.signal,
     serve: wiring.serve,
+    serveAgent: wiring.serveAgent,
     async connect() {
       const { openSession } = await import('./session.ts')
       const session = await openSession(world.environment)

@@ -58,6 +58,8 @@ export interface CliWiring {
     configFile: string | undefined,
     once?: ServeOnce,
   ) => Promise<number>
+  /** Runs the agent of a host until it is told to stop. */
+  readonly serveAgent: (flags: Readonly<Partial<Record<SettingName, string>>>, configFile: string | undefined) => Promise<number>
 }
 
 /** What a command may use of the world. */

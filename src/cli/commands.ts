@@ -3,6 +3,7 @@ import type { Command } from './command.ts'
 /** Every command by its name, loaded when it is asked for: starting `imprint image list` reads that one file. */
 export const commandLoaders: Readonly<Record<string, () => Promise<Command>>> = {
   serve: async () => (await import('./commands/serve.ts')).serve,
+  agent: async () => (await import('./commands/agent.ts')).agent,
   login: async () => (await import('./commands/login.ts')).login,
   logout: async () => (await import('./commands/logout.ts')).logout,
   whoami: async () => (await import('./commands/whoami.ts')).whoami,

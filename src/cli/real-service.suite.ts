@@ -1,7 +1,7 @@
 /** The service itself, in this process, for tests of the command line: real adapters, a free port, an administrator. */
 import { mkdtemp, rm } from 'node:fs/promises'
 import type { AddressInfo } from 'node:net'
-import { tmpdir } from 'node:os'
+import { hostname, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { FastifyRequest } from 'fastify'
 import pino from 'pino'
@@ -16,6 +16,7 @@ import { noProtections } from '../images/protections/protections.ts'
 import { openImages } from '../images/service.ts'
 import { ImageSnapshots } from '../images/snapshots/snapshots.ts'
 import { StoreJobs } from '../images/store-jobs.ts'
+import { Hosts } from '../instances/hypervisor/hosts/hosts.ts'
 import { MemoryHost } from '../instances/hypervisor/memory/memory-host.ts'
 import { MemoryHypervisor } from '../instances/hypervisor/memory/memory-hypervisor.ts'
 import { promisedToInstances } from '../instances/launch/host-room.ts'
@@ -89,9 +90,11 @@ export async function startService({ now = Date.now, ...options }: RealServiceOp
   const disks = new LeasedDisks(images, await ScratchDisks.at(scratchFolder))
   const leases = { catalog, now, disks, scratchQuotaBytes: 2 ** 30 }
   const host = new MemoryHost()
+  const hosts = [{ name: hostname(), machines: new MemoryHypervisor(host) }] as const
   const compute = await openInstances({
     catalog,
-    hypervisor: new MemoryHypervisor(host),
+    hypervisor: new Hosts({ hosts, placeOf: async () => null }),
+    hosts,
     images: new DiskLeases({ ...images, ...leases }, '/run/imprint/nbd.sock'),
     snapshots: new ImageSnapshots(images),
     volumes: new MemoryVolumes(),
@@ -128,7 +131,6 @@ export async function startService({ now = Date.now, ...options }: RealServiceOp
         now,
       }),
       netbootApi({
-        networks: ['127.0.0.0/8'],
         leases: { catalog, now, disks, scratchQuotaBytes: 2 ** 30 },
         folder: join(scratchFolder, 'netboot'),
         baseUrlOf,

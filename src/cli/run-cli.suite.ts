@@ -34,7 +34,7 @@ export async function run(words: readonly string[], options: RunOptions): Promis
   })
   const signal = options.signal ?? new AbortController().signal
   const world = { out: sink('out'), err: sink('err'), environment: options.environment, signal }
-  const status = await runCli(words, { serve: async () => 0 }, world)
+  const status = await runCli(words, { serve: async () => 0, serveAgent: async () => 0 }, world)
   return {
     status,
     ...said,

@@ -4,7 +4,7 @@ import { after, test } from 'node:test'
 import { ServiceError } from '../base/errors.ts'
 import { GiB } from '../base/units.ts'
 import { deleteInstance } from './delete-instance.ts'
-import { describeHost } from './describe-host.ts'
+import { describeHosts } from './describe-host.ts'
 import { changeFlavor, createFlavor, listFlavors } from './flavors/flavors.ts'
 import { absentHypervisor } from './hypervisor/absent/absent-hypervisor.ts'
 import { instanceWorld, someone, type WorldOptions } from './instance-world.suite.ts'
@@ -126,7 +126,7 @@ test('where machines cannot be run, a request is told why and leaves nothing, an
   await bare.reopen({ hypervisor: () => absentHypervisor(new ServiceError('unavailable', 'QEMU is not installed')) })
   await assert.rejects(bare.create(member), { code: 'unavailable', message: 'QEMU is not installed' })
   assert.deepEqual(await useOf(bare.catalog.documents, 'mine'), { instances: 0, cores: 0, ram: 0 })
-  assert.equal((await describeHost(bare.ports, admin)).isUp, false)
+  assert.equal((await describeHosts(bare.ports, admin))[0].isUp, false)
   assert.equal((await listFlavors(bare.ports, member, {})).length, 5)
 })
 

@@ -2,8 +2,8 @@ import { randomBytes } from 'node:crypto'
 import type { Caller } from '../base/caller.ts'
 import { ServiceError } from '../base/errors.ts'
 import { failpoint } from '../base/failpoint.ts'
-import type { DocumentReader } from '../store/catalog/catalog.ts'
 import { findFlavor, listFlavors } from './flavors/flavors.ts'
+import { findHost, hostNameOf, hostsThatAreUp } from './hosts.ts'
 import { assertFits, rootBytesOf } from './launch/fit.ts'
 import { hardwareFrom } from './launch/hardware.ts'
 import { startLaunch } from './launch/launch.ts'
@@ -12,11 +12,11 @@ import { asRequested, assertUserData } from './launch/requested.ts'
 import { sha512Crypt } from './launch/sha512-crypt.ts'
 import { assertMetadata } from './metadata.ts'
 import { authorizeService } from './policy.ts'
-import type { InstancePorts } from './ports.ts'
+import type { InstancePorts, NamedHost } from './ports.ts'
 import type { DiskConfig, FlavorOfInstance, FlavorRecord, InstanceRecord } from './records.ts'
 import { instances, keypairs } from './store.ts'
 import { assertTags } from './tags.ts'
-import { type Sources, sourcesOf, type WantedDisk } from './volumes/new-disks.ts'
+import { assertDisks, bootSource, type WantedDisk } from './volumes/new-disks.ts'
 
 export interface NewInstances {
   readonly name: string
@@ -35,6 +35,8 @@ export interface NewInstances {
   readonly network: 'auto' | 'none'
   /** Instances on whose host it shall be, or shall not be. */
   readonly neighbours: { readonly sameHost: readonly string[]; readonly differentHost: readonly string[] }
+  /** The name of the host that shall have it, for administrators; null: any. */
+  readonly host: string | null
   readonly accessIPv4: string
   readonly accessIPv6: string
   readonly diskConfig: DiskConfig
@@ -58,12 +60,11 @@ export async function createInstances(
 ): Promise<readonly InstanceRecord[]> {
   const projectId = authorizeCreate(caller)
   assertWanted(wanted)
-  const sources = await sourcesOf(ports, caller, wanted)
-  const draft = await draftOf(ports, caller, wanted, sources)
+  const draft = await draftOf(ports, caller, wanted)
   const passwordHash = wanted.adminPassword === null ? null : await sha512Crypt(wanted.adminPassword)
   const common = { ...draft, projectId, userId: caller.userId, reservationId: `r-${randomBytes(4).toString('hex')}` }
-  const asked = { ...wanted, volumes: sources.volumes, passwordHash, resumesFrom: null }
-  const made = await recordInstances(ports, caller, common, asked)
+  const hosts = await hostsFor(ports, caller, wanted)
+  const made = await recordInstances(ports, caller, common, { ...wanted, hosts, passwordHash, resumesFrom: null })
   failpoint('instance:recorded')
   for (const instance of made) startLaunch(ports, caller, instance)
   return made
@@ -87,15 +88,16 @@ function assertWanted({ userData, metadata, tags, least, most }: NewInstances): 
 }
 
 /** What all instances of the request have in common. */
-async function draftOf(ports: InstancePorts, caller: Caller, wanted: NewInstances, { image }: Sources) {
+async function draftOf(ports: InstancePorts, caller: Caller, wanted: NewInstances) {
   const { documents } = ports.catalog
   const { abilities } = ports.hypervisor
+  await assertDisks(ports, caller, wanted)
+  const image = await bootSource(ports, caller, wanted)
   const flavor = await asRequested(() => findFlavor(documents, caller, wanted.flavorId))
   const keypair = wanted.keyName === null ? null : await keypairs.get(documents, caller.userId, wanted.keyName)
   if (keypair === undefined) {
     throw new ServiceError('invalid-request', `Invalid key_name provided: you have no keypair ${JSON.stringify(wanted.keyName)}`)
   }
-  await assertNeighbours(documents, wanted.neighbours)
   const hardware = hardwareFrom(image.properties, abilities)
   assertFits(image, flavor, abilities, await listFlavors(ports, caller, {}))
   return {
@@ -122,20 +124,37 @@ async function draftOf(ports: InstancePorts, caller: Caller, wanted: NewInstance
 }
 
 /**
- * Every instance is on this host. As Nova's filters `SameHostFilter` and `DifferentHostFilter`: one of those named suffices, none
+ * Those that may have it and are up. As Nova's filters `SameHostFilter` and `DifferentHostFilter`: one of those named suffices, none
  * of those named may be there.
+ * @throws ServiceError `denied`; `invalid-request` where there is none
  */
-async function assertNeighbours(
-  documents: DocumentReader,
-  { sameHost, differentHost }: NewInstances['neighbours'],
-): Promise<void> {
-  const isHere = async (id: string) => (await instances.get(documents, id)) !== undefined
-  const refuse = (problem: string) => {
-    throw new ServiceError('invalid-request', `No valid host was found: ${problem}, and this is the one host there is`)
+async function hostsFor(
+  ports: InstancePorts,
+  caller: Caller,
+  { host, neighbours: { sameHost, differentHost } }: Pick<NewInstances, 'host' | 'neighbours'>,
+): Promise<readonly NamedHost[]> {
+  if (host !== null && !caller.isAdmin) throw new ServiceError('denied', 'only administrators choose the host of an instance')
+  if (host !== null && !findHost(ports, host)) {
+    const names = ports.hosts.map(({ name }) => `"${name}"`).join(', ')
+    throw new ServiceError('invalid-request', `Compute host ${host.slice(0, 80)} could not be found: there is none but ${names}`)
   }
-  const there = await Promise.all(sameHost.map(isHere))
-  if (sameHost.length > 0 && !there.includes(true)) refuse('none of the instances of same_host is on this host')
-  for (const id of differentHost) if (await isHere(id)) refuse(`instance ${id} of different_host is on this host`)
+  const refuse = (problem: string) => {
+    const only = ports.hosts.length === 1 ? ', and this is the one host there is' : ''
+    throw new ServiceError('invalid-request', `No valid host was found: ${problem}${only}`)
+  }
+  const placesOf = async (ids: readonly string[]) => {
+    const found = await Promise.all(ids.map((id) => instances.get(ports.catalog.documents, id)))
+    return new Set(found.flatMap((each) => (each ? [hostNameOf(ports, each)] : [])))
+  }
+  const [beside, apart] = [await placesOf(sameHost), await placesOf(differentHost)]
+  if (sameHost.length > 0 && beside.size === 0) refuse('none of the instances of same_host is on this host')
+  const allowed = ports.hosts.filter(
+    ({ name }) => (host === null || name === host) && (sameHost.length === 0 || beside.has(name)) && !apart.has(name),
+  )
+  if (allowed.length === 0)
+    refuse(`instance ${differentHost.join(', ') || sameHost.join(', ')} of different_host is on this host`)
+  const up = new Set(hostsThatAreUp(ports))
+  return allowed.filter((each) => up.has(each))
 }
 
 export function flavorOfInstance({ isPublic: _, projects: __, createdAt: ___, ...flavor }: FlavorRecord): FlavorOfInstance {

@@ -1,11 +1,12 @@
 import { createHash } from 'node:crypto'
 import { uptime } from 'node:os'
 import type { Caller } from '../base/caller.ts'
-import { isServiceError } from '../base/errors.ts'
 import { GiB } from '../base/units.ts'
-import type { Hypervisor, HypervisorAbilities } from './hypervisor/hypervisor.ts'
+import { hostNameOf } from './hosts.ts'
+import type { HypervisorAbilities } from './hypervisor/hypervisor.ts'
+import { abilitiesOf } from './hypervisor/machine-host.ts'
 import { authorizeService } from './policy.ts'
-import type { InstancePorts } from './ports.ts'
+import type { InstancePorts, NamedHost } from './ports.ts'
 import type { InstanceRecord } from './records.ts'
 import { instances } from './store.ts'
 
@@ -28,14 +29,36 @@ export interface HostDescription {
   readonly freeDiskGiB: number
 }
 
-/** The machine that instances run on, for administrators. @throws ServiceError `denied` */
-export async function describeHost(
-  { catalog, hypervisor, disk, settings }: InstancePorts,
+/** The hosts that instances run on, for administrators; the service's own first. @throws ServiceError `denied` */
+export async function describeHosts(
+  { catalog, disk, ...ports }: InstancePorts,
   caller: Caller,
-): Promise<HostDescription> {
+): Promise<readonly [HostDescription, ...HostDescription[]]> {
   authorizeService(caller, 'read-hosts')
+  const all = await instances.list(catalog.documents)
+  const space = await disk.space()
+  const described = ({ name, machines }: NamedHost): HostDescription => {
+    const there = all.filter((instance) => hostNameOf(ports, instance) === name)
+    const abilities = abilitiesOf({ machines })
+    return {
+      id: idOf(name),
+      hostName: name,
+      type: machines.type,
+      isUp: abilities !== null,
+      abilities,
+      use: useOf(there),
+      instances: there,
+      upSeconds: uptime(),
+      diskGiB: Math.floor(space.totalBytes / GiB),
+      freeDiskGiB: Math.floor(space.freeBytes / GiB),
+    }
+  }
+  const [own, ...others] = ports.hosts
+  return [described(own), ...others.map(described)]
+}
+
+function useOf(there: readonly InstanceRecord[]): HostDescription['use'] {
   const use = { running: 0, busy: 0, cores: 0, ramMiB: 0 }
-  const there = await instances.list(catalog.documents)
   for (const { power, taskState, flavor } of there) {
     if (taskState !== null) use.busy += 1
     if (power !== 'running' && power !== 'paused') continue
@@ -43,29 +66,7 @@ export async function describeHost(
     use.cores += flavor.vcpus
     use.ramMiB += flavor.ramMiB
   }
-  const abilities = abilitiesOf(hypervisor)
-  const { totalBytes, freeBytes } = await disk.space()
-  return {
-    id: idOf(settings.hostName),
-    hostName: settings.hostName,
-    type: hypervisor.type,
-    isUp: abilities !== null,
-    abilities,
-    use,
-    instances: there,
-    upSeconds: uptime(),
-    diskGiB: Math.floor(totalBytes / GiB),
-    freeDiskGiB: Math.floor(freeBytes / GiB),
-  }
-}
-
-function abilitiesOf(hypervisor: Hypervisor): HypervisorAbilities | null {
-  try {
-    return hypervisor.abilities
-  } catch (error) {
-    if (isServiceError(error, 'unavailable')) return null
-    throw error
-  }
+  return use
 }
 
 /** A UUID made of a name: RFC 9562, version 8. */

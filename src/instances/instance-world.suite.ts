@@ -2,13 +2,14 @@ import { type Caller, serviceCaller } from '../base/caller.ts'
 import { GiB } from '../base/units.ts'
 import { SqliteCatalog } from '../store/catalog/sqlite/sqlite-catalog.ts'
 import { createInstances, type NewInstances } from './create-instances.ts'
+import { Hosts } from './hypervisor/hosts/hosts.ts'
 import type { HypervisorAbilities } from './hypervisor/hypervisor.ts'
-import { MemoryHost } from './hypervisor/memory/memory-host.ts'
+import { MemoryHost, type MemoryNetwork } from './hypervisor/memory/memory-host.ts'
 import { MemoryHypervisor } from './hypervisor/memory/memory-hypervisor.ts'
 import { promisedToInstances } from './launch/host-room.ts'
 import { MemoryImages } from './memory-images.suite.ts'
 import { MemoryVolumes } from './memory-volumes.suite.ts'
-import type { ImageDisks, ImageParts, InstanceSettings, MachineHost, QuotaName, SnapshotImages } from './ports.ts'
+import type { ImageDisks, ImageParts, InstanceSettings, MachineHost, NamedHost, QuotaName, SnapshotImages } from './ports.ts'
 import type { InstanceRecord } from './records.ts'
 import { type InstanceServiceOptions, openInstances } from './service.ts'
 import { instances } from './store.ts'
@@ -18,6 +19,7 @@ export interface WorldOptions {
   readonly settings?: Partial<InstanceSettings>
   readonly abilities?: Partial<HypervisorAbilities>
   readonly now?: () => number
+  readonly otherHosts?: readonly string[]
   readonly pools?: InstanceServiceOptions['pools']
   /** Of the host's file system; absent: whatever is asked for. */
   readonly promisableBytes?: number
@@ -26,7 +28,9 @@ export interface WorldOptions {
 /** The instances of a service on machines and images in memory, and a real catalog: for tests. */
 export async function instanceWorld(options: WorldOptions = {}) {
   const catalog = await SqliteCatalog.open({ path: ':memory:' })
-  const host = new MemoryHost()
+  const network: MemoryNetwork = new Map()
+  const host = new MemoryHost({ network })
+  const otherHosts = new Map((options.otherHosts ?? []).map((name) => [name, new MemoryHost({ network })]))
   const images = new MemoryImages()
   const volumes = new MemoryVolumes()
   const problems: unknown[] = []
@@ -35,14 +39,20 @@ export async function instanceWorld(options: WorldOptions = {}) {
   const open = (
     between: {
       readonly hypervisor?: (real: MachineHost) => MachineHost
+      readonly others?: (real: MachineHost) => MachineHost
       readonly images?: ImageDisks & ImageParts
       readonly snapshots?: SnapshotImages
     } = {},
   ) => {
-    const hypervisor = new MemoryHypervisor(host, options.abilities)
+    const real = new MemoryHypervisor(host, options.abilities)
+    const own = between.hypervisor?.(real) ?? real
+    const others = [...otherHosts].map(([name, other]) => {
+      const machines = new MemoryHypervisor(other, options.abilities)
+      return { name, machines: between.others?.(machines) ?? machines }
+    })
     return openInstances({
       catalog,
-      hypervisor: between.hypervisor?.(hypervisor) ?? hypervisor,
+      ...machinesOf([{ name: 'host', machines: own }, ...others], catalog),
       images: between.images ?? images,
       snapshots: between.snapshots ?? images,
       volumes,
@@ -53,7 +63,7 @@ export async function instanceWorld(options: WorldOptions = {}) {
         promisable: async () => options.promisableBytes ?? Number.POSITIVE_INFINITY,
         promised: promisedToInstances,
       },
-      settings: { hostName: 'host', stopGraceMs: 50, ...options.settings },
+      settings: { stopGraceMs: 50, ...options.settings },
       onProblem: (error) => problems.push(error),
       ...(options.pools ? { pools: options.pools } : {}),
       ...(options.now ? { now: options.now } : {}),
@@ -66,6 +76,8 @@ export async function instanceWorld(options: WorldOptions = {}) {
   return {
     catalog,
     host,
+    /** By name; the service's own is `host`. */
+    otherHosts,
     images,
     volumes,
     image,
@@ -94,6 +106,12 @@ export async function instanceWorld(options: WorldOptions = {}) {
     },
   }
 }
+/** Each machine on the host that its record names. */
+function machinesOf(hosts: readonly [NamedHost, ...NamedHost[]], catalog: SqliteCatalog) {
+  const placeOf = async (id: string) => (await instances.get(catalog.documents, id))?.host ?? null
+  return { hosts, hypervisor: new Hosts({ hosts, placeOf }) }
+}
+
 export type InstanceWorld = Awaited<ReturnType<typeof instanceWorld>>
 
 export const plainInstance: Omit<NewInstances, 'imageId'> = {
@@ -107,6 +125,7 @@ export const plainInstance: Omit<NewInstances, 'imageId'> = {
   metadata: {},
   tags: [],
   network: 'auto',
+  host: null,
   neighbours: { sameHost: [], differentHost: [] },
   accessIPv4: '',
   accessIPv6: '',

@@ -3,17 +3,20 @@ import type { TaskLines } from '../base/task-lines.ts'
 import type { BlockSource } from '../disk/block/block-source.ts'
 import type { Catalog, DocumentReader } from '../store/catalog/catalog.ts'
 import type { SerialConsoles } from './console/serial-consoles.ts'
-import type { DiskLayers } from './hypervisor/disk-layers.ts'
-import type { DiskPlugs } from './hypervisor/disk-plugs.ts'
-import type { DiskAddress, Hypervisor, PortForward } from './hypervisor/hypervisor.ts'
-import type { MachineMemory } from './hypervisor/machine-memory.ts'
+import type { DiskAddress, PortForward } from './hypervisor/hypervisor.ts'
+import type { Machines, NamedHost } from './hypervisor/machine-host.ts'
 import type { JobProgress } from './job-progress.ts'
 import type { MadeVolume } from './volumes/attachment.ts'
+
+export type { MachineHost, Machines, NamedHost } from './hypervisor/machine-host.ts'
 
 /** What the use cases of instances stand on. `openInstances` (service.ts) makes it from the adapters. */
 export interface InstancePorts {
   readonly catalog: Catalog
-  readonly hypervisor: MachineHost
+  /** All machines, each on its host. */
+  readonly hypervisor: Machines
+  /** The hosts, the service's own first. */
+  readonly hosts: readonly [NamedHost, ...NamedHost[]]
   readonly images: ImageDisks & ImageParts
   readonly snapshots: SnapshotImages
   readonly volumes: InstanceVolumes
@@ -33,12 +36,7 @@ export interface InstancePorts {
 /** `launches` take seconds, `jobs` may take hours: so neither waits for the other. */
 export type Pool = 'launches' | 'jobs'
 
-/** All that is asked of a host. */
-export type MachineHost = Hypervisor & DiskLayers & DiskPlugs & MachineMemory
-
 export interface InstanceSettings {
-  /** Name of this machine: `OS-EXT-SRV-ATTR:host`. */
-  readonly hostName: string
   /** For projects that have no limit of their own; −1: without limit. */
   readonly defaultLimits: Readonly<Record<QuotaName, number>>
   /** Address of this machine on which ports of guests are reached. */
@@ -140,29 +138,10 @@ export interface InstanceVolumes {
   released(volumeId: string, instanceId: string): Promise<void>
   /** One that was released goes. Of one that is gone, nothing is left to do. */
   delete(volumeId: string): Promise<void>
-  /** What a volume that is made of it would be, if the caller may make one. @throws ServiceError `not-found`, `denied`, `conflict` */
-  checkSnapshot(caller: Caller, snapshotId: string): Promise<AttachedVolume>
-  /** Whether snapshots of them could be taken now. @throws ServiceError as `snapshot` */
-  checkSnapshots(caller: Caller, volumeIds: readonly string[]): Promise<void>
-  /**
-   * Of all of them at one moment, while nobody writes to any, or of none; they are stored behind it.
-   * @throws ServiceError `not-found`, `denied`, `conflict`; `over-quota`; `no-space`, `unavailable`
-   */
-  snapshot(caller: Caller, wanted: readonly NewVolumeSnapshot[]): Promise<void>
-  /** Settles when they are stored. @throws ServiceError `conflict`, saying what became of one that is not; `cancelled` */
-  stored(wanted: readonly Pick<NewVolumeSnapshot, 'id' | 'volumeId'>[], signal: AbortSignal): Promise<void>
-  /** Whatever has become of it. Of one that is gone, nothing is left to do. */
-  deleteSnapshot(snapshotId: string): Promise<void>
   /** Makes it, unless it is there. @throws ServiceError for what it cannot be made from; `over-quota`, `no-space` */
   create(caller: Caller, volumeId: string, made: MadeVolume): Promise<void>
   /** All that instances are said to have. */
   held(): Promise<readonly { readonly volumeId: string; readonly instanceId: string }[]>
-}
-export interface NewVolumeSnapshot {
-  /** Of the snapshot, chosen by who asks: a UUID. */
-  readonly id: string
-  readonly volumeId: string
-  readonly name: string
 }
 export interface AttachedVolume {
   readonly id: string

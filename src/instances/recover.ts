@@ -3,10 +3,11 @@ import { isServiceError, ServiceError } from '../base/errors.ts'
 import type { DocumentReader } from '../store/catalog/catalog.ts'
 import { changeInstance } from './change-instance.ts'
 import { startDeletion } from './delete-instance.ts'
+import { hostNameOf } from './hosts.ts'
 import type { FoundMachine } from './hypervisor/hypervisor.ts'
 import { HOLDER_KIND, holderOf, recordLaunched, startLaunch } from './launch/launch.ts'
 import { leasesOf } from './launch/move-disk.ts'
-import type { InstancePorts } from './ports.ts'
+import type { InstancePorts, NamedHost } from './ports.ts'
 import { isPowerTask, startAction } from './power/actions.ts'
 import { asFound, isAtRest, recordPower } from './power/settle.ts'
 import { type InstanceRecord, isJobTask } from './records.ts'
@@ -17,33 +18,53 @@ import { recoverVolumes } from './volumes/recover-volumes.ts'
 
 /**
  * Takes up what a stop or a kill cut short, and learns what became of the machines meanwhile. To be called before the service
- * answers. Launches, deletions and tasks then go on in the background; a host that cannot be asked changes no record.
+ * answers. Launches, deletions and tasks then go on in the background; of a host that cannot be asked no record changes.
+ * @returns the hosts that could not be asked
  */
-export async function recoverInstances(ports: InstancePorts): Promise<void> {
+export async function recoverInstances(ports: InstancePorts): Promise<readonly NamedHost[]> {
   const known = await instances.list(ports.catalog.documents)
-  const machines = await machinesOf(ports, known)
-  if (!machines) return
-  await releaseLostLeases(ports, known, machines)
+  const { machines, away } = await machinesOf(ports, known)
+  const reached = known.filter((instance) => !away.some(({ name }) => name === hostNameOf(ports, instance)))
+  if (away.length === ports.hosts.length) return away
+  await releaseLostLeases(ports, known, away.length === 0 ? machines : null)
   const awaited = await clonesOf(ports, known)
-  for (const instance of known) {
+  for (const instance of reached) {
     if (!isWaiting(instance)) await takeUp(ports, instance, machines.get(instance.id))
     else if (!awaited.has(instance.id))
       await failClone(ports, instance.id, new ServiceError('cancelled', 'nobody makes its disk'))
   }
   await recoverVolumes(ports, known)
   reportStrangers(ports, known, machines)
+  return away
+}
+
+/** The same for the instances of a host that was away then and is there now, while the service answers. */
+export async function recoverHost(ports: InstancePorts, { name, machines }: NamedHost): Promise<void> {
+  const found = byId(await machines.list())
+  for (const instance of await instances.list(ports.catalog.documents)) {
+    if (hostNameOf(ports, instance) === name && !isWaiting(instance)) await takeUp(ports, instance, found.get(instance.id))
+  }
 }
 
 type Machines = ReadonlyMap<string, FoundMachine>
+const byId = (found: readonly FoundMachine[]): Machines => new Map(found.map((machine) => [machine.id, machine]))
 
-async function machinesOf({ hypervisor, onProblem }: InstancePorts, known: readonly InstanceRecord[]): Promise<Machines | null> {
-  try {
-    return new Map((await hypervisor.list()).map((machine) => [machine.id, machine]))
-  } catch (error) {
-    if (!isServiceError(error, 'unavailable')) throw error
-    if (known.length > 0) onProblem(error) // a host that was never to run machines has no problem
-    return null
+async function machinesOf(
+  { hosts, onProblem }: InstancePorts,
+  known: readonly InstanceRecord[],
+): Promise<{ readonly machines: Machines; readonly away: readonly NamedHost[] }> {
+  const away: NamedHost[] = []
+  const found: FoundMachine[] = []
+  for (const host of hosts) {
+    try {
+      found.push(...(await host.machines.list()))
+    } catch (error) {
+      if (!isServiceError(error, 'unavailable')) throw error
+      if (known.some((instance) => hostNameOf({ hosts }, instance) === host.name)) onProblem(error) // else none is missed
+      away.push(host)
+    }
   }
+  return { machines: byId(found), away }
 }
 
 async function takeUp(ports: InstancePorts, instance: InstanceRecord, machine: FoundMachine | undefined): Promise<void> {
@@ -75,18 +96,21 @@ async function clonesOf({ catalog }: InstancePorts, known: readonly InstanceReco
 /** Who may start from the image was asked when the instance was made. */
 const callerFor = ({ projectId, userId }: InstanceRecord): Caller => ({ ...serviceCaller('req-start'), projectId, userId })
 
-/** Lent to a launch that was killed before it could note that, or to an instance of which nothing is left. */
+/**
+ * Lent to a launch that was killed before it could note that, or to an instance of which nothing is left.
+ * @param machines null: some host may have more
+ */
 async function releaseLostLeases(
   { catalog, images }: InstancePorts,
   known: readonly InstanceRecord[],
-  machines: Machines,
+  machines: Machines | null,
 ): Promise<void> {
   const byHolder = new Map(known.map((instance) => [holderOf(instance.id), instance]))
   for await (const { leaseId, holder } of images.held(HOLDER_KIND)) {
     const instance = byHolder.get(holder)
     const inUse = instance
       ? await needs(catalog.documents, instance, leaseId)
-      : machines.has(holder.slice(HOLDER_KIND.length + 1))
+      : !machines || machines.has(holder.slice(HOLDER_KIND.length + 1))
     if (!inUse) await images.release(leaseId)
   }
 }

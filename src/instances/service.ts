@@ -1,9 +1,9 @@
-import { hostname } from 'node:os'
 import type { PlaceLimits } from '../base/places.ts'
 import { TaskLines } from '../base/task-lines.ts'
 import type { Catalog } from '../store/catalog/catalog.ts'
 import { SerialConsoles } from './console/serial-consoles.ts'
 import { loadStandardFlavors } from './flavors/standard.ts'
+import { abilitiesOf } from './hypervisor/machine-host.ts'
 import { JobProgress } from './job-progress.ts'
 import { hostPorts } from './launch/host-ports.ts'
 import type {
@@ -15,16 +15,20 @@ import type {
   InstanceSettings,
   InstanceVolumes,
   Limits,
-  MachineHost,
+  Machines,
+  NamedHost,
   Pool,
   SnapshotImages,
 } from './ports.ts'
 import { watchPower } from './power/settle.ts'
-import { recoverInstances } from './recover.ts'
+import { recoverHost, recoverInstances } from './recover.ts'
 
 export interface InstanceServiceOptions {
   readonly catalog: Catalog
-  readonly hypervisor: MachineHost
+  /** All machines, each on its host. It is closed with the instances. */
+  readonly hypervisor: Machines
+  /** The service's own first. */
+  readonly hosts: readonly [NamedHost, ...NamedHost[]]
   readonly images: ImageDisks & ImageParts
   readonly snapshots: SnapshotImages
   readonly volumes: InstanceVolumes
@@ -44,7 +48,7 @@ export interface InstanceService {
   close(): Promise<void>
 }
 
-export const defaultInstanceSettings: Omit<InstanceSettings, 'hostName'> = {
+export const defaultInstanceSettings: InstanceSettings = {
   defaultLimits: { instances: 10, cores: 20, ram: 51_200 }, // Nova's
   forwardAddress: '127.0.0.1',
   forwardPorts: { first: 1024, last: 32_767 }, // above what needs privileges, below what Linux gives to clients
@@ -59,15 +63,18 @@ const pools: Readonly<Record<Pool, PlaceLimits>> = {
   jobs: { places: 8, share: 4 },
 }
 
+const LOOK_FOR_HOSTS_MS = 1000
+
 /** The instances of a service, everything that a stop or a kill left half done taken up. It closes the hypervisor. */
 export async function openInstances(options: InstanceServiceOptions): Promise<InstanceService> {
-  const { catalog, hypervisor, images, snapshots, volumes, limits, onProblem } = options
+  const { catalog, hypervisor, hosts, images, snapshots, volumes, limits, onProblem } = options
   const tasks = new TaskLines({ pools: options.pools ?? pools, onProblem })
   const now = options.now ?? Date.now
   const consoles = new SerialConsoles({ catalog, hypervisor, now })
   const ports: InstancePorts = {
     catalog,
     hypervisor,
+    hosts,
     images,
     snapshots,
     volumes,
@@ -77,21 +84,32 @@ export async function openInstances(options: InstanceServiceOptions): Promise<In
     tasks,
     progress: new JobProgress(),
     consoles,
-    settings: { hostName: hostname(), ...defaultInstanceSettings, ...options.settings },
+    settings: { ...defaultInstanceSettings, ...options.settings },
     onProblem,
     now,
   }
   await loadStandardFlavors(ports)
   const unwatch = watchPower(ports)
-  await recoverInstances(ports)
+  const waiting = new Set((await recoverInstances(ports)).filter((host) => host !== hosts[0]))
+  const looking = setInterval(() => void recoverThoseBack(ports, waiting).catch(onProblem), LOOK_FOR_HOSTS_MS).unref()
   return {
     ports,
     async close() {
+      clearInterval(looking)
       unwatch()
       consoles.close()
       const ended = tasks.stop()
       await hypervisor.close() // ends what waits for a guest
       await ended
     },
+  }
+}
+
+/** @param waiting hosts that were away when the service started; those that are back are taken from it */
+async function recoverThoseBack(ports: InstancePorts, waiting: Set<NamedHost>): Promise<void> {
+  for (const host of waiting) {
+    if (abilitiesOf(host) === null) continue
+    waiting.delete(host)
+    await recoverHost(ports, host)
   }
 }

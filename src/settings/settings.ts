@@ -1,7 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { isIPv4 } from 'node:net'
 import { ServiceError } from '../base/errors.ts'
-import { inNetworks } from '../base/networks.ts'
 import { formatBytes, GiB, MiB, TiB } from '../base/units.ts'
 
 /**
@@ -133,6 +132,11 @@ export const settingsTable = {
     default: 'auto',
     parse: oneOf('auto', 'kvm', 'tcg'),
   }),
+  instanceHosts: setting({
+    summary: 'further hosts that run instances, comma-separated, as name=socket of its agent (imprint agent)',
+    default: [] as string[],
+    parse: hosts,
+  }),
   instanceUser: setting({
     summary:
       "user of this machine, by name, whom QEMU runs as, where the service is root; the service's own unless told otherwise",
@@ -153,20 +157,6 @@ export const settingsTable = {
     summary: 'folder of the system that machines start from the network; netboot in the data folder unless told otherwise',
     default: '',
     parse: text,
-  }),
-  netbootNetworks: setting({
-    summary: 'networks, as CIDR, from which machines may start from the network; private ones unless told otherwise',
-    default: [
-      '127.0.0.0/8',
-      '10.0.0.0/8',
-      '172.16.0.0/12',
-      '192.168.0.0/16',
-      '169.254.0.0/16',
-      '::1/128',
-      'fc00::/7',
-      'fe80::/10',
-    ],
-    parse: networks,
   }),
   importHosts: setting({
     summary: 'hosts that imports may fetch from although they are not public, comma-separated',
@@ -283,10 +273,15 @@ function list(value: string): string[] {
     .map((part) => part.trim())
     .filter(Boolean)
 }
-function networks(value: string): string[] {
-  const cidrs = list(value)
-  inNetworks(cidrs)
-  return cidrs
+/** Names that stand in records, and paths that `imprint agent` told. */
+function hosts(value: string): string[] {
+  const all = list(value)
+  for (const each of all) {
+    if (!/^[A-Za-z0-9][A-Za-z0-9._-]{0,62}=\/.+$/.test(each)) throw new Error('takes name=socket, as left=/srv/left/agent.sock')
+  }
+  const names = all.map((each) => each.split('=', 1)[0])
+  if (new Set(names).size < names.length) throw new Error('names a host twice')
+  return all
 }
 function url(value: string): string {
   if (!/^https?:$/.test(new URL(value).protocol)) throw new Error('takes an http or https address')

@@ -14,7 +14,8 @@ const shownDefault = ({ default: byDefault, show }: ShownSetting): string => {
   return show ? show(byDefault as never) : String(byDefault)
 }
 
-const settingOptions = Object.fromEntries(
+/** What a command that runs a process of ours takes, by the setting's name. */
+export const settingOptions = Object.fromEntries(
   (Object.entries(settingsTable) as [SettingName, ShownSetting][])
     .filter(([, { secret }]) => !secret)
     .map(([name, setting]): [string, OptionSpec] => [

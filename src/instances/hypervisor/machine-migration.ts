@@ -15,6 +15,17 @@ export interface MachineMigration {
    */
   receive(machine: MachineSpec): Promise<MigrationTarget>
   /**
+   * At the target: a machine of this id that is expected comes no more. One that is here by now stays, so whoever does not know how a
+   * migration ended learns it by `show` after this. Withdrawing what is not expected succeeds.
+   */
+  withdraw(id: string): Promise<void>
+  /**
+   * A machine as it is here, to be expected elsewhere, with the addresses of its bases and stores, which are secrets; without seed and
+   * memory.
+   * @throws ServiceError `not-found`
+   */
+  specOf(id: string): Promise<MachineSpec>
+  /**
    * At the source: copies the sealed layers of its disks, then its memory and what it goes on writing, and then it stands still here and
    * goes on there. Settles when nothing is left of it here. Paused, it is so there. Failed or cut short, it goes on here.
    *

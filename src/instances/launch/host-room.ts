@@ -1,7 +1,10 @@
 import { ServiceError } from '../../base/errors.ts'
 import { formatBytes, MiB } from '../../base/units.ts'
 import type { DocumentReader } from '../../store/catalog/catalog.ts'
-import type { InstancePorts } from '../ports.ts'
+import { hostNameOf } from '../hosts.ts'
+import { abilitiesOf } from '../hypervisor/machine-host.ts'
+import type { InstancePorts, NamedHost } from '../ports.ts'
+import type { InstanceRecord } from '../records.ts'
 import { instances, MAX_LISTED } from '../store.ts'
 
 /** Guests seldom touch all that they have: Nova's `ram_allocation_ratio`. */
@@ -14,37 +17,72 @@ export interface NeededRoom {
 }
 
 /**
- * How many of the wanted instances this host holds beside those that are there, asked inside `catalog.write`. What is off counts
- * too: it may be started at any time. What guests have not written yet is promised to them.
- * @param promisableBytes of its file system, measured before
- * @returns `wanted.most`, or what there is room for
+ * Where as many of the wanted instances go as there is room for beside those that are there, asked inside `catalog.write`: each to the host
+ * with the most memory left. What is off counts too: it may be started at any time. What guests have not written yet is promised to them.
+ * @param hosts those that may have them, and are up
+ * @param promisableBytes of the file system that they write to, measured before
+ * @returns the host of each, at most `wanted.most`
  * @throws ServiceError `unavailable` where not even `wanted.least` fit, in the words that Nova has for it
  */
-export async function countWithinHost(
-  { disk, hypervisor }: Pick<InstancePorts, 'disk' | 'hypervisor'>,
+export async function placesWithinHosts(
+  { disk, ...ports }: Pick<InstancePorts, 'disk' | 'hosts'>,
   documents: DocumentReader,
   wanted: { readonly least: number; readonly most: number },
   each: NeededRoom,
-  promisableBytes: number,
-): Promise<number> {
+  { hosts, promisableBytes }: { readonly hosts: readonly NamedHost[]; readonly promisableBytes: number },
+): Promise<readonly NamedHost[]> {
   const there = await instances.list(documents)
-  const usedMiB = there.reduce((sum, { flavor }) => sum + flavor.ramMiB, 0)
-  const mostMiB = Math.floor((hypervisor.abilities.memoryBytes / MiB) * MEMORY_RATIO)
+  const rooms = hosts.map((host) =>
+    roomOf(
+      host,
+      there.filter((instance) => hostNameOf(ports, instance) === host.name),
+    ),
+  )
   const promisedBytes = await disk.promised(documents)
-  const byMemory = countOf(mostMiB - usedMiB, each.ramMiB)
   const byDisk = countOf(promisableBytes - promisedBytes, each.rootBytes)
   const byNumber = MAX_LISTED - there.length
-  const fitting = Math.min(wanted.most, byMemory, byDisk, byNumber)
-  if (fitting >= wanted.least) return fitting
+  const places = placed(rooms, Math.min(wanted.most, byDisk, byNumber), each.ramMiB)
+  if (places.length >= wanted.least) return places
   const moreBytes = wanted.least * each.rootBytes
   const reason =
-    byMemory < wanted.least
-      ? `instances here have ${usedMiB} of ${mostMiB} MiB of memory, and ${wanted.least * each.ramMiB} more do not fit; take a smaller flavor, or delete instances`
+    Math.min(byDisk, byNumber) >= wanted.least
+      ? memoryProblem(rooms, wanted.least * each.ramMiB)
       : byDisk < wanted.least
         ? `of ${formatBytes(Math.floor(promisableBytes))} that this host can promise to volumes and instances, ${formatBytes(promisedBytes)} are, and ${formatBytes(moreBytes)} more do not fit; take a smaller flavor, or delete instances or volumes`
         : `there are ${there.length} instances, and ${MAX_LISTED} is the limit`
   throw new ServiceError('unavailable', `No valid host was found: ${reason}`)
 }
+
+interface Room {
+  readonly host: NamedHost
+  readonly usedMiB: number
+  readonly mostMiB: number
+}
+
+function roomOf(host: NamedHost, there: readonly InstanceRecord[]): Room {
+  const usedMiB = there.reduce((sum, { flavor }) => sum + flavor.ramMiB, 0)
+  return { host, usedMiB, mostMiB: Math.floor(((abilitiesOf(host)?.memoryBytes ?? 0) / MiB) * MEMORY_RATIO) }
+}
+
+function placed(rooms: readonly Room[], count: number, ramMiB: number): readonly NamedHost[] {
+  const left = rooms.map(({ host, usedMiB, mostMiB }) => ({ host, leftMiB: mostMiB - usedMiB }))
+  const places: NamedHost[] = []
+  while (places.length < count) {
+    const [roomiest] = left.filter(({ leftMiB }) => ramMiB === 0 || leftMiB >= ramMiB).sort((a, b) => b.leftMiB - a.leftMiB)
+    if (!roomiest) break
+    roomiest.leftMiB -= ramMiB
+    places.push(roomiest.host)
+  }
+  return places
+}
+
+function memoryProblem(rooms: readonly Room[], moreMiB: number): string {
+  if (rooms.length === 0) return 'none that may have it answers; see whether the agents of the hosts run'
+  const [usedMiB, mostMiB] = [sum(rooms.map((room) => room.usedMiB)), sum(rooms.map((room) => room.mostMiB))]
+  return `instances here have ${usedMiB} of ${mostMiB} MiB of memory, and ${moreMiB} more do not fit; take a smaller flavor, or delete instances`
+}
+
+const sum = (numbers: readonly number[]): number => numbers.reduce((total, number) => total + number, 0)
 
 const countOf = (room: number, each: number): number => (each === 0 ? Number.POSITIVE_INFINITY : Math.floor(room / each))
 

@@ -3,14 +3,15 @@ import type { Caller } from '../../base/caller.ts'
 import { isServiceError, ServiceError } from '../../base/errors.ts'
 import type { DocumentReader } from '../../store/catalog/catalog.ts'
 import { beginAction } from '../actions/actions.ts'
+import { hostsThatAreUp, placeNamed } from '../hosts.ts'
 import type { PortForward } from '../hypervisor/hypervisor.ts'
-import type { InstancePorts } from '../ports.ts'
+import type { InstancePorts, NamedHost } from '../ports.ts'
 import { countWithinQuota, quotaOf } from '../quotas.ts'
 import type { InstanceRecord } from '../records.ts'
 import { attachments, forwardedPorts, instances, type Seed, seeds } from '../store.ts'
 import { attachmentsFor, type WantedDisk } from '../volumes/new-disks.ts'
 import { chooseHostPorts, FORWARDS_KEY, forwardsFrom, forwardsText } from './forwards.ts'
-import { countWithinHost } from './host-room.ts'
+import { placesWithinHosts } from './host-room.ts'
 import { hostnameFrom } from './hostname.ts'
 
 /** Ports are drawn from thousands: twice the same is rare already. */
@@ -21,6 +22,8 @@ export interface Beginning extends Seed, Pick<InstanceRecord, 'name' | 'metadata
   readonly network: 'auto' | 'none'
   /** That it is made with; absent: none. */
   readonly volumes?: readonly WantedDisk[]
+  /** Those that may have them, and are up; absent: all that are. */
+  readonly hosts?: readonly NamedHost[]
   /** Of the network card; absent: one of its own for each. */
   readonly mac?: string
   /** As many as the quota has room for, from `least` to `most`. */
@@ -49,16 +52,18 @@ async function record(
   const { least } = wanted
   const [quota, promisable] = [await quotaOf(ports, projectId), await ports.disk.promisable()]
   const each = { instances: 1, cores: flavor.vcpus, ram: flavor.ramMiB }
-  const countOf = async (documents: DocumentReader, most: number) => {
+  const placesFor = async (documents: DocumentReader, most: number) => {
     const withinQuota = await countWithinQuota(documents, projectId, quota, each, { least, most })
-    return countWithinHost(ports, documents, { least, most: withinQuota }, { ramMiB: flavor.ramMiB, rootBytes }, promisable)
+    const room = { hosts: wanted.hosts ?? hostsThatAreUp(ports), promisableBytes: promisable }
+    return placesWithinHosts(ports, documents, { least, most: withinQuota }, { ramMiB: flavor.ramMiB, rootBytes }, room)
   }
-  const most = await countOf(ports.catalog.documents, wanted.most)
+  const most = (await placesFor(ports.catalog.documents, wanted.most)).length
   const forwards = await forwardsOf(ports, wanted, most)
   return ports.catalog.write(async ({ documents }) => {
-    const records = Array.from({ length: await countOf(documents, most) }, (_, index) =>
-      recordOf(common, wanted, index, forwards[index] ?? [], ports.now()),
-    )
+    const records = (await placesFor(documents, most)).map((host, index) => ({
+      ...recordOf(common, wanted, index, forwards[index] ?? [], ports.now()),
+      host: placeNamed(ports, host.name),
+    }))
     for (const record of records) {
       await instances.put(documents, record)
       await seeds.put(documents, record.id, wanted)

@@ -24,6 +24,8 @@ test('whatever is asked of it fails with the reason, and it can be watched and c
     'hydrate',
     'saveMemory',
     'receive',
+    'withdraw',
+    'specOf',
     'migrateTo',
     'attach',
     'detach',

@@ -35,6 +35,8 @@ export function absentHypervisor(reason: ServiceError): Hypervisor & DiskLayers 
     hydrate: refuse,
     saveMemory: refuse,
     receive: refuse,
+    withdraw: refuse,
+    specOf: refuse,
     migrateTo: refuse,
     attach: refuse,
     detach: refuse,

@@ -1,4 +1,5 @@
 import { Duplex } from 'node:stream'
+import { setImmediate as turn } from 'node:timers/promises'
 import type { BlockSource } from '../../../disk/block/block-source.ts'
 import type { BlockWriter } from '../../../disk/block/block-writer.ts'
 import { memorySource } from '../../../disk/block/memory-source.ts'
@@ -29,6 +30,8 @@ export interface MemoryHostOptions {
   readonly guest?: MemoryGuest
   /** Comes before each launch and start: a test holds it up here, or lets it fail. */
   readonly beforeStart?: (spec: MachineSpec) => Promise<void> | void
+  /** Comes before a disk has been copied. */
+  readonly whileCopying?: () => Promise<void>
   /** Hosts with the same one reach each other. */
   readonly network?: MemoryNetwork
 }
@@ -54,10 +57,12 @@ export class MemoryHost {
   readonly stores = new Map<string, { readonly source: BlockSource; readonly writer: BlockWriter }>()
   guest: MemoryGuest
   beforeStart: (spec: MachineSpec) => Promise<void> | void
+  readonly whileCopying: () => Promise<void>
 
   readonly network: MemoryNetwork
 
-  constructor({ guest = plainGuest, beforeStart = () => {}, network = new Map() }: MemoryHostOptions = {}) {
+  constructor({ guest = plainGuest, beforeStart = () => {}, whileCopying = turn, network = new Map() }: MemoryHostOptions = {}) {
+    this.whileCopying = whileCopying
     this.network = network
     this.guest = guest
     this.beforeStart = beforeStart

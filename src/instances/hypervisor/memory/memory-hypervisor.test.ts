@@ -1,86 +1,16 @@
-import assert from 'node:assert/strict'
-import { randomUUID } from 'node:crypto'
-import { memoryDisk } from '../../../../test/fixtures/nbd/memory-disk.ts'
-import { memorySource } from '../../../disk/block/memory-source.ts'
 import { diskLayersSuite } from '../disk-layers.suite.ts'
-import { diskPlugsSuite, type PlugsHost } from '../disk-plugs.suite.ts'
-import { hypervisorSuite, plainSpec } from '../hypervisor.suite.ts'
-import type { MachineSpec } from '../hypervisor.ts'
+import { diskPlugsSuite } from '../disk-plugs.suite.ts'
+import { hypervisorSuite } from '../hypervisor.suite.ts'
 import { machineMemorySuite } from '../machine-memory.suite.ts'
-import { type MigrationHost, machineMigrationSuite } from '../machine-migration.suite.ts'
-import { MemoryHost, type MemoryNetwork, plainGuest } from './memory-host.ts'
-import { MemoryHypervisor } from './memory-hypervisor.ts'
+import { machineMigrationSuite } from '../machine-migration.suite.ts'
+import type { MemoryNetwork } from './memory-host.ts'
+import { memoryTestHost } from './memory-test-host.suite.ts'
 
-const spec = (changes: Partial<MachineSpec> = {}): MachineSpec => ({ ...plainSpec(), ...changes })
-
-function testHost(network: MemoryNetwork = new Map()): MigrationHost & PlugsHost {
-  const deaf = new Set<string>()
-  const host = new MemoryHost({
-    network,
-    guest: {
-      ...plainGuest,
-      powerButton: (machine) => deaf.has(machine.spec.id) || machine.powerOff(),
-      letsGo: (machine) => !deaf.has(machine.spec.id),
-    },
-  })
-  const named = (id: string, serial?: string) =>
-    serial === undefined ? 'root' : host.machine(id).spec.disks.find((disk) => disk.serial === serial)!.name
-  return {
-    open: async () => new MemoryHypervisor(host),
-    spec,
-    powerOff: async (_hypervisor, id) => host.machine(id).powerOff(),
-    kill: async (id) => host.machine(id).crash('killed by the test'),
-    deafSpec: () => {
-      const machine = spec({ disks: [] })
-      deaf.add(machine.id)
-      return machine
-    },
-    write: async (_hypervisor, id, offset, bytes, serial) => host.machine(id).write(named(id, serial), offset, bytes),
-    read: async (_hypervisor, id, offset, length, serial) => host.machine(id).read(named(id, serial), offset, length),
-    async untilSeen(_hypervisor, id, serial, isThere) {
-      assert.equal(
-        host.machine(id).spec.disks.some((disk) => disk.serial === serial),
-        isThere,
-      )
-    },
-    async makeStore(bytes) {
-      const store = memoryDisk(bytes)
-      const address = newAddress()
-      host.stores.set(address.exportName, store)
-      return { ...store, address }
-    },
-    async moveStore({ exportName }) {
-      const moved = newAddress()
-      host.stores.set(moved.exportName, host.stores.get(exportName)!)
-      host.stores.delete(exportName)
-      return moved
-    },
-    openBase: async () => memorySource(2 ** 30, []),
-    lend: async (disk) => {
-      const address = newAddress()
-      host.bases.set(address.exportName, disk)
-      return address
-    },
-    endLoan: async ({ exportName }) => void host.bases.delete(exportName),
-    startCounting: async (_hypervisor, id) => {
-      host.machine(id).memory = 1
-    },
-    count: async (_hypervisor, id) => {
-      const machine = host.machine(id)
-      if (machine.memory > 0 && machine.power === 'running') machine.memory += 1 // it had time
-      return machine.memory
-    },
-    close: async () => {},
-  }
-}
-
-const newAddress = () => ({ socketPath: '/run/nbd.sock', exportName: randomUUID() })
-
-hypervisorSuite('memory', async () => testHost())
-diskLayersSuite('memory', async () => testHost())
-machineMemorySuite('memory', async () => testHost())
+hypervisorSuite('memory', async () => memoryTestHost())
+diskLayersSuite('memory', async () => memoryTestHost())
+machineMemorySuite('memory', async () => memoryTestHost())
 machineMigrationSuite('memory', async () => {
   const network: MemoryNetwork = new Map()
-  return [testHost(network), testHost(network)]
+  return [memoryTestHost({ network }), memoryTestHost({ network })]
 })
-diskPlugsSuite('memory', async () => testHost())
+diskPlugsSuite('memory', async () => memoryTestHost())

@@ -1,11 +1,11 @@
 import { randomUUID } from 'node:crypto'
 import type { Duplex } from 'node:stream'
-import { setTimeout as pause, setImmediate as turn } from 'node:timers/promises'
+import { setTimeout as pause } from 'node:timers/promises'
 import { ServiceError } from '../../../base/errors.ts'
 import { GiB } from '../../../base/units.ts'
 import type { BlockSource } from '../../../disk/block/block-source.ts'
 import { seedDisc } from '../../seed/seed-disc.ts'
-import type { DiskLayers, HydrateOptions, NewBase, Sealed, SealOptions } from '../disk-layers.ts'
+import type { DiskLayers, HydrateOptions, NewBase, Sealed } from '../disk-layers.ts'
 import type { DiskPlugs } from '../disk-plugs.ts'
 import type { FoundMachine, Hypervisor, HypervisorAbilities, MachineChanges, MachineDisk, MachineSpec } from '../hypervisor.ts'
 import type { MachineMemory, MemoryState, SavedMemory, SaveOptions } from '../machine-memory.ts'
@@ -111,7 +111,7 @@ export class MemoryHypervisor implements Hypervisor, DiskLayers, DiskPlugs, Mach
   }
 
   /** Its guests do no more than they are told: they stand still wherever they are asked to. */
-  async seal(id: string, quiesceMs: number, { whileStill }: SealOptions = {}): Promise<Sealed> {
+  async seal(id: string, quiesceMs: number): Promise<Sealed> {
     const machine = this.#machine(id)
     assertNotCopying(machine)
     const has = Math.max(0, ...machine.spec.disks.map(({ name }) => machine.layerNumbers(name).length - 1))
@@ -122,9 +122,7 @@ export class MemoryHypervisor implements Hypervisor, DiskLayers, DiskPlugs, Mach
     }
     const isQuiet = quiesceMs > 0 && machine.power === 'running' && machine.spec.hardware.qemuGuestAgent
     const consistency = isQuiet ? 'file-system' : 'crash'
-    const layers = machine.seal()
-    await whileStill?.()
-    return { layers, consistency, evidence: `the guest was ${isQuiet ? '' : 'not '}asked to stand still` }
+    return { layers: machine.seal(), consistency, evidence: `the guest was ${isQuiet ? '' : 'not '}asked to stand still` }
   }
 
   async openLayer(id: string, disk: string, layer: number): Promise<BlockSource> {
@@ -164,7 +162,7 @@ export class MemoryHypervisor implements Hypervisor, DiskLayers, DiskPlugs, Mach
     machine.forgetDisk(diskName)
   }
 
-  /** Takes a turn of the event loop. */
+  /** Takes as long as its host says. */
   async hydrate(id: string, disk: string, { signal, onProgress }: HydrateOptions = {}): Promise<void> {
     const machine = this.#machine(id)
     const spec = machine.spec.disks.find(({ name }) => name === disk)
@@ -176,7 +174,7 @@ export class MemoryHypervisor implements Hypervisor, DiskLayers, DiskPlugs, Mach
     try {
       if (!machine.isOn) throw wrongPower(id, 'is off; start it, and ask again')
       onProgress?.({ doneBytes: 0, totalBytes: spec.bytes })
-      await turn()
+      await Promise.race([this.host.whileCopying(), ...(signal ? [whenAborted(signal)] : [])])
       if (signal?.aborted || this.#closing.signal.aborted) throw cancelled(id)
       if (!machine.isOn) throw wrongPower(id, 'went off meanwhile; start it')
       machine.hydrate(disk)
@@ -242,6 +240,16 @@ export class MemoryHypervisor implements Hypervisor, DiskLayers, DiskPlugs, Mach
     this.host.machines.delete(id)
     machine.become('shutdown')
     return { downtimeMs: 0, layerBytes: 0, memoryBytes: 1 }
+  }
+
+  async withdraw(id: string): Promise<void> {
+    this.#assertOpen()
+    this.#withdraw(id)
+  }
+
+  async specOf(id: string): Promise<MachineSpec> {
+    const { seed: _its, memory: _comes, ...spec } = this.#machine(id).spec
+    return structuredClone(spec)
   }
 
   #withdraw(id: string): void {

@@ -1,6 +1,8 @@
 import { ServiceError } from '../../../base/errors.ts'
 import { type InstanceAction, listActions, showAction } from '../../../instances/actions/actions.ts'
 import { showInstance } from '../../../instances/find-instance.ts'
+import { hostNameOf } from '../../../instances/hosts.ts'
+import type { InstanceRecord } from '../../../instances/records.ts'
 import { limitFrom, nextLink, refuseUnknown } from '../paging.ts'
 import { isoMicroseconds, msFrom } from '../times.ts'
 import { type Call, ok, part, type Route } from './route.ts'
@@ -48,10 +50,10 @@ function withinTime({ query, minor }: Call): (action: InstanceAction) => boolean
 const changedAt = ({ startedAt, finishedAt }: InstanceAction): number => finishedAt ?? startedAt
 
 async function show(call: Call) {
-  const { projectId } = await showInstance(call.ports, call.caller, part(call, 'id'))
+  const instance = await showInstance(call.ports, call.caller, part(call, 'id'))
   const action = await showAction(call.ports, call.caller, part(call, 'id'), part(call, 'request'))
   // until 2.51 the events were for administrators
-  const events = call.minor >= 51 || call.caller.isAdmin ? { events: [event(call, action, projectId)] } : {}
+  const events = call.minor >= 51 || call.caller.isAdmin ? { events: [event(call, action, instance)] } : {}
   return ok({ instanceAction: { ...summary(action, call.minor), ...events } })
 }
 
@@ -66,16 +68,15 @@ const summary = (action: InstanceAction, minor: number) => ({
   ...(minor >= PAGING ? { updated_at: isoMicroseconds(changedAt(action)) } : {}),
 })
 
-/** @param owner the project that has the instance */
-function event({ ports, caller, minor }: Call, action: InstanceAction, owner: string) {
+function event({ ports, caller, minor }: Call, action: InstanceAction, instance: InstanceRecord) {
   const { event, startedAt, finishedAt, failure } = action
-  const { hostName } = ports.settings
+  const hostName = hostNameOf(ports, instance)
   return {
     event,
     start_time: isoMicroseconds(startedAt),
     finish_time: finishedAt === null ? null : isoMicroseconds(finishedAt),
     result: finishedAt === null ? null : failure === null ? 'Success' : 'Error',
     traceback: failure, // no stack of ours: what its owner is told
-    ...(minor >= 62 ? { hostId: hostIdOf(owner, hostName), ...(caller.isAdmin ? { host: hostName } : {}) } : {}),
+    ...(minor >= 62 ? { hostId: hostIdOf(instance.projectId, hostName), ...(caller.isAdmin ? { host: hostName } : {}) } : {}),
   }
 }

@@ -1,14 +1,14 @@
 import { loadavg } from 'node:os'
 import { ServiceError } from '../../../base/errors.ts'
 import { MiB } from '../../../base/units.ts'
-import { describeHost, type HostDescription } from '../../../instances/describe-host.ts'
+import { describeHosts, type HostDescription } from '../../../instances/describe-host.ts'
 import { authorizeService } from '../../../instances/policy.ts'
 import { isYes, refuseUnknown } from '../paging.ts'
 import { isoMicroseconds } from '../times.ts'
 import { type Call, ok, part, type Route } from './route.ts'
 import { instanceName, ZONE } from './server-json.ts'
 
-/** The one host, in the places where clients of Nova look for hosts. */
+/** The hosts, in the places where clients of Nova look for them. */
 export const hostRoutes: readonly Route[] = [
   {
     method: 'GET',
@@ -22,9 +22,10 @@ export const hostRoutes: readonly Route[] = [
     method: 'GET',
     path: '/os-availability-zone/detail',
     async handle(call) {
-      const { hostName, isUp } = await hostOf(call)
-      const service = { available: isUp, active: true, updated_at: isoMicroseconds(call.ports.now()) }
-      const hosts = { [hostName]: { 'nova-compute': service } }
+      const serviceOf = ({ isUp }: HostDescription) => ({
+        'nova-compute': { available: isUp, active: true, updated_at: isoMicroseconds(call.ports.now()) },
+      })
+      const hosts = Object.fromEntries((await hostsOf(call)).map((host) => [host.hostName, serviceOf(host)]))
       return ok({ availabilityZoneInfo: [{ zoneName: ZONE, zoneState: { available: true }, hosts }] })
     },
   },
@@ -44,15 +45,15 @@ export const hostRoutes: readonly Route[] = [
     method: 'GET',
     path: '/os-hypervisors/:id/search',
     until: 52,
-    handle: async (call) => ok({ hypervisors: [hypervisorSummary(call, await namedHost(call))] }),
+    handle: async (call) => ok({ hypervisors: (await namedHosts(call)).map((host) => hypervisorSummary(call, host)) }),
   },
   {
     method: 'GET',
     path: '/os-hypervisors/:id/servers',
     until: 52,
     async handle(call) {
-      const host = await namedHost(call)
-      return ok({ hypervisors: [{ ...hypervisorSummary(call, host), servers: serversOf(host) }] })
+      const named = await namedHosts(call)
+      return ok({ hypervisors: named.map((host) => ({ ...hypervisorSummary(call, host), servers: serversOf(host) })) })
     },
   },
   {
@@ -70,20 +71,26 @@ export const hostRoutes: readonly Route[] = [
   },
 ]
 
-const hostOf = ({ ports, caller }: Call): Promise<HostDescription> => describeHost(ports, caller)
+/** As clients number them until version 2.53: from 1, the service's own first. */
+interface Numbered extends HostDescription {
+  readonly number: number
+}
+
+const hostsOf = async ({ ports, caller }: Call): Promise<readonly Numbered[]> =>
+  (await describeHosts(ports, caller)).map((host, index) => ({ ...host, number: index + 1 }))
 
 /** @throws ServiceError `not-found` */
-async function identifiedHost(call: Call): Promise<HostDescription> {
-  const host = await hostOf(call)
-  if (part(call, 'id') === String(hypervisorId(call, host))) return host
+async function identifiedHost(call: Call): Promise<Numbered> {
+  const host = (await hostsOf(call)).find((each) => part(call, 'id') === String(hypervisorId(call, each)))
+  if (host) return host
   throw new ServiceError('not-found', `Hypervisor with ID '${part(call, 'id').slice(0, 80)}' could not be found.`)
 }
 
-/** Found by a part of its name. @throws ServiceError `not-found` */
-async function namedHost(call: Call): Promise<HostDescription> {
-  const host = await hostOf(call)
-  if (host.hostName.includes(part(call, 'id'))) return host
-  throw new ServiceError('not-found', `No hypervisor matching '${part(call, 'id').slice(0, 80)}' could be found.`)
+/** Found by a part of their names. @throws ServiceError `not-found` */
+async function namedHosts(call: Call, name = part(call, 'id')): Promise<readonly Numbered[]> {
+  const hosts = (await hostsOf(call)).filter(({ hostName }) => hostName.includes(name))
+  if (hosts.length > 0) return hosts
+  throw new ServiceError('not-found', `No hypervisor matching '${name.slice(0, 80)}' could be found.`)
 }
 
 const serversOf = ({ instances }: HostDescription) => instances.map(({ id }) => ({ uuid: id, name: instanceName(id) }))
@@ -97,45 +104,41 @@ function uptimeText(seconds: number): string {
 }
 
 /** A number until version 2.53, then a UUID. */
-const hypervisorId = ({ minor }: Call, { id }: HostDescription): string | number => (minor < 53 ? 1 : id)
+const hypervisorId = ({ minor }: Call, { id, number }: Numbered): string | number => (minor < 53 ? number : id)
 
 async function services(call: Call) {
   const { query, minor } = call
   refuseUnknown(query, minor, ['host', 'binary'])
-  const { id, hostName, isUp } = await hostOf(call)
-  const service = {
-    id: minor < 53 ? 1 : id,
+  const services = (await hostsOf(call)).map((host) => ({
+    id: hypervisorId(call, host),
     binary: 'nova-compute',
-    host: hostName,
+    host: host.hostName,
     zone: ZONE,
     status: 'enabled',
-    state: isUp ? 'up' : 'down',
+    state: host.isUp ? 'up' : 'down',
     updated_at: isoMicroseconds(call.ports.now()),
     disabled_reason: null,
     ...(minor >= 11 ? { forced_down: false } : {}),
-  }
-  const wanted = [
-    ['host', hostName],
-    ['binary', service.binary],
-  ] as const
-  const isWanted = wanted.every(([name, value]) => (query.get(name) ?? value) === value)
-  return ok({ services: isWanted ? [service] : [] })
+  }))
+  const isWanted = (service: (typeof services)[number]) =>
+    (['host', 'binary'] as const).every((name) => (query.get(name) ?? service[name]) === service[name])
+  return ok({ services: services.filter(isWanted) })
 }
 
-async function hypervisors(call: Call): Promise<readonly HostDescription[]> {
+async function hypervisors(call: Call): Promise<readonly Numbered[]> {
   const { query, minor } = call
   refuseUnknown(query, minor, ['hypervisor_hostname_pattern', 'with_servers', 'limit', 'marker'])
-  const host = await hostOf(call)
   const pattern = minor >= 53 ? query.get('hypervisor_hostname_pattern') : null
-  if (pattern !== null && !host.hostName.includes(pattern)) {
-    throw new ServiceError('not-found', `No hypervisor matching '${pattern.slice(0, 80)}' could be found.`)
-  }
-  if (minor >= 33 && query.get('limit') === '0') return []
-  if (minor >= 33 && query.get('marker') !== null) return [] // there is one
-  return [host]
+  const hosts = pattern === null ? await hostsOf(call) : await namedHosts(call, pattern)
+  if (minor < 33) return hosts
+  const marker = query.get('marker')
+  const first = marker === null ? 0 : hosts.findIndex((host) => String(hypervisorId(call, host)) === marker) + 1
+  if (marker !== null && first === 0) return []
+  const limit = Number(query.get('limit') ?? hosts.length)
+  return hosts.slice(first, Number.isSafeInteger(limit) && limit >= 0 ? first + limit : undefined)
 }
 
-const hypervisorSummary = (call: Call, host: HostDescription) => ({
+const hypervisorSummary = (call: Call, host: Numbered) => ({
   ...(call.minor >= 53 && isYes(call.query.get('with_servers') ?? '') ? { servers: serversOf(host) } : {}),
   id: hypervisorId(call, host),
   hypervisor_hostname: host.hostName,
@@ -143,7 +146,7 @@ const hypervisorSummary = (call: Call, host: HostDescription) => ({
   status: 'enabled',
 })
 
-function hypervisorDetail(call: Call, host: HostDescription) {
+function hypervisorDetail(call: Call, host: Numbered) {
   const { abilities } = host
   const cpu = {
     arch: abilities?.architectures[0] ?? '',
@@ -155,14 +158,19 @@ function hypervisorDetail(call: Call, host: HostDescription) {
     hypervisor_type: host.type,
     hypervisor_version: versionNumber(abilities?.version ?? ''),
     host_ip: '127.0.0.1',
-    service: { id: call.minor < 53 ? 1 : host.id, host: host.hostName, disabled_reason: null },
+    service: { id: hypervisorId(call, host), host: host.hostName, disabled_reason: null },
     cpu_info: call.minor < 28 ? JSON.stringify(cpu) : cpu,
     ...sizesOf(host),
   }
 }
 
-/** Memory in MiB, disk in GiB, as Nova shows them. */
-function sizesOf({ abilities, use, diskGiB, freeDiskGiB }: HostDescription) {
+/** Memory in MiB, disk in GiB, as Nova shows them. The disk is one, whichever host writes to it. */
+function sizesOf({
+  abilities,
+  use,
+  diskGiB,
+  freeDiskGiB,
+}: Pick<HostDescription, 'abilities' | 'use' | 'diskGiB' | 'freeDiskGiB'>) {
   const memoryMiB = Math.floor((abilities?.memoryBytes ?? 0) / MiB)
   return {
     vcpus: abilities?.cpus ?? 0,
@@ -185,6 +193,14 @@ function versionNumber(version: string): number {
   return major * 1_000_000 + minor * 1000 + patch
 }
 
+/** Of all hosts; what they have on one disk counts once. */
 async function statistics(call: Call) {
-  return ok({ hypervisor_statistics: { count: 1, ...sizesOf(await hostOf(call)) } })
+  const hosts = await hostsOf(call)
+  const [own, ...others] = hosts.map(sizesOf)
+  const summed = [
+    ...(['vcpus', 'vcpus_used', 'memory_mb', 'memory_mb_used'] as const),
+    ...(['free_ram_mb', 'running_vms', 'current_workload'] as const),
+  ]
+  const sums = summed.map((name) => [name, others.reduce((total, each) => total + each[name], own?.[name] ?? 0)])
+  return ok({ hypervisor_statistics: { count: hosts.length, ...own, ...Object.fromEntries(sums) } })
 }

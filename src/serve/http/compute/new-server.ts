@@ -89,7 +89,7 @@ export interface NewServer {
 /** @throws ServiceError `invalid-request` */
 export function newServerFrom(call: Call): NewServer {
   const { server, hints } = parseFor(call.minor, call.body)
-  refuseWhatIsNot(call, server)
+  refuseWhatIsNot(server)
   const least = whole(server.min_count, 1)
   return {
     wanted: {
@@ -104,6 +104,7 @@ export function newServerFrom(call: Call): NewServer {
       tags: server.tags ?? [],
       network: networkFrom(server.networks),
       neighbours: neighboursFrom(hints),
+      host: hostFrom(server),
       accessIPv4: addressFrom(server.accessIPv4 ?? '', 'accessIPv4'),
       accessIPv6: addressFrom(server.accessIPv6 ?? '', 'accessIPv6'),
       diskConfig: server['OS-DCF:diskConfig'] ?? 'MANUAL',
@@ -115,7 +116,7 @@ export function newServerFrom(call: Call): NewServer {
 }
 
 /** Each of these would change what the user gets; none is left out in silence. */
-function refuseWhatIsNot({ ports, caller }: Call, server: Wanted): void {
+function refuseWhatIsNot(server: Wanted): void {
   if ((server.personality as readonly unknown[] | undefined)?.length)
     refuse('personality: files are not injected here; give user_data')
   if (isYes(String(server.config_drive ?? false))) {
@@ -129,11 +130,14 @@ function refuseWhatIsNot({ ports, caller }: Call, server: Wanted): void {
     if (name !== 'default') refuse(`Security group ${name} not found: there is none but "default"`)
   }
   const zone = server.availability_zone ?? ZONE
-  const host = ports.settings.hostName
   if (zone.split(':', 1)[0] !== ZONE) refuse(`The requested availability zone is not available: there is none but "${ZONE}"`)
-  const hosts = [zone.split(':')[1], server.host, server.hypervisor_hostname].filter((wanted) => wanted)
-  if (hosts.length > 0 && !caller.isAdmin) throw new ServiceError('denied', 'only administrators choose the host of an instance')
-  if (hosts.some((wanted) => wanted !== host)) refuse(`Compute host could not be found: there is none but "${host}"`)
+}
+
+/** Named as `nova:HOST`, and since 2.74 by fields of its own. @throws ServiceError `invalid-request` */
+function hostFrom({ availability_zone: zone, host, hypervisor_hostname: hypervisor }: Wanted): string | null {
+  const named = new Set([zone?.split(':')[1], host, hypervisor].filter((name) => name !== undefined && name !== ''))
+  if (named.size > 1) refuse(`No valid host was found: it cannot be on ${[...named].join(' and ')}`)
+  return [...named][0] ?? null
 }
 
 /** Hints that cannot be followed are refused: https://docs.openstack.org/nova, "Compute schedulers". */

@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto'
 import type { Caller } from '../../../base/caller.ts'
+import { hostNameOf } from '../../../instances/hosts.ts'
 import { type FlavorOfInstance, type InstanceRecord, startsFromVolume } from '../../../instances/records.ts'
 import { statusOf } from '../../../instances/states.ts'
 import { isoSeconds } from '../times.ts'
@@ -53,7 +54,7 @@ export function serverJson(look: Look, instance: InstanceRecord): object {
     tenant_id: projectId,
     user_id: userId,
     metadata,
-    hostId: hostIdOf(projectId, look.ports.settings.hostName),
+    hostId: hostIdOf(projectId, hostNameOf(look.ports, instance)),
     image: startsFromVolume(instance)
       ? ''
       : { id: instance.imageId, links: [{ rel: 'bookmark', href: `${look.bookmarks}/images/${instance.imageId}` }] },
@@ -113,8 +114,9 @@ const sinceVersion = (minor: number, { lock, description, tags }: InstanceRecord
   ...(minor >= 73 ? { locked_reason: lock?.reason ?? null } : {}),
 })
 
-function hostAttributes({ minor, ports }: Look, { id, reservationId, launchIndex, hostname }: InstanceRecord) {
-  const { hostName } = ports.settings
+function hostAttributes({ minor, ports }: Look, instance: InstanceRecord) {
+  const { id, reservationId, launchIndex, hostname } = instance
+  const hostName = hostNameOf(ports, instance)
   return {
     'OS-EXT-SRV-ATTR:host': hostName,
     'OS-EXT-SRV-ATTR:instance_name': instanceName(id),

@@ -1,4 +1,5 @@
 import { ServiceError } from '../../../base/errors.ts'
+import { hostNameOf } from '../../../instances/hosts.ts'
 import { type InstanceQuery, type InstanceSort, isInstanceSortKey } from '../../../instances/list/list-instances.ts'
 import { namePattern } from '../../../instances/list/name-pattern.ts'
 import type { InstanceRecord } from '../../../instances/records.ts'
@@ -78,12 +79,12 @@ const filters: Readonly<Record<string, Filter>> = {
 const administratorsFilters: Readonly<Record<string, Filter>> = {
   host:
     (values, { ports }) =>
-    () =>
-      values.includes(ports.settings.hostName),
+    (instance) =>
+      values.includes(hostNameOf(ports, instance)),
   node:
     (values, { ports }) =>
-    () =>
-      values.includes(ports.settings.hostName),
+    (instance) =>
+      values.includes(hostNameOf(ports, instance)),
   user_id: equals(({ userId }) => userId),
   key_name: equals(({ key }) => key?.name ?? null),
   vm_state: equals(({ vmState }) => vmState),
