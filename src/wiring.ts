@@ -231,7 +231,12 @@ async function openService(
         now: Date.now,
       }),
       volumeApi({ ports: volumes.ports, baseUrlOf }),
-      netbootApi({ leases, folder: resolve(settings.netboot || join(data, 'netboot')), baseUrlOf }),
+      netbootApi({
+        leases,
+        folder: resolve(settings.netboot || join(data, 'netboot')),
+        networks: settings.netbootNetworks,
+        baseUrlOf,
+      }),
     ],
     authenticator: identity.authenticator,
     metrics: createMetrics(() => chunks.stats(), nbd.counters),

@@ -131,6 +131,7 @@ export async function startService({ now = Date.now, ...options }: RealServiceOp
         now,
       }),
       netbootApi({
+        networks: ['127.0.0.0/8'],
         leases: { catalog, now, disks, scratchQuotaBytes: 2 ** 30 },
         folder: join(scratchFolder, 'netboot'),
         baseUrlOf,

@@ -3,14 +3,16 @@ import { readAhead } from '../disk/filters/read-ahead.ts'
 import { openImage } from '../disk/formats/index.ts'
 import { type BootFilters, bootFilters } from './boot-filters.ts'
 import type { OriginFile } from './origin.ts'
+import { endedBy } from './patience.ts'
 import { RemoteFile, type RemoteFileOptions } from './remote-file.ts'
 
-/** What is still to be said to the service when the disk goes has so long. */
 const FAREWELL_MS = 5_000
 
 export interface RemoteDiskOptions extends RemoteFileOptions {
   /** False: no record of an earlier start is used, and none is made. */
   readonly isBoot?: boolean
+  /** What is still to be said to the service when the disk goes has so long. */
+  readonly farewellMs?: number
 }
 
 const noFilters: BootFilters = { filters: [], finish: async () => undefined }
@@ -19,7 +21,7 @@ export interface RemoteDisk {
   readonly disk: BlockSource
   /** Of the file that it is in. */
   readonly facts: OriginFile
-  /** Before the disk is closed: what was learnt of the start of a machine goes to the service. */
+  /** Before the disk is closed: what was learnt of the start of a machine goes to the service, if that answers soon. */
   finish(): Promise<void>
 }
 
@@ -30,12 +32,16 @@ export async function openRemoteDisk(options: RemoteDiskOptions): Promise<Remote
   try {
     const { facts } = file
     const ahead = readAhead({ prefetch: (offset, length) => file.prefetch(offset, length), unitBytes: facts.chunkBytes })
-    const boot = options.isBoot === false ? noFilters : await bootFilters(options.origin, file, over.signal)
+    const recorded = () => bootFilters(options.origin, file, over.signal)
+    const boot = options.isBoot === false ? noFilters : await endedBy(options.signal, over, recorded)
+    options.signal?.throwIfAborted()
     const disk = await openImage(facts.diskFormat, stack(file, [ahead, ...boot.filters]))
     const finish = async () => {
-      const late = setTimeout(() => over.abort(), FAREWELL_MS)
-      await boot.finish()
-      clearTimeout(late)
+      const late = Promise.withResolvers<void>()
+      const timer = setTimeout(late.resolve, options.farewellMs ?? FAREWELL_MS)
+      await Promise.race([boot.finish(), late.promise])
+      clearTimeout(timer)
+      over.abort()
     }
     return { disk, facts, finish }
   } catch (error) {

@@ -49,3 +49,15 @@ export async function patiently<T>(signal: AbortSignal, patienceMs: number, work
     }
   }
 }
+
+/** Runs the work, during which the signal ends what `over` ends. @throws what the work throws then */
+export async function endedBy<T>(signal: AbortSignal | undefined, over: AbortController, work: () => Promise<T>): Promise<T> {
+  const end = () => over.abort(signal?.reason)
+  if (signal?.aborted) end()
+  signal?.addEventListener('abort', end, { once: true })
+  try {
+    return await work()
+  } finally {
+    signal?.removeEventListener('abort', end)
+  }
+}

@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, type TestContext, test } from 'node:test'
 import fc from 'fast-check'
+import { ServiceError } from '../base/errors.ts'
 import { HttpClient } from '../cli/client/http-client.ts'
 import { IdentityClient } from '../cli/client/identity-client.ts'
 import { ADMIN_PASSWORD, type RealService, startService } from '../cli/real-service.suite.ts'
@@ -84,6 +85,23 @@ async function cacheIn(t: TestContext): Promise<() => Promise<DiskCache>> {
   t.after(() => rm(folder, { recursive: true, force: true }))
   return () => DiskCache.open(folder, LEAST_CACHE_BYTES)
 }
+
+test('the opening is ended while the service is away, and what is left to say to it does not keep the disk open', async () => {
+  const real = origin(await newExport(file))
+  const away: ChunkOrigin = { ...real, describe: () => Promise.reject(new ServiceError('unavailable', 'it is away')) }
+  const interrupted = new AbortController()
+  const pool = new ChunkPool({})
+  const opening = openRemoteDisk({ origin: away, pool, signal: interrupted.signal })
+  interrupted.abort()
+  await assert.rejects(opening, { code: 'cancelled' })
+
+  const silent: ChunkOrigin = { ...real, putBootRecord: () => new Promise(() => {}), page: () => new Promise(() => {}) }
+  const { disk, finish } = await openRemoteDisk({ origin: silent, pool, farewellMs: 1 })
+  disk.read(0, 100).catch(() => undefined) // it never comes, and is recorded
+  await finish()
+  await disk.close()
+  await pool.close()
+})
 
 test('a remote disk reads as the disk that it is, extents too', async () => {
   const { disk, close } = await world(origin(await newExport(file)), undefined, { memoryBytes: 4 * CHUNK })

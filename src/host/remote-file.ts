@@ -6,7 +6,7 @@ import { PAGE_ENTRIES } from '../store/content/manifest-format.ts'
 import { ChunkFetcher } from './chunk-fetcher.ts'
 import type { ChunkPool } from './chunk-pool.ts'
 import type { ChunkOrigin, OriginFile } from './origin.ts'
-import { PATIENCE_MS } from './patience.ts'
+import { endedBy, PATIENCE_MS } from './patience.ts'
 import { RemoteLayout } from './remote-layout.ts'
 
 /** Chunks of one long read that are on their way together: what it holds at a time. */
@@ -17,6 +17,8 @@ export interface RemoteFileOptions {
   readonly pool: ChunkPool
   /** How long a service that does not answer is waited for. */
   readonly patienceMs?: number
+  /** Ends the opening; what is open is ended by `close`. */
+  readonly signal?: AbortSignal
 }
 
 /** A file that rests in a store elsewhere, chunk by chunk as it is read. */
@@ -36,9 +38,10 @@ export class RemoteFile implements BlockSource {
   }
 
   /** @throws ServiceError as the origin; `corrupt` */
-  static async open({ origin, pool, patienceMs = PATIENCE_MS }: RemoteFileOptions): Promise<RemoteFile> {
+  static async open({ origin, pool, patienceMs = PATIENCE_MS, signal }: RemoteFileOptions): Promise<RemoteFile> {
     const over = new AbortController()
-    const layout = await RemoteLayout.open({ origin, pool, signal: over.signal, patienceMs })
+    const opening = () => RemoteLayout.open({ origin, pool, signal: over.signal, patienceMs })
+    const layout = await endedBy(signal, over, opening)
     return new RemoteFile(pool, layout, new ChunkFetcher(origin, pool.counters, patienceMs), over)
   }
 

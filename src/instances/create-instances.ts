@@ -16,7 +16,7 @@ import type { InstancePorts, NamedHost } from './ports.ts'
 import type { DiskConfig, FlavorOfInstance, FlavorRecord, InstanceRecord } from './records.ts'
 import { instances, keypairs } from './store.ts'
 import { assertTags } from './tags.ts'
-import { assertDisks, bootSource, type WantedDisk } from './volumes/new-disks.ts'
+import { type Sources, sourcesOf, type WantedDisk } from './volumes/new-disks.ts'
 
 export interface NewInstances {
   readonly name: string
@@ -60,11 +60,13 @@ export async function createInstances(
 ): Promise<readonly InstanceRecord[]> {
   const projectId = authorizeCreate(caller)
   assertWanted(wanted)
-  const draft = await draftOf(ports, caller, wanted)
+  const sources = await sourcesOf(ports, caller, wanted)
+  const draft = await draftOf(ports, caller, wanted, sources)
   const passwordHash = wanted.adminPassword === null ? null : await sha512Crypt(wanted.adminPassword)
   const common = { ...draft, projectId, userId: caller.userId, reservationId: `r-${randomBytes(4).toString('hex')}` }
   const hosts = await hostsFor(ports, caller, wanted)
-  const made = await recordInstances(ports, caller, common, { ...wanted, hosts, passwordHash, resumesFrom: null })
+  const asked = { ...wanted, hosts, volumes: sources.volumes, passwordHash, resumesFrom: null }
+  const made = await recordInstances(ports, caller, common, asked)
   failpoint('instance:recorded')
   for (const instance of made) startLaunch(ports, caller, instance)
   return made
@@ -88,11 +90,9 @@ function assertWanted({ userData, metadata, tags, least, most }: NewInstances): 
 }
 
 /** What all instances of the request have in common. */
-async function draftOf(ports: InstancePorts, caller: Caller, wanted: NewInstances) {
+async function draftOf(ports: InstancePorts, caller: Caller, wanted: NewInstances, { image }: Sources) {
   const { documents } = ports.catalog
   const { abilities } = ports.hypervisor
-  await assertDisks(ports, caller, wanted)
-  const image = await bootSource(ports, caller, wanted)
   const flavor = await asRequested(() => findFlavor(documents, caller, wanted.flavorId))
   const keypair = wanted.keyName === null ? null : await keypairs.get(documents, caller.userId, wanted.keyName)
   if (keypair === undefined) {

@@ -3,23 +3,40 @@ import type { Caller } from '../base/caller.ts'
 import { ServiceError } from '../base/errors.ts'
 import { GiB } from '../base/units.ts'
 import type { DiskAddress } from './hypervisor/hypervisor.ts'
-import type { AttachedVolume, InstanceVolumes } from './ports.ts'
+import type { AttachedVolume, InstanceVolumes, NewVolumeSnapshot } from './ports.ts'
 import type { MadeVolume } from './volumes/attachment.ts'
 
 interface MemoryVolume extends AttachedVolume {
   status: 'available' | 'attaching' | 'in-use' | 'detaching'
+  /** All that is in it: a word. */
+  content: string
   instanceId: string | null
   device: string | null
   address: DiskAddress | null
 }
 
+interface MemorySnapshot extends AttachedVolume {
+  readonly name: string
+  readonly volumeId: string
+  readonly content: string
+}
+
 /** Volumes as `src/volumes` has them for instances: for tests. */
 export class MemoryVolumes implements InstanceVolumes {
   readonly volumes = new Map<string, MemoryVolume>()
+  readonly snapshots = new Map<string, MemorySnapshot>()
 
   add(changes: Partial<MemoryVolume> = {}): string {
     const id = changes.id ?? randomUUID()
-    const plain = { bytes: GiB, isBootable: false, imageMetadata: null, instanceId: null, device: null, address: null }
+    const plain = {
+      bytes: GiB,
+      content: '',
+      isBootable: false,
+      imageMetadata: null,
+      instanceId: null,
+      device: null,
+      address: null,
+    }
     this.volumes.set(id, { ...plain, status: 'available', ...changes, id })
     return id
   }
@@ -60,8 +77,34 @@ export class MemoryVolumes implements InstanceVolumes {
   async delete(volumeId: string): Promise<void> {
     this.volumes.delete(volumeId)
   }
-  async create(_: Caller, volumeId: string, { sizeGiB }: MadeVolume): Promise<void> {
-    if (!this.volumes.has(volumeId)) this.add({ id: volumeId, bytes: (sizeGiB ?? 1) * GiB })
+  async checkSnapshot(_: Caller, snapshotId: string): Promise<AttachedVolume> {
+    const snapshot = this.snapshots.get(snapshotId)
+    if (snapshot) return snapshot
+    throw new ServiceError('not-found', `Snapshot ${snapshotId} could not be found.`)
+  }
+  async checkSnapshots(_: Caller, volumeIds: readonly string[]): Promise<void> {
+    for (const id of volumeIds) this.#find(id)
+  }
+  async snapshot(_: Caller, wanted: readonly NewVolumeSnapshot[]): Promise<void> {
+    for (const { id, volumeId, name } of wanted) {
+      const { bytes, content, isBootable, imageMetadata } = this.#find(volumeId)
+      this.snapshots.set(id, { id, volumeId, name, bytes, content, isBootable, imageMetadata })
+    }
+  }
+  async stored(wanted: readonly Pick<NewVolumeSnapshot, 'id' | 'volumeId'>[]): Promise<void> {
+    const gone = wanted.find(({ id }) => !this.snapshots.has(id))
+    if (gone) throw new ServiceError('conflict', `snapshot ${gone.id} is gone`)
+  }
+  async deleteSnapshot(snapshotId: string): Promise<void> {
+    this.snapshots.delete(snapshotId)
+  }
+  async create(caller: Caller, volumeId: string, { sizeGiB, from }: MadeVolume): Promise<void> {
+    if (this.volumes.has(volumeId)) return
+    const { bytes, content, isBootable, imageMetadata } =
+      from.kind === 'snapshot'
+        ? { content: '', ...(await this.checkSnapshot(caller, from.snapshotId)) }
+        : { bytes: GiB, content: '', isBootable: from.kind === 'image', imageMetadata: null }
+    this.add({ id: volumeId, bytes: sizeGiB === null ? bytes : sizeGiB * GiB, content, isBootable, imageMetadata })
   }
   async held(): Promise<readonly { readonly volumeId: string; readonly instanceId: string }[]> {
     return [...this.volumes.values()].flatMap(({ id, instanceId }) => (instanceId ? [{ volumeId: id, instanceId }] : []))

@@ -125,12 +125,12 @@ test('each verdict is thrown as the error that it means, in words that say what 
 
 test('what is made of a root disk is not done to an instance that starts from a volume', () => {
   const state = { id: 'i', projectId: 'mine', vmState: 'active', taskState: null, lock: null, launchedAt: 1 } as const
-  for (const verb of ['snapshot', 'rebuild', 'hydrate', 'soft-reboot'] as const) {
+  for (const verb of ['snapshot', 'hydrate', 'soft-reboot'] as const) {
     const verdicts = ['image', ''].map((imageId) => decide(verb, 'member', 'owner', { ...state, imageId }))
-    assert.deepEqual(verdicts, ['allow', verb === 'soft-reboot' ? 'allow' : 'conflict'], verb)
+    assert.deepEqual(verdicts, ['allow', verb === 'hydrate' ? 'conflict' : 'allow'], verb)
   }
   const booted = { ...state, imageId: '' } as InstanceRecord
-  assert.throws(() => authorize(someone('mine'), 'snapshot', booted), { message: /starts from a volume: make snapshots of that/ })
+  assert.throws(() => authorize(someone('mine'), 'hydrate', booted), { message: /starts from a volume/ })
 })
 
 test('what concerns no instance takes a role; a token for the whole system has none', () => {

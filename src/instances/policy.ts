@@ -53,7 +53,7 @@ export const instancePolicy = {
   pause: { ...acts, states: ['active'] },
   unpause: { ...acts, states: ['paused'] },
   /** As in Nova, a lock is no reason against it: it changes nothing that the guest sees. */
-  snapshot: { ...acts, keptByLock: false, ownRoot: true, states: ['active', 'paused', 'stopped'] },
+  snapshot: { ...acts, keptByLock: false, states: ['active', 'paused', 'stopped'] },
   'attach-volume': { ...acts, states: ['active', 'paused', 'stopped'] },
   'detach-volume': { ...acts, states: ['active', 'paused', 'stopped'] },
   'schedule-backups': { ...notes, keptByLock: true },
@@ -136,7 +136,7 @@ function stateProblem(caller: Caller, verb: InstanceVerb, instance: InstanceReco
   if (rule.keptByLock && lock && rankOf(caller) !== 'admin') return `Instance ${id} is locked: unlock it first`
   if (rule.afterLaunch && launchedAt === null) return `Cannot '${verb}' instance ${id} while it has never run: delete it`
   if (rule.ownRoot && startsFromVolume(instance))
-    return `Cannot '${verb}' instance ${id}, which starts from a volume: make snapshots of that`
+    return `Cannot '${verb}' instance ${id}, which starts from a volume: it has no disk of its own`
   if (rule.states.includes(vmState))
     return `Cannot '${verb}' instance ${id} while it is in task_state ${taskState}: wait until that is done`
   return `Cannot '${verb}' instance ${id} while it is in vm_state ${vmState}: it takes one that is ${rule.states.join(' or ')}`

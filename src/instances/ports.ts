@@ -138,10 +138,29 @@ export interface InstanceVolumes {
   released(volumeId: string, instanceId: string): Promise<void>
   /** One that was released goes. Of one that is gone, nothing is left to do. */
   delete(volumeId: string): Promise<void>
+  /** What a volume that is made of it would be, if the caller may make one. @throws ServiceError `not-found`, `denied`, `conflict` */
+  checkSnapshot(caller: Caller, snapshotId: string): Promise<AttachedVolume>
+  /** Whether snapshots of them could be taken now. @throws ServiceError as `snapshot` */
+  checkSnapshots(caller: Caller, volumeIds: readonly string[]): Promise<void>
+  /**
+   * Of all of them at one moment, while nobody writes to any, or of none; they are stored behind it.
+   * @throws ServiceError `not-found`, `denied`, `conflict`; `over-quota`; `no-space`, `unavailable`
+   */
+  snapshot(caller: Caller, wanted: readonly NewVolumeSnapshot[]): Promise<void>
+  /** Settles when they are stored. @throws ServiceError `conflict`, saying what became of one that is not; `cancelled` */
+  stored(wanted: readonly Pick<NewVolumeSnapshot, 'id' | 'volumeId'>[], signal: AbortSignal): Promise<void>
+  /** Whatever has become of it. Of one that is gone, nothing is left to do. */
+  deleteSnapshot(snapshotId: string): Promise<void>
   /** Makes it, unless it is there. @throws ServiceError for what it cannot be made from; `over-quota`, `no-space` */
   create(caller: Caller, volumeId: string, made: MadeVolume): Promise<void>
   /** All that instances are said to have. */
   held(): Promise<readonly { readonly volumeId: string; readonly instanceId: string }[]>
+}
+export interface NewVolumeSnapshot {
+  /** Of the snapshot, chosen by who asks: a UUID. */
+  readonly id: string
+  readonly volumeId: string
+  readonly name: string
 }
 export interface AttachedVolume {
   readonly id: string

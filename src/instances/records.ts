@@ -1,5 +1,6 @@
 import type { Sealed } from './hypervisor/disk-layers.ts'
 import type { Hardware, PortForward, PowerState } from './hypervisor/hypervisor.ts'
+import type { AttachmentRecord } from './volumes/attachment.ts'
 
 export interface FlavorRecord {
   /** Letters, digits, `.`, `-`, `_` and spaces: administrators choose it, so that `1` is m1.tiny everywhere. */
@@ -139,6 +140,7 @@ export interface SnapshotJob {
   readonly kind: 'snapshot'
   /** The image that it becomes. */
   readonly imageId: string
+  readonly imageName: string
   readonly withMemory: boolean
   /** Whether the image tells what the machine was, so that the same can be made of it; with memory it always does. */
   readonly withMachine: boolean
@@ -146,9 +148,20 @@ export interface SnapshotJob {
   readonly backup: { readonly type: string; readonly rotation: number } | null
   /** The instance that waits to start from it; the image goes then. Null: none. */
   readonly cloneId: string | null
+  /** Of its volumes, of the same moment: noted before they are taken. Empty: they are not in it. */
+  readonly volumes: readonly VolumeSnapshot[]
   /** What the disks were sealed to; null: not yet. */
   readonly sealed: Sealed | null
   readonly isSaved: boolean
+}
+
+/** Of a volume of an instance, and how the instance has that volume. */
+export interface VolumeSnapshot
+  extends Pick<AttachmentRecord, 'volumeId' | 'device' | 'bootIndex' | 'deleteOnTermination' | 'tag'> {
+  /** Of the snapshot. */
+  readonly id: string
+  /** Of the volume. */
+  readonly bytes: number
 }
 
 export interface RebuildJob {

@@ -103,7 +103,10 @@ async function leftJob(documents: DocumentReader, id: string): Promise<InstanceJ
 }
 
 async function giveBack(ports: InstancePorts, job: InstanceJob | undefined, why: unknown): Promise<void> {
-  if (job?.kind === 'snapshot' && !job.isSaved) await ports.snapshots.giveUp(job.imageId)
+  if (job?.kind === 'snapshot' && !job.isSaved) {
+    await ports.snapshots.giveUp(job.imageId)
+    for (const { id } of job.volumes) await ports.volumes.deleteSnapshot(id)
+  }
   if (job?.kind === 'snapshot' && job.cloneId !== null) {
     await failClone(ports, job.cloneId, why)
     await ports.snapshots.remove(job.imageId)

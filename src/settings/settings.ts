@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { isIPv4 } from 'node:net'
 import { ServiceError } from '../base/errors.ts'
+import { inNetworks } from '../base/networks.ts'
 import { formatBytes, GiB, MiB, TiB } from '../base/units.ts'
 
 /**
@@ -158,6 +159,20 @@ export const settingsTable = {
     default: '',
     parse: text,
   }),
+  netbootNetworks: setting({
+    summary: 'networks, as CIDR, from which machines may start from the network; private ones unless told otherwise',
+    default: [
+      '127.0.0.0/8',
+      '10.0.0.0/8',
+      '172.16.0.0/12',
+      '192.168.0.0/16',
+      '169.254.0.0/16',
+      '::1/128',
+      'fc00::/7',
+      'fe80::/10',
+    ],
+    parse: networks,
+  }),
   importHosts: setting({
     summary: 'hosts that imports may fetch from although they are not public, comma-separated',
     default: [] as string[],
@@ -272,6 +287,11 @@ function list(value: string): string[] {
     .split(',')
     .map((part) => part.trim())
     .filter(Boolean)
+}
+function networks(value: string): string[] {
+  const cidrs = list(value)
+  inNetworks(cidrs)
+  return cidrs
 }
 /** Names that stand in records, and paths that `imprint agent` told. */
 function hosts(value: string): string[] {

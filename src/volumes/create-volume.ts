@@ -140,7 +140,7 @@ async function originOf(
   return { source: { kind: 'blank' }, leastGiB: 1, isBootable: false, imageMetadata: null }
 }
 
-const bootFactsOf = (volume: VolumeRecord | undefined): Pick<Origin, 'isBootable' | 'imageMetadata'> => ({
+export const bootFactsOf = (volume: VolumeRecord | undefined): Pick<Origin, 'isBootable' | 'imageMetadata'> => ({
   isBootable: volume?.isBootable ?? false,
   imageMetadata: volume?.imageMetadata ?? null,
 })

@@ -189,10 +189,43 @@ const detaching: Case = {
     await becomes(name, 'ACTIVE')
   },
 }
+/** A server on a volume, which goes with it. */
+const bootFromVolume = async (name: string) => {
+  const root = { source_type: 'image', uuid: imageId, destination_type: 'volume', volume_size: 1, boot_index: 0 }
+  const server = { name, flavorRef: 'small', block_device_mapping_v2: [{ ...root, delete_on_termination: true }] }
+  await compute('POST', '/servers', { server })
+  await becomes(name, 'ACTIVE')
+}
+const volumeSnapshots = async () =>
+  (await requests.json<{ readonly snapshots: readonly Volume[] }>('GET', '/volume/v3/snapshots/detail')).snapshots
+const snapshottingVolumes: Case = {
+  prepare: bootFromVolume,
+  act: snapshotting.act,
+  async end(name) {
+    await becomes(name, 'ACTIVE')
+    assert.equal((await imagesNamed(name)).images[0]?.status, 'active')
+    assert.deepEqual(
+      (await volumeSnapshots()).map(({ status }) => status),
+      ['available'],
+    )
+    await act(name, { createImage: { name: `${name}-again` } })
+    await becomes(name, 'ACTIVE')
+  },
+}
+const cloningVolumes: Case = {
+  ...cloning,
+  prepare: bootFromVolume,
+  async end(name) {
+    await cloning.end(name)
+    await until('no snapshot is left', async () => (await volumeSnapshots()).length === 0)
+  },
+}
 /** So that few machines run at a time, and what each case leaves can go. */
 async function deleteAll(): Promise<void> {
   for (const { id } of await servers()) await compute('DELETE', `/servers/${id}`)
   await until('no server is left', async () => (await servers()).length === 0)
+  for (const { id } of await volumeSnapshots()) await requests.json('DELETE', `/volume/v3/snapshots/${id}`)
+  await until('no snapshot is left', async () => (await volumeSnapshots()).length === 0)
 }
 type Step = Extract<Failpoint, `instance:${string}`>
 const cases: Readonly<Record<Step, Case>> = {
@@ -209,6 +242,7 @@ const cases: Readonly<Record<Step, Case>> = {
   'instance:deleted': deleting,
   'instance:snapshot-asked': refused,
   'instance:snapshot-begun': snapshotting,
+  'instance:volume-snapshots-noted': snapshottingVolumes,
   'instance:sealed': snapshotting,
   'instance:sealing-noted': snapshotting,
   'instance:saved': snapshotting,
@@ -216,6 +250,8 @@ const cases: Readonly<Record<Step, Case>> = {
   'instance:rebased': snapshotting,
   'instance:clone-recorded': orphaned,
   'instance:clone-lent': cloning,
+  'instance:clone-volumes-noted': cloningVolumes,
+  'instance:clone-volumes-made': cloningVolumes,
   'instance:rebuild-asked': rebuilding,
   'instance:rebuild-lent': rebuilding,
   'instance:rebuild-removed': rebuilding,

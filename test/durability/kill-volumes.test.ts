@@ -76,13 +76,12 @@ async function assertKept(store: VolumeStore, told: ReadonlyMap<string, string>)
   const last = [4, 3, 2, 1].find((byte) => told.has(`written-${byte}`)) ?? 0
   const allowed = last === 4 ? [4] : [last, last + 1] // what was being written may be there
   assertHolds(await contentOf(store, id), allowed)
-  await assertMade(store, told, 'snapshot', [1], async (snapshotId) => {
-    const plain = { name: null, description: null, metadata: {}, sizeGiB: null }
-    const made = await createVolume(store.ports, alice, { ...plain, from: { kind: 'snapshot', snapshotId } })
-    await store.ports.tasks.idle()
-    return contentOf(store, made.id)
-  })
+  await assertMade(store, told, 'snapshot', [1], (snapshotId) => madeOf(store, snapshotId))
   await assertMade(store, told, 'copy', [2], (copyId) => contentOf(store, copyId))
+  const together = (await snapshots.list(documents)).filter(({ name }) => name === 'together')
+  if (told.has('together') && !told.has('together-deleted')) assert.ok(together.length > 0)
+  else assert.ok([0, 2].includes(together.length), 'all of them, or none')
+  for (const snapshot of together.filter(({ volumeId }) => volumeId === id)) assertHolds(await madeOf(store, snapshot.id), [4])
   const imageId = told.get('image')
   if (imageId) {
     const image = await store.ports.catalog.images.get(imageId)
@@ -108,6 +107,14 @@ async function assertMade(
   if (!found) assert.ok(told.has('released'), `the ${what} is gone`)
   else if (told.has(`${what}-deleted`)) assert.fail(`the ${what} is there, and was deleted`)
   else assertHolds(await read(id), bytes)
+}
+
+/** What a volume has that is made of a snapshot. */
+async function madeOf(store: VolumeStore, snapshotId: string): Promise<Buffer> {
+  const plain = { name: null, description: null, metadata: {}, sizeGiB: null }
+  const made = await createVolume(store.ports, alice, { ...plain, from: { kind: 'snapshot', snapshotId } })
+  await store.ports.tasks.idle()
+  return contentOf(store, made.id)
 }
 
 async function contentOf(store: VolumeStore, id: string): Promise<Buffer> {

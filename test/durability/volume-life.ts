@@ -2,6 +2,7 @@
  * Volumes on a store in a folder, without a service around them. As a process, `node volume-life.ts FOLDER`, the life of some volumes, which
  * says what is acknowledged as it goes: a test kills it on its way, and opens what it left.
  */
+import { randomUUID } from 'node:crypto'
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { GiB } from '../../src/base/units.ts'
@@ -117,7 +118,14 @@ async function live(store: VolumeStore, tell: (step: string, id?: string) => voi
   const { imageId } = await uploadVolume(ports, alice, id, { name: 'image', mayBeInUse: false })
   tell('image', imageId)
   await write(4)
+  await ports.tasks.idle()
+  const together = [id, copy.id].map((volumeId) => ({ id: randomUUID(), volumeId, name: 'together' }))
+  await store.attached.snapshot(alice, together)
+  tell('together', together.map((each) => each.id).join(','))
   await disk.release()
+  await ports.tasks.idle()
+  for (const each of together) await store.attached.deleteSnapshot(each.id)
+  tell('together-deleted')
   await ports.tasks.idle()
   await extendVolume(ports, alice, id, 2)
   tell('extended')

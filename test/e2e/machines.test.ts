@@ -25,6 +25,8 @@ import { freePort } from '../peers/daemon.ts'
 const skip = noTinyGuest()
 const noMount = process.getuid?.() === 0 ? missingTool('mount') : 'mounting a small file system takes root'
 const GRACE_MS = 120_000
+/** Of the hypervisor, not of a machine. */
+const ITS_SOCKET = 'migration.sock'
 
 async function opened(context: TestContext, options: Partial<QemuOptions> = {}): Promise<[MachineHost, QemuHypervisor]> {
   const host = await machineHost(options)
@@ -227,7 +229,7 @@ test('what does not start says why, in words without secrets, and leaves nothing
   })
   await assert.rejects(hypervisor.launch(host.spec({ memoryBytes: 2 ** 50 })), { code: 'unavailable', message: /memory/i })
   assert.deepEqual(await hypervisor.list(), [])
-  assert.deepEqual(await readdir(host.folder), [])
+  assert.deepEqual(await readdir(host.folder), [ITS_SOCKET])
   assert.deepEqual(await processesIn(host.folder), [])
 })
 
@@ -263,7 +265,7 @@ test('where there is no room a launch says so, and leaves nothing', { skip: skip
   try {
     await assert.rejects(hypervisor.launch(host.spec()), { code: 'no-space' })
     assert.deepEqual(await hypervisor.list(), [])
-    assert.deepEqual(await readdir(host.folder), [])
+    assert.deepEqual(await readdir(host.folder), [ITS_SOCKET])
   } finally {
     await hypervisor.close()
     await must(['umount', host.folder])

@@ -9,6 +9,8 @@ import type { Session } from '../session.ts'
 const LEASE_SECONDS = 7200
 const RENEW_EVERY_MS = 600_000
 const RENEW_AGAIN_MS = 15_000
+/** A service that does not hear of the end ends it by itself. */
+const END_WITHIN_MS = 5_000
 
 /** An export that is kept for as long as it is needed. */
 export interface KeptExport {
@@ -61,7 +63,7 @@ export async function keepExport(session: Session, imageId: string, signedIn: ()
     signIn,
     async end() {
       over.abort()
-      await asUser(() => imprint.endExport(made.id))
+      await asUser(() => imprint.endExport(made.id, AbortSignal.timeout(END_WITHIN_MS)))
     },
   }
 }

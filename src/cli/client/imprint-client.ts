@@ -125,8 +125,8 @@ export class ImprintClient {
     const path = `/v1/exports/${encodeURIComponent(id)}/renew`
     return exportFrom(new Shape(await this.#http.json('POST', path, seconds === undefined ? {} : { seconds }), 'export'))
   }
-  async endExport(id: string): Promise<void> {
-    await this.#http.json('DELETE', `/v1/exports/${encodeURIComponent(id)}`)
+  async endExport(id: string, signal?: AbortSignal): Promise<void> {
+    await this.#http.json('DELETE', `/v1/exports/${encodeURIComponent(id)}`, undefined, signal ? { signal } : {})
   }
 
   /** @returns id of the image, which is being made */

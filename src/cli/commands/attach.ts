@@ -56,6 +56,7 @@ export const attach = command({
       origin: httpOrigin(session.http, kept.made.id, kept.signIn),
       pool,
       isBoot: !noBootRecord,
+      signal,
     })
     opened.defer(() => disk.close())
     const described = { description: `image ${image.id}`, preferredBytes: facts.chunkBytes }

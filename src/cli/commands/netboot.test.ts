@@ -89,6 +89,36 @@ test('a machine that is allowed does what it was ordered, and reports', { skip: 
   await assert.rejects(runOrder({ ...quiet, url, token, onBegin: () => {} }), { code: 'unauthenticated' })
 })
 
+test('who asks from elsewhere is refused, also by a proxy on this machine; a machine that is being written is told to wait', async (t) => {
+  const refused = await fetch(`${service.url}/netboot/boot.ipxe`, { headers: { 'x-forwarded-for': '127.0.0.1, 203.0.113.7' } })
+  assert.deepEqual([refused.status, (await refused.text()).includes('netbootNetworks')], [403, true])
+  assert.equal((await fetch(`${service.url}/netboot/boot.ipxe`, { headers: { 'x-forwarded-for': '127.0.0.2' } })).status, 200)
+  const path = await scratch(t)
+  await writeFile(path('image'), disk)
+  await said('image', 'add', path('image'), '--name', 'slow')
+  const words = ['netboot', 'allow', '52:54:00:00:00:08', '--image', 'slow', '--disk', 'serial=NONE-SUCH', '--json']
+  const { id, target } = (await said(...words)).json
+  assert.equal(target, 'serial=NONE-SUCH')
+  const ask = async () => (await get('boot.ipxe?mac=52-54-00-00-00-08')).text()
+  const [, token = ''] = /imprint\.token=(\S+)/.exec(await ask()) ?? []
+  const tell = (body: object) =>
+    fetch(`${service.url}/v1/deployments/${id}/report`, {
+      method: 'POST',
+      headers: { 'x-auth-token': token, 'content-type': 'application/json' },
+      body: JSON.stringify(body),
+    })
+  assert.equal((await tell({ state: 'writing', doneBytes: 1, totalBytes: 2 })).status, 204)
+  assert.match(
+    await ask(),
+    /^#!ipxe\necho Imprint: .*heard of just now.*\nsleep 10\nchain .*boot\.ipxe\?mac=52-54-00-00-00-08\n$/,
+  )
+  const url = `${service.url}/v1/deployments/${id}`
+  const order = { url, token, sys: '/sys', signal: new AbortController().signal, onBegin: () => {}, onProgress: () => {} }
+  await assert.rejects(runOrder(order), { code: 'not-found', message: /no disk with serial=NONE-SUCH: it has/ })
+  const { deployments } = (await said('netboot', 'list', '--json')).json
+  assert.match(deployments[0].message, /no disk with serial=NONE-SUCH/)
+})
+
 test('what fails on the machine is told, and what was ordered can be forgotten', async (t) => {
   const path = await scratch(t)
   await writeFile(path('image'), disk)
@@ -104,7 +134,12 @@ test('what fails on the machine is told, and what was ordered can be forgotten',
   assert.match(failed.message, /no device \/dev\/no-such-disk/)
   assert.match((await said('netboot', 'forget', failed.id)).out, /Forgot/)
   assert.equal((await run(['netboot', 'forget', failed.id], { environment: admin })).status, 3)
-  for (const words of [['x'], ['any', '--image', 'failing'], ['any', '--image', 'failing', '--to', 'disk.raw']]) {
+  for (const words of [
+    ['x'],
+    ['any', '--image', 'failing'],
+    ['any', '--image', 'failing', '--to', 'disk.raw'],
+    ['any', '--image', 'failing', '--to', '/dev/sda', '--disk', 'largest'],
+  ]) {
     assert.equal((await run(['netboot', 'allow', ...words], { environment: admin })).status, 2)
   }
   const hostile = { image: 'failing', to: '/dev/sda; reboot' }

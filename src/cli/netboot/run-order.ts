@@ -1,4 +1,5 @@
 import { isServiceError, ServiceError } from '../../base/errors.ts'
+import { chosenDisk } from '../../host/deploy/choose-disk.ts'
 import { assertFits, type Demands } from '../../host/deploy/fit.ts'
 import { thisMachine } from '../../host/deploy/this-machine.ts'
 import { fileOrigin } from '../../host/http-origin.ts'
@@ -21,6 +22,8 @@ export interface Order {
 
 /** The service is told how it goes so often. */
 const REPORT_EVERY_MS = 2000
+/** And so often while nothing goes on, since who is heard of no more may be taken for gone: `SILENT_MS` of deployments.ts. */
+const ALIVE_EVERY_MS = 10_000
 
 /**
  * What a machine does that started from the network: asks what it is to write and where, writes it, and reports.
@@ -36,8 +39,9 @@ export async function runOrder(order: Order): Promise<DeployOutcome> {
     const { image, target } = orderFrom(
       await insistently(() => http.json('GET', `${path}/order`, undefined, { signal: order.signal })),
     )
-    order.onBegin(image, target)
-    const outcome = await write(order, http, path, image, target, report)
+    const disk = await chosenDisk(target)
+    order.onBegin(image, disk)
+    const outcome = await write(order, http, path, image, disk, report)
     await insistently(() => report({ state: 'done' }))
     return outcome
   } catch (error) {
@@ -58,24 +62,34 @@ async function write(
   report: (body: object) => Promise<unknown>,
 ): Promise<DeployOutcome> {
   const machine = await thisMachine(sys)
+  let latest = { doneBytes: 0, totalBytes: 0 }
   let reportedAt = Number.NEGATIVE_INFINITY
-  return deployImage({
-    origin: fileOrigin(http, `${path}/file`, noSignIn),
-    path: target,
-    isDry: false,
-    isGrown: true,
-    signal,
-    assertFits: async (found) => assertFits(image, machine, found),
-    confirm: async () => undefined, // whoever ordered it did
-    onProgress(state) {
-      onProgress(state)
-      const now = performance.now()
-      if (now - reportedAt < REPORT_EVERY_MS || state.totalBytes === null) return
-      reportedAt = now
-      const { doneBytes, totalBytes } = state
-      void report({ state: 'writing', doneBytes, totalBytes }).catch(() => undefined) // the next one may come through
-    },
-  })
+  const tell = () => {
+    reportedAt = performance.now()
+    void report({ state: 'writing', ...latest }).catch(() => undefined) // the next one may come through
+  }
+  const alive = setInterval(() => {
+    if (performance.now() - reportedAt >= ALIVE_EVERY_MS) tell()
+  }, ALIVE_EVERY_MS)
+  try {
+    return await deployImage({
+      origin: fileOrigin(http, `${path}/file`, noSignIn),
+      path: target,
+      isDry: false,
+      isGrown: true,
+      signal,
+      assertFits: async (found) => assertFits(image, machine, found),
+      confirm: async () => undefined, // whoever ordered it did
+      onProgress(state) {
+        onProgress(state)
+        if (performance.now() - reportedAt < REPORT_EVERY_MS || state.totalBytes === null) return
+        latest = { doneBytes: state.doneBytes, totalBytes: state.totalBytes }
+        tell()
+      },
+    })
+  } finally {
+    clearInterval(alive)
+  }
 }
 
 const noSignIn = () =>

@@ -12,12 +12,16 @@ import {
   type KernelFolders,
   kernelFolders,
 } from './block-device.ts'
+import type { Stretch } from './patched-disk.ts'
+import { PendingZeros } from './pending-zeros.ts'
 import { CheapZeros, rereadPartitions } from './zeroing.ts'
 
 /** O_DIRECT wants offsets and lengths in blocks of the medium: no disk has larger ones. */
 const BLOCK_BYTES = 4 * KiB
-/** A program that zeroes costs tens of milliseconds on a busy machine; less than this is written faster. */
+/** A program that zeroes costs milliseconds on a busy machine; less than this is written faster. */
 const LEAST_CHEAP_BYTES = 2 * MiB
+/** Of ranges that are to be zeros: a command line holds so many. */
+const MOST_PENDING = 256
 const zeros = new Uint8Array(MiB)
 
 export interface TargetOptions {
@@ -37,6 +41,7 @@ export class Target {
   readonly #handle: FileHandle
   readonly #direct: FileHandle | null
   readonly #zeros: CheapZeros
+  readonly #pending = new PendingZeros()
   #isDirect: boolean
 
   private constructor(path: string, device: BlockDevice | null, size: number, handle: FileHandle, direct: FileHandle | null) {
@@ -104,6 +109,11 @@ export class Target {
 
   /** @throws ServiceError `no-space`, `corrupt` */
   async write(offset: number, bytes: Uint8Array): Promise<void> {
+    if (this.#pending.overlaps({ offset, length: bytes.length })) await this.#makeZeros()
+    await this.#write(offset, bytes)
+  }
+
+  async #write(offset: number, bytes: Uint8Array): Promise<void> {
     for (let done = 0; done < bytes.length; ) {
       const left = bytes.length - done
       const { bytesWritten } = await this.#handle
@@ -113,17 +123,29 @@ export class Target {
     }
   }
 
-  /** Frees the room where the medium can. @throws as `write` */
+  /** Frees the room where the medium can, at the next `sync` at the latest; until then old bytes may be read. @throws as `write` */
   async zero(offset: number, length: number): Promise<void> {
-    const isAligned = offset % this.sectorBytes === 0 && length % this.sectorBytes === 0
-    if (isAligned && length >= LEAST_CHEAP_BYTES && (await this.#zeros.make(offset, length))) return
-    for (let done = 0; done < length; done += zeros.length) {
-      await this.write(offset + done, zeros.subarray(0, Math.min(zeros.length, length - done)))
+    if (this.#pending.overlaps({ offset, length })) await this.#makeZeros()
+    this.#pending.add({ offset, length })
+    if (this.#pending.count >= MOST_PENDING) await this.#makeZeros()
+  }
+
+  async #makeZeros(): Promise<void> {
+    const ranges = this.#pending.take()
+    const isCheap = ({ offset, length }: Stretch) =>
+      length >= LEAST_CHEAP_BYTES && offset % this.sectorBytes === 0 && length % this.sectorBytes === 0
+    const cheap = ranges.filter(isCheap)
+    const isMade = cheap.length === 0 || (await this.#zeros.make(cheap))
+    for (const { offset, length } of isMade ? ranges.filter((range) => !isCheap(range)) : ranges) {
+      for (let done = 0; done < length; done += zeros.length) {
+        await this.#write(offset + done, zeros.subarray(0, Math.min(zeros.length, length - done)))
+      }
     }
   }
 
   /** Settles when what was written is on the medium. */
   async sync(): Promise<void> {
+    await this.#makeZeros()
     await this.#handle.datasync().catch((error) => this.#refuse(error, 'sync', 0))
   }
 

@@ -1,3 +1,4 @@
+import type { Stretch } from './patched-disk.ts'
 import { ranTool } from './system-tool.ts'
 
 /** Ways to make zeros without sending them, by programs of util-linux, since Node offers neither call. The first that works is kept. */
@@ -8,6 +9,10 @@ const ways = [
   { program: 'blkdiscard', flags: ['--force', '--zeroout'] },
 ] as const
 
+/** One process of this one's for all ranges: a shell starts others at a tenth of the cost. `$0` is the program, `$1` its flags, then come offsets and lengths. */
+const EACH =
+  'flags=$1; shift; while [ $# -gt 0 ]; do "$0" $flags --offset "$1" --length "$2" /proc/self/fd/3 || exit; shift 2; done'
+
 export class CheapZeros {
   readonly #fd: number
   #way = 0
@@ -17,12 +22,12 @@ export class CheapZeros {
     this.#fd = fd
   }
 
-  /** @returns whether the range is zeros now; where not, some of it may be */
-  async make(offset: number, length: number): Promise<boolean> {
-    const range = ['--offset', String(offset), '--length', String(length), '/proc/self/fd/3']
+  /** @returns whether the ranges are zeros now; where not, some of them may be */
+  async make(ranges: readonly Stretch[]): Promise<boolean> {
+    const words = ranges.flatMap(({ offset, length }) => [String(offset), String(length)])
     for (let way = this.#way; way < ways.length; way += 1) {
       const { program, flags } = ways[way]!
-      if (await ranTool(program, [...flags, ...range], this.#fd)) return true
+      if (await ranTool('sh', ['-c', EACH, program, flags.join(' '), ...words], this.#fd)) return true
       this.#way = Math.max(this.#way, way + 1)
     }
     return false

@@ -54,6 +54,20 @@ test('what was put is there, also after it was opened again, and nothing else is
   await again.close()
 })
 
+test('a segment that another process removed while it was written to is written to no more', async (t) => {
+  const folder = await scratch(t)
+  const writer = await opened(folder)
+  await fill(writer, 0, 10)
+  for (const name of readdirSync(folder)) await rm(join(folder, name))
+  while (writer.chunks > 0) await has(writer, 500) // what is not there makes it look, now and then
+  await fill(writer, 10, 30)
+  const other = await opened(folder)
+  assert.equal(await countOf(other, 0, 30), 20)
+  assert.equal(other.bytes, bytesIn(folder))
+  await other.close()
+  await writer.close()
+})
+
 test('what one process adds, another finds; both fill one cache within its bounds', async (t) => {
   const folder = await scratch(t)
   const [one, other] = [await opened(folder), await opened(folder)]

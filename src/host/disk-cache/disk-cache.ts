@@ -145,7 +145,9 @@ export class DiskCache {
     if (copies.length === 0) return
     const writer = await this.#openWriter()
     const { segment } = writer
-    for (const entry of await writer.append(copies)) this.#enter(segment, entry)
+    const entries = await writer.append(copies)
+    if (!this.#isKnown(segment)) return // another process removed it meanwhile, and these with it
+    for (const entry of entries) this.#enter(segment, entry)
     segment.used(this.#now())
     if (segment.chunkBytes < this.#segmentBytes) return
     this.#writer = undefined
@@ -154,7 +156,9 @@ export class DiskCache {
   }
 
   async #openWriter(): Promise<SegmentWriter> {
-    if (this.#writer) return this.#writer
+    if (this.#writer && this.#isKnown(this.#writer.segment)) return this.#writer
+    await this.#writer?.close()
+    this.#writer = undefined
     const name = `${this.#now().toString(36)}-${randomBytes(6).toString('hex')}`
     const segment = new Segment(this.#folder, name, this.#now(), true)
     this.#segments.set(name, segment)
@@ -165,6 +169,10 @@ export class DiskCache {
       throw error
     }
     return this.#writer
+  }
+
+  #isKnown(segment: Segment): boolean {
+    return this.#segments.get(segment.name) === segment
   }
 
   #enter(segment: Segment, { key, offset, storedBytes, codec }: IndexEntry): void {

@@ -7,7 +7,7 @@ export interface Deployment {
   readonly image: DeployedImage
   /** The MAC by which the machine is known, `52:54:00:12:34:56`; null: the first one that asks, whose MAC then stands here. */
   readonly machine: string | null
-  /** The device to write. */
+  /** The disk to write, as `parseDiskChoice` takes it. */
   readonly target: string
   /** Holds the image's bytes until it is over. */
   readonly leaseId: string

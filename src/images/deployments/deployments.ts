@@ -26,7 +26,7 @@ export interface DeploymentWish {
   readonly imageId: string
   /** A MAC; null: the first machine that asks. */
   readonly machine: string | null
-  /** A device below /dev. */
+  /** As `parseDiskChoice` takes it. */
   readonly target: string
   readonly seconds?: number | undefined
 }
@@ -40,6 +40,8 @@ export const DEPLOYMENT_SECONDS = { default: 24 * 3600, most: 30 * 24 * 3600 } a
 const HOLDER = 'deployment'
 /** Of a project, those that are over included: a record each, and a row in each list. */
 const MAX_DEPLOYMENTS = 256
+/** A machine that writes says so every ten seconds; one that was cut off takes longer than this until it asks from the network again. */
+const SILENT_MS = 30_000
 /** What is over is shown for so long. */
 const KEEP_MS = 7 * 24 * 3_600_000
 /** Of what a machine says went wrong. */
@@ -129,17 +131,22 @@ export async function forgetDeployment(ports: LeasePorts, caller: Caller, id: st
 
 /**
  * A machine asks from the network what to do. Where an image waits for it, it gets a token for that; one that it was given before is
- * good no more. A MAC is no secret: whoever shows it is the machine.
+ * good no more. A MAC is no secret: whoever shows it is the machine, unless the machine is being written and was heard of just now.
+ * @returns `busy` then: whoever it is asks again later; undefined where nothing waits for it
  */
 export async function tokenForMachine(
   { catalog, now }: LeasePorts,
   machine: string,
-): Promise<{ readonly id: string; readonly token: string } | undefined> {
+): Promise<{ readonly id: string; readonly token: string } | 'busy' | undefined> {
   const isForIt = ({ body }: StoredDeployment) => isOpen(body, now())
-  if (!(await unfinishedFor(catalog, machine)).some(isForIt)) return undefined // nothing is written for who only asks
+  const isBusy = ({ body }: StoredDeployment) => body.state === 'writing' && now() - body.updatedAt < SILENT_MS
+  const waiting = (await unfinishedFor(catalog, machine)).find(isForIt)
+  if (!waiting) return undefined // nothing is written for who only asks
+  if (isBusy(waiting)) return 'busy'
   return catalog.write(async (tx) => {
     const found = (await unfinishedFor(tx, machine)).find(isForIt)
     if (!found) return undefined
+    if (isBusy(found)) return 'busy'
     const { token, tokenHash } = newToken()
     await putDeployment(tx, found.key, { ...found.body, machine, tokenHash, updatedAt: now() }, found.version)
     return { id: found.key, token }

@@ -12,9 +12,10 @@ export interface DiskLayers {
    * The guest's memory is not in it: a disk is as after a power cut, with what the guest had asked to be made durable. Where its
    * agent stops the file systems meanwhile, they are whole as well. The machine may be off.
    * @param quiesceMs for how long the guest may be kept from writing; it goes on then, whatever has become of the rest. 0: not at all
-   * @throws ServiceError `not-found`, `no-space`, `unavailable`, `too-large` for more layers than a disk may have; then none is sealed
+   * @throws ServiceError `not-found`, `no-space`, `unavailable`, `too-large` for more layers than a disk may have; then none is sealed.
+   *   Errors of `whileStill` pass through; a layer more may have been sealed
    */
-  seal(id: string, quiesceMs: number): Promise<Sealed>
+  seal(id: string, quiesceMs: number, options?: SealOptions): Promise<Sealed>
   /**
    * What the guest wrote while that layer was on top. Extents of kind `hole` it did not write; `zero` it wrote zeros or threw away.
    * @param layer a sealed one
@@ -39,6 +40,14 @@ export interface DiskLayers {
    *   `unavailable`: then the disk reads as before, and lies on what it lay on
    */
   hydrate(id: string, disk: string, options?: HydrateOptions): Promise<void>
+}
+
+export interface SealOptions {
+  /**
+   * Done while the guest's processors stand still, its disks being sealed and all that it wrote to stores having arrived there: the moment of
+   * what is not in its layers. `pause`, `resume` and `reboot` wait for the end. Cut short, the guest goes on when the machine is found.
+   */
+  readonly whileStill?: () => Promise<void>
 }
 
 export interface HydrateOptions {

@@ -27,6 +27,8 @@ export interface PlugsHost extends LayersHost {
 
 const BYTES = 64 * 1024 * 1024
 const FAR = 32 * 1024 * 1024
+/** Beyond what the guest's own files take. */
+const ROOT_FAR = 512 * 1024 * 1024
 const GRACE_MS = 120_000 // a guest under emulation on a busy host
 const sector = (fill: string) => Buffer.alloc(512, fill)
 const at = async (source: BlockSource, offset: number) => Buffer.from(await source.read(offset, 512))
@@ -141,6 +143,33 @@ export function diskPlugsSuite(
     await assert.rejects(hypervisor.hydrate(spec.id, 'root'), { code: 'conflict' })
     assert.equal((await hypervisor.show(spec.id)).power, 'running')
   })
+
+  must(
+    'seal its layers and let the caller seal its stores at one moment, for which the guest stands still',
+    async (on, hypervisor) => {
+      const id = await booted(on, hypervisor)
+      const { address, source } = await on.makeStore(BYTES)
+      await hypervisor.attach(id, data({ store: address }))
+      await on.untilSeen(hypervisor, id, 'the-data', true)
+      await on.write(hypervisor, id, FAR, sector('a'), 'the-data')
+      await on.write(hypervisor, id, ROOT_FAR, sector('a'))
+      const inStore: Buffer[] = []
+      const { layers } = await hypervisor.seal(id, 0, { whileStill: async () => void inStore.push(await at(source, FAR)) })
+      assert.deepEqual(inStore, [sector('a')])
+      const layer = await hypervisor.openLayer(id, 'root', layers.root!.at(-1)!)
+      assert.deepEqual(await at(layer, ROOT_FAR), sector('a'))
+      await layer.close()
+      const failing = hypervisor.seal(id, 0, { whileStill: () => Promise.reject(new Error('no room')) })
+      await assert.rejects(failing, { message: 'no room' })
+      assert.equal((await hypervisor.show(id)).power, 'running')
+      await on.write(hypervisor, id, FAR, sector('b'), 'the-data')
+      assert.deepEqual(await at(source, FAR), sector('b'))
+
+      await hypervisor.stop(id, 0)
+      await hypervisor.seal(id, 0, { whileStill: async () => void inStore.push(await at(source, FAR)) })
+      assert.deepEqual(inStore, [sector('a'), sector('b')])
+    },
+  )
 
   must('say what cannot be attached, and leave the machine as it was', async (on, hypervisor) => {
     const id = await booted(on, hypervisor)

@@ -6,9 +6,9 @@ import { GiB } from '../../base/units.ts'
 import { changeInstance, changeInstanceAs } from '../change-instance.ts'
 import { findInstance } from '../find-instance.ts'
 import type { InstancePorts } from '../ports.ts'
-import type { InstanceRecord, JobTask, SnapshotJob } from '../records.ts'
+import { type InstanceRecord, type JobTask, type SnapshotJob, startsFromVolume } from '../records.ts'
 import { endLeftJob, startJob } from '../start-job.ts'
-import { jobs } from '../store.ts'
+import { attachments, jobs } from '../store.ts'
 import { assertNoVolumes } from '../volumes/assert-no-volumes.ts'
 
 export interface NewSnapshot {
@@ -31,7 +31,8 @@ export interface NewBackup {
 }
 
 /** Properties that say where an image is from, which an image made of an instance that was made of it does not inherit. */
-const OWN = /^(image_type|instance_uuid|base_image_ref|backup_type|user_id|imprint_.*)$/
+const OWN =
+  /^(image_type|instance_uuid|base_image_ref|backup_type|user_id|block_device_mapping|bdm_v2|root_device_name|imprint_.*)$/
 
 /**
  * `createImage`: an image of the disk as it is at one moment, while the guest goes on. Answers when it is begun; then in the background.
@@ -75,16 +76,23 @@ export async function beginSnapshot(
   const { withMemory, backup, cloneId } = wanted
   const withMachine = wanted.withMachine || withMemory
   const instance = await changeInstanceAs(ports, caller, id, 'snapshot', async (found, documents) => {
+    if (backup && startsFromVolume(found)) {
+      throw new ServiceError(
+        'invalid-request',
+        'Backup is not supported for volume-backed instances: make snapshots of its volumes',
+      )
+    }
     if (withMemory) await assertNoVolumes(documents, found.id)
     if (withMemory && found.vmState === 'stopped') {
       throw new ServiceError('conflict', `Instance ${id} is off and has no memory to keep: make a snapshot without memory`)
     }
-    const rest = { withMemory, withMachine, backup, cloneId, sealed: null, isSaved: false }
-    await jobs.put(documents, found.id, { kind: 'snapshot', imageId, ...rest })
+    const rest = { withMemory, withMachine, backup, cloneId, volumes: [], sealed: null, isSaved: false }
+    await jobs.put(documents, found.id, { kind: 'snapshot', imageId, imageName: wanted.name, ...rest })
     return { taskState: task }
   })
   failpoint('instance:snapshot-asked')
   try {
+    if (startsFromVolume(instance)) await checkVolumes(ports, caller, instance.id)
     await ports.snapshots.begin(caller, {
       id: imageId,
       name: wanted.name,
@@ -104,6 +112,15 @@ export async function beginSnapshot(
   await assertStillWanted(ports, instance.id, imageId)
   startJob(ports, instance)
   return imageId
+}
+
+/** Snapshots of all of them will be taken. */
+async function checkVolumes({ catalog, volumes }: InstancePorts, caller: Caller, id: string): Promise<void> {
+  const attached = await attachments.ofInstance(catalog.documents, id)
+  await volumes.checkSnapshots(
+    caller,
+    attached.map(({ volumeId }) => volumeId),
+  )
 }
 
 /** Who ended the job, or deleted the instance, before there was an image, knew of none to give up. */

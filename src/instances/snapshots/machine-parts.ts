@@ -1,7 +1,7 @@
 import type { Caller } from '../../base/caller.ts'
 import { ServiceError } from '../../base/errors.ts'
 import type { Sealed } from '../hypervisor/disk-layers.ts'
-import type { MemoryState } from '../hypervisor/machine-memory.ts'
+import type { MemoryState, SaveOptions } from '../hypervisor/machine-memory.ts'
 import type { InstancePorts } from '../ports.ts'
 import type { InstanceRecord } from '../records.ts'
 import { seeds } from '../store.ts'
@@ -16,11 +16,14 @@ export async function sealWithMemory(
   ports: InstancePorts,
   instance: InstanceRecord,
   imageId: string,
-  signal: AbortSignal,
+  { signal, ...options }: SaveOptions & { readonly signal: AbortSignal },
 ): Promise<Sealed> {
   const store = (body: AsyncIterable<Uint8Array>) =>
     ports.snapshots.addPart(imageId, { kind: 'memory', name: MEMORY, body }, { signal })
-  const { shape, seedDisc, layers, consistency, evidence } = await ports.hypervisor.saveMemory(instance.id, store, { signal })
+  const { shape, seedDisc, layers, consistency, evidence } = await ports.hypervisor.saveMemory(instance.id, store, {
+    ...options,
+    signal,
+  })
   await addMachine(ports, instance, imageId, { shape, seedDisc: seedDisc && Buffer.from(seedDisc).toString('base64') })
   return { layers, consistency, evidence: `${evidence}; memory of the same moment is in the image` }
 }

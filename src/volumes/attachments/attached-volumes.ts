@@ -1,16 +1,19 @@
 import { randomUUID } from 'node:crypto'
 import { type Caller, serviceCaller } from '../../base/caller.ts'
-import { ServiceError } from '../../base/errors.ts'
+import { isServiceError, ServiceError } from '../../base/errors.ts'
 import { failpoint } from '../../base/failpoint.ts'
 import { GiB } from '../../base/units.ts'
 import { changeVolume, changeVolumeAs } from '../change-volume.ts'
-import { createVolume, type NewVolume } from '../create-volume.ts'
+import { bootFactsOf, createVolume, type NewVolume } from '../create-volume.ts'
 import { deleteVolume } from '../delete-volume.ts'
 import { findVolume } from '../find-volume.ts'
 import { lineOf } from '../make-volume.ts'
 import type { DiskAddress, VolumePorts } from '../ports.ts'
 import type { Metadata, VolumeRecord } from '../records.ts'
-import { volumes } from '../store.ts'
+import { deleteSnapshot } from '../snapshots/delete-snapshot.ts'
+import { findSnapshot } from '../snapshots/find-snapshot.ts'
+import { checkTogether, snapshotTogether, storedTogether, type WantedTogether } from '../snapshots/snapshot-together.ts'
+import { snapshots, volumes } from '../store.ts'
 
 /** What an instance must know of a volume. */
 export interface AttachedVolume {
@@ -98,6 +101,41 @@ export class AttachedVolumes {
       ...(upload ? { upload: { ...upload, before: 'available' as const } } : {}),
       ...(['attaching', 'in-use', 'detaching'].includes(status) ? { status: 'available' as const } : {}),
     }))
+  }
+
+  /** What a volume that is made of it would be, if the caller may make one. @throws ServiceError `not-found`, `denied`, `conflict` */
+  async checkSnapshot(caller: Caller, snapshotId: string): Promise<AttachedVolume> {
+    const { documents } = this.#ports.catalog
+    const { volumeId, sizeGiB } = await findSnapshot(documents, caller, snapshotId, 'use')
+    return { id: snapshotId, bytes: sizeGiB * GiB, ...bootFactsOf(await volumes.get(documents, volumeId)) }
+  }
+
+  /** Whether snapshots of them could be taken now. @throws ServiceError as `snapshot` */
+  checkSnapshots(caller: Caller, volumeIds: readonly string[]): Promise<void> {
+    return checkTogether(this.#ports, caller, volumeIds)
+  }
+
+  /**
+   * All of them at one moment, as nobody writes to any now, or none; they are stored in the background.
+   * @throws ServiceError `not-found`, `denied`, `conflict`; `over-quota`; `no-space`, `unavailable`
+   */
+  snapshot(caller: Caller, wanted: readonly WantedTogether[]): Promise<void> {
+    return snapshotTogether(this.#ports, caller, wanted)
+  }
+
+  /** Settles when they are stored. @throws ServiceError `conflict`, saying what became of one that is not; `cancelled` */
+  stored(wanted: readonly Pick<WantedTogether, 'id' | 'volumeId'>[], signal: AbortSignal): Promise<void> {
+    return storedTogether(this.#ports, wanted, signal)
+  }
+
+  /** Whatever has become of it. Of one that is gone, nothing is left to do. */
+  async deleteSnapshot(snapshotId: string): Promise<void> {
+    const snapshot = await snapshots.get(this.#ports.catalog.documents, snapshotId)
+    if (!snapshot) return
+    await this.#ports.tasks.idleAt(snapshot.volumeId) // it may be being stored
+    await deleteSnapshot(this.#ports, service, snapshotId, { force: true }).catch((error: unknown) => {
+      if (!isServiceError(error, 'not-found')) throw error
+    })
   }
 
   /** One that an instance was made with, released before: it goes. Of one that is gone, nothing is left to do. */

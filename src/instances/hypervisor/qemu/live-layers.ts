@@ -39,6 +39,7 @@ const insertedIn = (devices: QmpCommands['query-block'][1], { slot }: KeptDisk) 
 
 /** The last layer of each disk comes on top of the one before it: at one moment for all, or for none. */
 export async function putOnTop(run: Run, disks: readonly KeptDisk[]): Promise<void> {
+  if (disks.length === 0) return
   const actions = disks.map(({ slot, layers }) => {
     const [sealed, top] = layers.slice(-2) as [number, number]
     return { type: 'blockdev-snapshot', data: { node: layerNode(slot, sealed), overlay: layerNode(slot, top) } } as const

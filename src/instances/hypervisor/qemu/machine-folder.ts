@@ -50,6 +50,8 @@ export interface Transit {
   readonly givenTo?: MigrationTarget
   /** It came from elsewhere, all of it, and goes on here. */
   readonly hasArrived?: true
+  /** No memory goes anywhere: it stands still for its disks alone. */
+  readonly isHeld?: true
 }
 
 /** The seed, which may hold secrets and is large, is on its disc and nowhere else. */

@@ -1,4 +1,5 @@
 import { failpoint } from '../../../base/failpoint.ts'
+import type { Sealed } from '../disk-layers.ts'
 import type { SavedMemory, SaveOptions } from '../machine-memory.ts'
 import type { Migrated, MigrationTarget } from '../machine-migration.ts'
 import { shapeText } from '../memory-shape.ts'
@@ -13,7 +14,7 @@ import { type Outgoing, saveMemory } from './save-memory.ts'
 import { type HostShape, shapeOf } from './shape-of-machine.ts'
 
 /**
- * The memory of one machine on its way out. Its processors may stand still for that, and how they stood before is in the record from
+ * The memory of one machine on its way out, or its disks being sealed with more than them. Its processors may stand still for that, and how they stood before is in the record from
  * before QEMU is asked until they stand so again. Takes its turn with all that changes disks or holds processors.
  */
 export class MachineTransit {
@@ -55,6 +56,24 @@ export class MachineTransit {
     }
   }
 
+  /** All disks at one moment, for which the guest stands still. Failed or not, it goes on when this settles. */
+  async seal(run: Run, whileStill: () => Promise<void>): Promise<Sealed['layers']> {
+    this.isUnderWay = true
+    try {
+      const layers = await this.#disks.addLayers(run)
+      await this.#kept.save((record) => ({ ...record, transit: { wasPaused: false, isHeld: true } }))
+      await run.execute('stop') // QEMU answers when all that the guest wrote has arrived, and is durable
+      failpoint('machine:still')
+      const sealed = await this.#disks.putOnTop(run, layers)
+      await whileStill()
+      failpoint('machine:sealed-still')
+      return sealed
+    } finally {
+      await this.bringBack(run).catch(this.#host.onProblem)
+      this.isUnderWay = false
+    }
+  }
+
   /**
    * To another hypervisor. Settles when the guest goes on there; failed, it stands here as it did before, unless the record says that it is
    * given away.
@@ -79,8 +98,9 @@ export class MachineTransit {
   async bringBack(run: Run): Promise<void> {
     const { transit, spec } = this.#kept.now
     if (!transit || transit.givenTo) return
-    if (transit.hasArrived && !transit.wasPaused) await run.execute('cont')
-    if (!transit.hasArrived) {
+    const isHere = transit.hasArrived || transit.isHeld
+    if (isHere && !transit.wasPaused) await run.execute('cont')
+    if (!isHere) {
       await callOff(run, transit.wasPaused)
       await clearMirrors(run, spec.disks)
       await this.#kept.folder.sweepOutgoing()

@@ -3,7 +3,7 @@ import { connect, type Socket } from 'node:net'
 import { ServiceError } from '../../../base/errors.ts'
 import { failpoint } from '../../../base/failpoint.ts'
 import type { BlockSource } from '../../../disk/block/block-source.ts'
-import type { HydrateOptions, NewBase, Sealed } from '../disk-layers.ts'
+import type { HydrateOptions, NewBase, Sealed, SealOptions } from '../disk-layers.ts'
 import type { FoundMachine, MachineChanges, MachineDisk, MachineSpec } from '../hypervisor.ts'
 import type { MemoryState, SavedMemory, SaveOptions } from '../machine-memory.ts'
 import type { Migrated, MigrationTarget } from '../machine-migration.ts'
@@ -227,8 +227,10 @@ export class Machine {
     return serial
   }
 
-  async seal(quiesceMs: number): Promise<Sealed> {
-    return this.#turns.changeDisks(() => this.#sealQuietly(quiesceMs))
+  async seal(quiesceMs: number, { whileStill }: SealOptions): Promise<Sealed> {
+    if (!whileStill) return this.#turns.changeDisks(() => this.#sealQuietly(quiesceMs, () => this.#disks.seal()))
+    const seal = () => this.#sealQuietly(quiesceMs, () => this.#sealStill(whileStill))
+    return this.#turns.changeDisks(() => this.#held(seal))
   }
 
   async rebase(bases: Readonly<Record<string, NewBase>>): Promise<void> {
@@ -414,15 +416,22 @@ export class Machine {
     await this.#power.look(found.run)
   }
 
-  async #sealQuietly(quiesceMs: number): Promise<Sealed> {
+  async #sealQuietly(quiesceMs: number, seal: () => Promise<Sealed['layers']>): Promise<Sealed> {
     const crash = (layers: Sealed['layers'], evidence: string): Sealed => ({ layers, consistency: 'crash', evidence })
-    if (this.#power.now !== 'running') return crash(await this.#disks.seal(), `the machine was ${this.#power.now}`)
-    if (quiesceMs <= 0) return crash(await this.#disks.seal(), 'the guest was not asked to stand still')
-    if (!this.#record.spec.hardware.qemuGuestAgent)
-      return crash(await this.#disks.seal(), 'the machine has no channel for a guest agent')
+    if (this.#power.now !== 'running') return crash(await seal(), `the machine was ${this.#power.now}`)
+    if (quiesceMs <= 0) return crash(await seal(), 'the guest was not asked to stand still')
+    if (!this.#record.spec.hardware.qemuGuestAgent) return crash(await seal(), 'the machine has no channel for a guest agent')
     const agent = this.#folder.inRun(files.agent)
-    const { result, quiescence } = await quiesced(agent, quiesceMs, () => this.#disks.seal(), this.#freezing)
+    const { result, quiescence } = await quiesced(agent, quiesceMs, seal, this.#freezing)
     return { layers: result, consistency: quiescence.held ? 'file-system' : 'crash', evidence: quiescence.evidence }
+  }
+
+  async #sealStill(whileStill: () => Promise<void>): Promise<Sealed['layers']> {
+    const { run, now } = this.#power
+    if (run && now === 'running') return this.#transit.seal(run, whileStill).finally(() => this.#power.look(run))
+    const layers = await this.#disks.seal()
+    await whileStill()
+    return layers
   }
 
   get #freezing(): Freezing {

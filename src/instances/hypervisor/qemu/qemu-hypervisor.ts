@@ -5,7 +5,7 @@ import type { Duplex } from 'node:stream'
 import { ServiceError } from '../../../base/errors.ts'
 import { failpoint } from '../../../base/failpoint.ts'
 import type { BlockSource } from '../../../disk/block/block-source.ts'
-import type { DiskLayers, HydrateOptions, NewBase, Sealed } from '../disk-layers.ts'
+import type { DiskLayers, HydrateOptions, NewBase, Sealed, SealOptions } from '../disk-layers.ts'
 import type { DiskPlugs } from '../disk-plugs.ts'
 import type { FoundMachine, Hypervisor, HypervisorAbilities, MachineChanges, MachineDisk, MachineSpec } from '../hypervisor.ts'
 import type { MachineMemory, SavedMemory, SaveOptions } from '../machine-memory.ts'
@@ -160,8 +160,8 @@ export class QemuHypervisor implements Hypervisor, DiskLayers, DiskPlugs, Machin
     return this.#call(() => this.#machine(id).serial())
   }
 
-  async seal(id: string, quiesceMs: number): Promise<Sealed> {
-    return this.#call(() => this.#machine(id).seal(quiesceMs))
+  async seal(id: string, quiesceMs: number, options: SealOptions = {}): Promise<Sealed> {
+    return this.#call(() => this.#machine(id).seal(quiesceMs, options))
   }
 
   async openLayer(id: string, disk: string, layer: number): Promise<BlockSource> {

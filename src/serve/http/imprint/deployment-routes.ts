@@ -1,5 +1,6 @@
 import { type Static, Type } from '@sinclair/typebox'
 import type { FastifyRequest } from 'fastify'
+import { DISK_CHOICE } from '../../../base/disk-choice.ts'
 import {
   allowDeployment,
   DEPLOYMENT_SECONDS,
@@ -21,7 +22,11 @@ const params = Type.Object({ id })
 const machine = Type.Union([Type.String({ pattern: '^[0-9a-f]{2}(:[0-9a-f]{2}){5}$' }), Type.Null()], {
   description: 'MAC, in lower case; null: the first machine that asks',
 })
-const target = Type.String({ pattern: '^/dev/[A-Za-z0-9/_.:+-]{1,200}$', description: 'the disk to write, as /dev/sda' })
+const target = Type.String({
+  pattern: DISK_CHOICE,
+  description:
+    'the disk to write: /dev/sda, serial=…, wwn=…, size=… in GiB, largest, or smallest; refused by the machine where that may be several',
+})
 
 const NewDeployment = Type.Object(
   {

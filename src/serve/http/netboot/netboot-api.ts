@@ -1,5 +1,6 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { ServiceError } from '../../../base/errors.ts'
+import { inNetworks } from '../../../base/networks.ts'
 import { tokenForMachine } from '../../../images/deployments/deployments.ts'
 import type { LeasePorts } from '../../../images/leases/disk-leases.ts'
 import type { Api } from '../api.ts'
@@ -9,6 +10,8 @@ export interface NetbootServices {
   readonly leases: LeasePorts
   /** Of the system that machines start. */
   readonly folder: string
+  /** Networks, as CIDR, of those who are answered. */
+  readonly networks: readonly string[]
   /** The address of the service, as the machine reaches it. */
   readonly baseUrlOf: (request: FastifyRequest) => string
 }
@@ -27,6 +30,11 @@ export const netbootApi = (services: NetbootServices): Api => ({
   name: 'netboot',
   prefix: '/netboot',
   register(app) {
+    const isMachine = inNetworks(services.networks)
+    app.addHook('onRequest', async (request) => {
+      if (addressesOf(request).every(isMachine)) return
+      throw new ServiceError('denied', 'machines of this network are not started from here: see the setting netbootNetworks')
+    })
     const config = { auth: 'none' } as const
     app.get('/boot.ipxe', { config }, (request, reply) => answerScript(services, request, reply))
     registerParts(app, services)
@@ -34,6 +42,12 @@ export const netbootApi = (services: NetbootServices): Api => ({
   // iPXE shows the status; people who look see the sentence
   renderError: ({ message }) => ({ contentType: 'text/plain; charset=utf-8', body: `${message}\n` }),
 })
+
+/** Of who asks; where a proxy says for whom it asks, of those too, so that one on this machine does not let in everybody. */
+function addressesOf({ socket, headers }: FastifyRequest): readonly string[] {
+  const told = [headers['x-forwarded-for'] ?? []].flat().flatMap((list) => list.split(','))
+  return [socket.remoteAddress ?? '', ...told.map((one) => one.trim())]
+}
 
 function registerParts(app: FastifyInstance, { folder }: NetbootServices): void {
   app.route({
@@ -78,6 +92,10 @@ async function scriptFor(
   if (!PLAIN_URL.test(url))
     throw new ServiceError('invalid-request', 'the service is asked for by a name that cannot stand in a script')
   const order = await tokenForMachine(leases, machine)
+  if (order === 'busy') {
+    const why = `${machine} is being written, and was heard of just now; asking again in ten seconds`
+    return `#!ipxe\necho Imprint: ${why}\nsleep 10\nchain --autofree boot.ipxe?mac=${machine.replaceAll(':', '-')}\n`
+  }
   if (!order) return `#!ipxe\necho Imprint has no image for this machine, ${machine}\nexit\n`
   const arguments_ = [
     `initrd=initramfs-${build}`, // for kernels that firmware starts as a program

@@ -1,0 +1,56 @@
+import { randomUUID } from 'node:crypto'
+import { type Caller, serviceCaller } from '../../base/caller.ts'
+import { failpoint } from '../../base/failpoint.ts'
+import { changeInstance } from '../change-instance.ts'
+import { changeJob } from '../change-job.ts'
+import type { InstancePorts } from '../ports.ts'
+import { type InstanceRecord, type SnapshotJob, startsFromVolume, type VolumeSnapshot } from '../records.ts'
+import { attachments } from '../store.ts'
+import { inOrder } from '../volumes/attachment.ts'
+import { addMachine, sealWithMemory } from './machine-parts.ts'
+
+/**
+ * The moment of a snapshot: an empty layer comes on top of each of the machine's own disks, and of each volume that is in it, while the guest
+ * stands still for that. Cut short, all of it is done again, so that nothing is of another moment.
+ */
+export async function sealDisks(
+  ports: InstancePorts,
+  instance: InstanceRecord,
+  job: SnapshotJob,
+  signal: AbortSignal,
+): Promise<SnapshotJob> {
+  const { id } = instance
+  const volumes = await plannedSnapshots(ports, instance, job)
+  const caller: Caller = { ...serviceCaller('req-snapshot'), projectId: instance.projectId, userId: instance.userId }
+  const named = volumes.map(({ id, volumeId }) => ({ id, volumeId, name: `snapshot for ${job.imageName}`.slice(0, 255) }))
+  const still = named.length > 0 ? { whileStill: () => ports.volumes.snapshot(caller, named) } : {}
+  if (job.withMachine && !job.withMemory) await addMachine(ports, instance, job.imageId, null)
+  const sealed = job.withMemory
+    ? await sealWithMemory(ports, instance, job.imageId, { ...still, signal })
+    : await ports.hypervisor.seal(id, ports.settings.freezeMs, still)
+  failpoint('instance:sealed')
+  await changeInstance(ports, id, ({ taskState }) => (taskState === 'deleting' ? null : { taskState: 'image_uploading' }))
+  const noted = await changeJob(ports, id, 'snapshot', () => ({ sealed }))
+  failpoint('instance:sealing-noted')
+  return noted
+}
+
+/** Of the volumes that the machine has now. Those of an attempt before are of another moment, and go. */
+async function plannedSnapshots(
+  ports: InstancePorts,
+  instance: InstanceRecord,
+  { volumes: before }: SnapshotJob,
+): Promise<readonly VolumeSnapshot[]> {
+  if (!startsFromVolume(instance)) return []
+  for (const { id } of before) await ports.volumes.deleteSnapshot(id)
+  const volumes: VolumeSnapshot[] = []
+  for (const attachment of inOrder(await attachments.ofInstance(ports.catalog.documents, instance.id))) {
+    if (attachment.state !== 'attached') continue
+    const { volumeId, device, bootIndex, deleteOnTermination, tag } = attachment
+    const { bytes } = await ports.volumes.show(volumeId, instance.id)
+    volumes.push({ id: randomUUID(), volumeId, bytes, device, bootIndex, deleteOnTermination, tag })
+  }
+  await changeJob(ports, instance.id, 'snapshot', () => ({ volumes }))
+  failpoint('instance:volume-snapshots-noted')
+  return volumes
+}
