@@ -1,6 +1,7 @@
 /**
  * npm test [--unit | --e2e] [FILE…]: installs what the tests need, runs them, and ends with the line
- * `N passed, N failed, N skipped`. Unit tests run side by side; tests that start services and peers one file at a time.
+ * `N passed, N failed, N skipped`. Unit tests run side by side; those of the whole service at most two at a time, and
+ * those that start peers or hold thousands of connections one by one.
  */
 import { globSync } from 'node:fs'
 import { cpus } from 'node:os'
@@ -24,13 +25,13 @@ const files = named.length
   ? named.map((name) => relative(root, resolve(process.env.INIT_CWD ?? root, name)))
   : globSync('{src,test,scripts,bench}/**/*.test.ts').sort()
 const within = (...folders: string[]) => files.filter((file) => folders.some((folder) => file.startsWith(`${folder}/`)))
-const clients = within('test/e2e')
-/** These start peers, kill services and hold thousands of connections: one at a time. */
-const alone = within('test/differential', 'test/durability', 'test/load', 'bench')
-const unit = files.filter((file) => !clients.includes(file) && !alone.includes(file))
+const whole = within('test/e2e', 'test/durability')
+/** These start peers that take all of a machine, measure, or hold thousands of connections: one at a time. */
+const alone = within('test/differential', 'test/load', 'bench')
+const unit = files.filter((file) => !whole.includes(file) && !alone.includes(file))
 const phases = [
   { title: 'Unit tests', files: only.e2e ? [] : unit, concurrency: processors },
-  { title: 'With real clients', files: only.unit ? [] : clients, concurrency: Math.min(2, processors) },
+  { title: 'The whole service', files: only.unit ? [] : whole, concurrency: Math.min(2, processors) },
   { title: 'One at a time', files: only.unit ? [] : alone, concurrency: 1 },
 ]
 
