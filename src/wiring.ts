@@ -186,6 +186,7 @@ async function openService(
       contents: new VolumeDisks({ ...leases, chunks }, lent),
       images: {
         show: (...asked) => lent.show(...asked),
+        showPart: (...asked) => lent.showPart(...asked),
         begin: (...asked) => snapshots.begin(...asked),
         save: (...asked) => snapshots.save(...asked),
         giveUp: (...asked) => snapshots.giveUp(...asked),

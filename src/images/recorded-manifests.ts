@@ -15,5 +15,8 @@ export async function* recordedManifests(catalog: Pick<Catalog, 'images' | 'docu
     const image = await catalog.images.get(imageId)
     if (image && image.status !== 'deleted') yield { manifest, owner: ownerOfChunks(image) }
   }
-  for await (const { body } of allLeases(catalog)) if (body.image) yield { manifest: body.image.manifest, isRead: true }
+  for await (const { body } of allLeases(catalog)) {
+    for (const held of [body.image, body.revertsTo, ...(body.parts ?? [])])
+      if (held) yield { manifest: held.manifest, isRead: true }
+  }
 }

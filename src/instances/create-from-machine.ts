@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import type { Caller } from '../base/caller.ts'
 import { failpoint } from '../base/failpoint.ts'
+import { GiB } from '../base/units.ts'
 import { authorizeCreate, flavorOfInstance } from './create-instances.ts'
 import { findFlavor, listFlavors } from './flavors/flavors.ts'
 import { assertFits } from './launch/fit.ts'
@@ -9,8 +10,10 @@ import { startLaunch } from './launch/launch.ts'
 import { type Common, recordInstances } from './launch/record-instances.ts'
 import { asRequested } from './launch/requested.ts'
 import type { InstancePorts } from './ports.ts'
-import type { InstanceRecord } from './records.ts'
-import { machineIn, memoryIn } from './snapshots/machine-parts.ts'
+import { type InstanceRecord, startsFromVolume } from './records.ts'
+import type { DescribedVolume } from './snapshots/machine-description.ts'
+import { assertMemoryIn, machineIn } from './snapshots/machine-parts.ts'
+import type { WantedDisk } from './volumes/new-disks.ts'
 
 export interface MachineWish {
   readonly name: string
@@ -36,6 +39,13 @@ const beginning = {
   accessIPv6: '',
 } as const
 
+/** It gets one of its own, with what is in the image. */
+const volumeFrom = (imageId: string, { part, bytes, ...how }: DescribedVolume): WantedDisk => ({
+  ...how,
+  from: { kind: 'image', imageId, ...(part === null ? {} : { part }) },
+  sizeGiB: bytes / GiB,
+})
+
 /**
  * The same machine again from its image: flavor, hardware, key, metadata, what it was told by its user; with an id and ports of its own.
  * Whoever may start from the image may do so; the flavor must be one of theirs.
@@ -47,16 +57,17 @@ export async function createFromMachine(ports: InstancePorts, caller: Caller, wi
   const { abilities } = ports.hypervisor
   const image = await asRequested(() => ports.images.show(caller, wish.imageId))
   const machine = await machineIn(ports, caller, image.id)
-  if (wish.withMemory) await memoryIn(ports, caller, image.id) // refused now rather than later
+  if (wish.withMemory) await assertMemoryIn(ports, caller, image.id) // refused now rather than later
   const flavor = await asRequested(() => findFlavor(ports.catalog.documents, caller, wish.flavorId ?? machine.flavor.id))
-  assertFits(image, flavor, abilities, await listFlavors(ports, caller, {}))
-  const { format: _, mac, memory: __, userData, metadata, ...kept } = machine
+  const isOnVolume = startsFromVolume(machine)
+  assertFits(isOnVolume ? { ...image, diskBytes: 0, minDisk: 0 } : image, flavor, abilities, await listFlavors(ports, caller, {}))
+  const { format: _, mac, memory: __, userData, metadata, volumes, ...kept } = machine
   const common: Common = {
     ...kept,
     projectId,
     userId: caller.userId,
     reservationId: `r-${randomBytes(4).toString('hex')}`,
-    imageId: image.id,
+    imageId: isOnVolume ? '' : image.id,
     imageProperties: image.properties,
     flavor: flavorOfInstance(flavor),
     ...beginning,
@@ -69,7 +80,8 @@ export async function createFromMachine(ports: InstancePorts, caller: Caller, wi
     ...(wish.withMemory && mac !== null ? { mac } : {}),
     userData,
     passwordHash: null,
-    resumesFrom: wish.withMemory ? image.id : null,
+    resumesFrom: wish.withMemory ? { imageId: image.id, leaseId: null } : null,
+    volumes: volumes.map((volume) => volumeFrom(image.id, volume)),
     least: 1,
     most: 1,
   })

@@ -3,6 +3,7 @@ import { ServiceError } from '../base/errors.ts'
 import { failpoint } from '../base/failpoint.ts'
 import { changeInstance, changeInstanceAs } from './change-instance.ts'
 import { faultFrom } from './faults.ts'
+import { forgetSecrets } from './launch/launch.ts'
 import { leasesOf } from './launch/move-disk.ts'
 import type { InstancePorts } from './ports.ts'
 import { endJob } from './start-job.ts'
@@ -42,6 +43,7 @@ async function remove(ports: InstancePorts, id: string): Promise<void> {
   await ports.hypervisor.remove(id)
   failpoint('instance:removed')
   await forgetVolumes(ports, id)
+  await forgetSecrets(ports, id)
   for (const leaseId of leasesOf(instance)) await ports.images.release(leaseId)
   failpoint('instance:released')
   await ports.catalog.write(async ({ documents }) => {

@@ -32,7 +32,7 @@ export async function instanceWorld(options: WorldOptions = {}) {
   const host = new MemoryHost({ network })
   const otherHosts = new Map((options.otherHosts ?? []).map((name) => [name, new MemoryHost({ network })]))
   const images = new MemoryImages()
-  const volumes = new MemoryVolumes()
+  const volumes = new MemoryVolumes(images)
   const problems: unknown[] = []
   const listening = new Set<number>()
   /** @param between what stands between the use cases and the adapters: a test lets calls fail, or never end, there */

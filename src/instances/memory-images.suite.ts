@@ -21,11 +21,14 @@ interface MemoryImage extends BootImage {
   readonly projectId: string | null
   /** What stands at the offsets that are not zeros. */
   readonly sectors: Sectors
-  readonly parts: ReadonlyMap<string, NewPart>
+  readonly parts: ReadonlyMap<string, KeptPart>
   readonly isProtected: boolean
 }
+/** A disk: by what is in it. */
+type KeptPart = NewPart & { readonly content?: string }
 interface MemoryLease extends HeldLease {
   readonly image: MemoryImage
+  readonly withParts: boolean
   address: DiskAddress
 }
 const SECTOR = 512
@@ -37,8 +40,10 @@ export class MemoryImages implements ImageDisks, ImageParts, SnapshotImages {
   /** Begun, and not active. */
   readonly begun = new Map<
     string,
-    { readonly draft: SnapshotDraft; readonly projectId: string | null; parts: Map<string, NewPart> }
+    { readonly draft: SnapshotDraft; readonly projectId: string | null; parts: Map<string, KeptPart> }
   >()
+  /** Snapshots of volumes, which are leases too: what is in them, by id. */
+  readonly volumeSnapshots = new Map<string, { readonly content: string }>()
 
   add(changes: Partial<MemoryImage> = {}): string {
     const id = randomUUID()
@@ -51,11 +56,11 @@ export class MemoryImages implements ImageDisks, ImageParts, SnapshotImages {
     return this.#find(caller, imageId)
   }
 
-  async lend(caller: Caller, imageId: string, holder: string): Promise<LentDisk> {
+  async lend(caller: Caller, imageId: string, holder: string, { withParts = false } = {}): Promise<LentDisk> {
     const image = this.#find(caller, imageId)
     const leaseId = randomUUID()
     const address = newAddress()
-    this.lent.set(leaseId, { leaseId, holder, address, image })
+    this.lent.set(leaseId, { leaseId, holder, address, image, withParts })
     return { leaseId, image, address }
   }
 
@@ -80,13 +85,16 @@ export class MemoryImages implements ImageDisks, ImageParts, SnapshotImages {
 
   async addPart(imageId: string, part: NewPart): Promise<void> {
     const kept = part.kind === 'memory' ? { ...part, body: await taken(part.body) } : part
-    this.#begun(imageId).parts.set(part.name, kept)
+    const content = part.kind === 'disk' ? this.volumeSnapshots.get(part.disk.leaseId ?? '')?.content : undefined
+    this.#begun(imageId).parts.set(part.name, content === undefined ? kept : { ...kept, content })
   }
 
   async save(imageId: string, { disk, properties }: SnapshotContents): Promise<void> {
     if (this.images.has(imageId)) return
     const { draft, projectId, parts } = this.#begun(imageId)
-    const under = disk.leaseId === null ? undefined : this.lent.get(disk.leaseId)?.image
+    const volume = this.volumeSnapshots.get(disk.leaseId ?? '')
+    const ofVolume = volume && { sectors: new Map([[0, volume.content]]) }
+    const under = disk.leaseId === null ? undefined : (this.lent.get(disk.leaseId)?.image ?? ofVolume)
     if (disk.leaseId !== null && !under) throw new ServiceError('not-found', `there is no lease ${disk.leaseId}`)
     const sectors = new Map(under?.sectors)
     for (const layer of disk.layers) {
@@ -134,16 +142,32 @@ export class MemoryImages implements ImageDisks, ImageParts, SnapshotImages {
     return [...this.#find(caller, imageId).parts.values()].map(({ name, kind }) => ({ name, kind, bytes: 0 }))
   }
 
-  async lendPart(caller: Caller, imageId: string, partName: string, holder: string): Promise<LentDisk> {
-    if (this.#find(caller, imageId).parts.get(partName)?.kind === 'disk') return this.lend(caller, imageId, holder)
-    throw new ServiceError('unsupported', `the part ${partName} is no disk`)
-  }
-
   async *readPart(caller: Caller, imageId: string, partName: string): AsyncGenerator<Uint8Array> {
     const part = this.#find(caller, imageId).parts.get(partName)
     if (!part) throw new ServiceError('not-found', `there is no part ${partName}`)
     if (part.kind === 'machine') yield Buffer.from(part.text)
     if (part.kind === 'memory') yield* part.body
+  }
+
+  async lentParts(leaseId: string): Promise<readonly ImagePart[]> {
+    return [...this.#lent(leaseId).parts.values()].map(({ name, kind }) => ({ name, kind, bytes: 0 }))
+  }
+
+  async *readLentPart(leaseId: string, partName: string): AsyncGenerator<Uint8Array> {
+    const part = this.#lent(leaseId).parts.get(partName)
+    if (part?.kind === 'machine') yield Buffer.from(part.text)
+    if (part?.kind === 'memory') yield* part.body
+  }
+
+  /** What is in it, or, with a name, in a part of it: for volumes. */
+  contentOf(image: MemoryImage, part: string | null | undefined): string {
+    return (part ? image.parts.get(part)?.content : image.sectors.get(0)) ?? ''
+  }
+
+  #lent(leaseId: string): MemoryImage {
+    const lease = this.lent.get(leaseId)
+    if (!lease?.withParts) throw new ServiceError('not-found', `there is no lease ${leaseId}, or not of parts`)
+    return lease.image
   }
 
   #find(caller: Caller, imageId: string): MemoryImage {

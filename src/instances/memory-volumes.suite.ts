@@ -3,7 +3,8 @@ import type { Caller } from '../base/caller.ts'
 import { ServiceError } from '../base/errors.ts'
 import { GiB } from '../base/units.ts'
 import type { DiskAddress } from './hypervisor/hypervisor.ts'
-import type { AttachedVolume, InstanceVolumes, NewVolumeSnapshot } from './ports.ts'
+import { MemoryImages } from './memory-images.suite.ts'
+import type { AttachedVolume, InstanceVolumes, NewVolumeSnapshot, RevertTo } from './ports.ts'
 import type { MadeVolume } from './volumes/attachment.ts'
 
 interface MemoryVolume extends AttachedVolume {
@@ -24,7 +25,15 @@ interface MemorySnapshot extends AttachedVolume {
 /** Volumes as `src/volumes` has them for instances: for tests. */
 export class MemoryVolumes implements InstanceVolumes {
   readonly volumes = new Map<string, MemoryVolume>()
-  readonly snapshots = new Map<string, MemorySnapshot>()
+  readonly snapshots: Map<string, MemorySnapshot>
+  /** What volumes are to be, by id. */
+  readonly reverts = new Map<string, string>()
+  readonly #images: MemoryImages
+
+  constructor(images = new MemoryImages()) {
+    this.#images = images
+    this.snapshots = images.volumeSnapshots as Map<string, MemorySnapshot>
+  }
 
   add(changes: Partial<MemoryVolume> = {}): string {
     const id = changes.id ?? randomUUID()
@@ -77,7 +86,7 @@ export class MemoryVolumes implements InstanceVolumes {
   async delete(volumeId: string): Promise<void> {
     this.volumes.delete(volumeId)
   }
-  async checkSnapshot(_: Caller, snapshotId: string): Promise<AttachedVolume> {
+  async checkSnapshot(_: Caller, snapshotId: string): Promise<MemorySnapshot> {
     const snapshot = this.snapshots.get(snapshotId)
     if (snapshot) return snapshot
     throw new ServiceError('not-found', `Snapshot ${snapshotId} could not be found.`)
@@ -98,16 +107,40 @@ export class MemoryVolumes implements InstanceVolumes {
   async deleteSnapshot(snapshotId: string): Promise<void> {
     this.snapshots.delete(snapshotId)
   }
+  async prepareRevert(caller: Caller, volumeId: string, instanceId: string, to: RevertTo): Promise<void> {
+    await this.show(volumeId, instanceId)
+    const lent = to.kind === 'lent' ? this.#images.lent.get(to.leaseId)?.image : undefined
+    const content =
+      to.kind === 'snapshot'
+        ? (await this.checkSnapshot(caller, to.snapshotId)).content
+        : lent && this.#images.contentOf(lent, to.part)
+    if (content === undefined) throw new ServiceError('not-found', 'there is no such lease')
+    this.reverts.set(volumeId, content)
+  }
+  async cancelRevert(volumeId: string): Promise<void> {
+    this.reverts.delete(volumeId)
+  }
+  async revert(volumeId: string, instanceId: string): Promise<void> {
+    await this.show(volumeId, instanceId)
+    const content = this.reverts.get(volumeId)
+    if (content !== undefined) this.#find(volumeId).content = content
+    this.reverts.delete(volumeId)
+  }
   async create(caller: Caller, volumeId: string, { sizeGiB, from }: MadeVolume): Promise<void> {
     if (this.volumes.has(volumeId)) return
     const { bytes, content, isBootable, imageMetadata } =
       from.kind === 'snapshot'
-        ? { content: '', ...(await this.checkSnapshot(caller, from.snapshotId)) }
-        : { bytes: GiB, content: '', isBootable: from.kind === 'image', imageMetadata: null }
+        ? await this.checkSnapshot(caller, from.snapshotId)
+        : { bytes: GiB, content: this.#contentFrom(from), isBootable: from.kind === 'image', imageMetadata: null }
     this.add({ id: volumeId, bytes: sizeGiB === null ? bytes : sizeGiB * GiB, content, isBootable, imageMetadata })
   }
   async held(): Promise<readonly { readonly volumeId: string; readonly instanceId: string }[]> {
     return [...this.volumes.values()].flatMap(({ id, instanceId }) => (instanceId ? [{ volumeId: id, instanceId }] : []))
+  }
+
+  #contentFrom(from: MadeVolume['from']): string {
+    const image = from.kind === 'image' ? this.#images.images.get(from.imageId) : undefined
+    return image && from.kind === 'image' ? this.#images.contentOf(image, from.part) : ''
   }
 
   #find(volumeId: string): MemoryVolume {

@@ -60,7 +60,7 @@ export const instancePolicy = {
   hydrate: { ...acts, ownRoot: true, states: ['active'] },
   'cancel-job': { ...notes, keptByLock: true },
   /** Also of one that never started: from another image it may. */
-  rebuild: { ...acts, afterLaunch: undefined, ownRoot: true, states: ['active', 'paused', 'stopped', 'error'] },
+  rebuild: { ...acts, afterLaunch: undefined, states: ['active', 'paused', 'stopped', 'error'] },
   lock: notes,
   unlock: notes,
   /** Of what an administrator locked. */

@@ -85,9 +85,10 @@ export interface ImageDisks {
   /**
    * Makes the image's disk readable until `release`, also when the image is deleted meanwhile, and over restarts of the service.
    * @param holder what needs it: `instance <id>`. Who was killed before it could note the lease's id finds it again by this
+   * @param options.withParts whether what it holds beside its disk is lent as well
    * @throws ServiceError as `show`; `unsupported` for a format whose disk cannot be served
    */
-  lend(caller: Caller, imageId: string, holder: string): Promise<LentDisk>
+  lend(caller: Caller, imageId: string, holder: string, options?: { readonly withParts?: boolean }): Promise<LentDisk>
   /** A new address of what is lent; the one before is good no more. @throws ServiceError `not-found` */
   readdress(leaseId: string): Promise<DiskAddress>
   /** Ends it. Releasing twice succeeds. */
@@ -100,13 +101,12 @@ export interface ImageDisks {
 export interface ImageParts {
   /** Ascending by name; nothing until the image is active. @throws ServiceError `not-found`, `denied` */
   parts(caller: Caller, imageId: string): Promise<readonly ImagePart[]>
-  /**
-   * As `lend`, of a further disk; `image.diskBytes` are those of the part.
-   * @throws ServiceError `not-found`, `denied`; `conflict` where the image is not active; `unsupported` for a part that is no disk
-   */
-  lendPart(caller: Caller, imageId: string, partName: string, holder: string): Promise<LentDisk>
   /** Front to back, verified; the image may be deleted meanwhile. @throws ServiceError `not-found`, `denied`, `corrupt` */
   readPart(caller: Caller, imageId: string, partName: string): AsyncIterable<Uint8Array>
+  /** What was lent beside the disk. @throws ServiceError `not-found` */
+  lentParts(leaseId: string): Promise<readonly ImagePart[]>
+  /** As `readPart`, of what was lent. @throws ServiceError `not-found`, `corrupt` */
+  readLentPart(leaseId: string, partName: string): AsyncIterable<Uint8Array>
 }
 
 export interface ImagePart {
@@ -139,7 +139,7 @@ export interface InstanceVolumes {
   /** One that was released goes. Of one that is gone, nothing is left to do. */
   delete(volumeId: string): Promise<void>
   /** What a volume that is made of it would be, if the caller may make one. @throws ServiceError `not-found`, `denied`, `conflict` */
-  checkSnapshot(caller: Caller, snapshotId: string): Promise<AttachedVolume>
+  checkSnapshot(caller: Caller, snapshotId: string): Promise<AttachedVolume & { readonly volumeId: string }>
   /** Whether snapshots of them could be taken now. @throws ServiceError as `snapshot` */
   checkSnapshots(caller: Caller, volumeIds: readonly string[]): Promise<void>
   /**
@@ -151,6 +151,15 @@ export interface InstanceVolumes {
   stored(wanted: readonly Pick<NewVolumeSnapshot, 'id' | 'volumeId'>[], signal: AbortSignal): Promise<void>
   /** Whatever has become of it. Of one that is gone, nothing is left to do. */
   deleteSnapshot(snapshotId: string): Promise<void>
+  /**
+   * Notes, and holds, what the volume is to be when no machine has it: what it was when the snapshot was taken, or what is in an image.
+   * @throws ServiceError `not-found`, `denied`, `conflict`; `invalid-request` for a snapshot of another volume
+   */
+  prepareRevert(caller: Caller, volumeId: string, instanceId: string, to: RevertTo): Promise<void>
+  /** It is to be nothing else. */
+  cancelRevert(volumeId: string): Promise<void>
+  /** It is what was noted; where nothing is, it stays. @throws ServiceError `not-found`, `no-space`, `unavailable` */
+  revert(volumeId: string, instanceId: string): Promise<void>
   /** Makes it, unless it is there. @throws ServiceError for what it cannot be made from; `over-quota`, `no-space` */
   create(caller: Caller, volumeId: string, made: MadeVolume): Promise<void>
   /** All that instances are said to have. */
@@ -162,6 +171,10 @@ export interface NewVolumeSnapshot {
   readonly volumeId: string
   readonly name: string
 }
+export type RevertTo =
+  | { readonly kind: 'snapshot'; readonly snapshotId: string }
+  /** Of an image that is lent with its parts: one of them, or, null, its disk. */
+  | { readonly kind: 'lent'; readonly leaseId: string; readonly part: string | null }
 export interface AttachedVolume {
   readonly id: string
   readonly bytes: number

@@ -167,16 +167,38 @@ export interface VolumeSnapshot
 export interface RebuildJob {
   readonly kind: 'rebuild'
   /** What only the launch needs, in place of what there was; absent user data: as it is. */
-  readonly seed: { readonly userData?: string | null; readonly passwordHash: string | null; readonly resumesFrom: string | null }
+  readonly seed: {
+    readonly userData?: string | null
+    readonly passwordHash: string | null
+    readonly resumesFrom: ResumeSource | null
+  }
   /** What the instance is from when its old machine is gone. */
   readonly becomes: Pick<InstanceRecord, 'imageId' | 'imageProperties' | 'hardware' | 'rootBytes'> &
     Partial<Pick<InstanceRecord, 'name' | 'description' | 'metadata' | 'key' | 'accessIPv4' | 'accessIPv6' | 'diskConfig'>>
   /** Whether it was off: it is turned off again. */
   readonly wasStopped: boolean
-  /** Of the new disk; null: not lent yet. */
+  /** Of the new disk; null: not lent yet, or it starts from a volume. */
   readonly leaseId: string | null
+  /** Volumes that are put back to what they were; empty: none is. */
+  readonly reverts: readonly VolumeRevert[]
+  /** The image that they, or memory, are taken from, which is lent with all that it holds until the end. */
+  readonly partsFrom: { readonly imageId: string; readonly leaseId: string | null } | null
   /** Whether the old machine is gone. */
   readonly isCleared: boolean
+}
+
+/** The image whose memory a machine goes on from, and the lease by which that is held; null: not lent yet. */
+export interface ResumeSource {
+  readonly imageId: string
+  readonly leaseId: string | null
+}
+
+export interface VolumeRevert {
+  readonly volumeId: string
+  /** `part`: of the image that is lent; null: its disk. */
+  readonly to:
+    | { readonly kind: 'snapshot'; readonly snapshotId: string }
+    | { readonly kind: 'part'; readonly part: string | null }
 }
 
 /** When backups of an instance are made without anybody asking. */

@@ -12,8 +12,8 @@ import { isPowerTask, startAction } from './power/actions.ts'
 import { asFound, isAtRest, recordPower } from './power/settle.ts'
 import { type InstanceRecord, isJobTask } from './records.ts'
 import { failClone, isWaiting } from './snapshots/start-clone.ts'
-import { endLeftJob, leaseOf, startJob } from './start-job.ts'
-import { instances, jobs } from './store.ts'
+import { endLeftJob, leasesOfJob, startJob } from './start-job.ts'
+import { instances, jobs, seeds } from './store.ts'
 import { recoverVolumes } from './volumes/recover-volumes.ts'
 
 /**
@@ -115,8 +115,11 @@ async function releaseLostLeases(
   }
 }
 
-const needs = async (documents: DocumentReader, instance: InstanceRecord, leaseId: string): Promise<boolean> =>
-  leasesOf(instance).includes(leaseId) || leaseOf(await jobs.get(documents, instance.id)) === leaseId
+async function needs(documents: DocumentReader, instance: InstanceRecord, leaseId: string): Promise<boolean> {
+  const { resumesFrom } = await seeds.get(documents, instance.id)
+  const ofJob = leasesOfJob(await jobs.get(documents, instance.id))
+  return [...leasesOf(instance), ...ofJob, resumesFrom?.leaseId].includes(leaseId)
+}
 
 /** After a catalog was put back to an earlier state, say. They hold somebody's data: nobody but a person deletes them. */
 function reportStrangers({ onProblem }: InstancePorts, known: readonly InstanceRecord[], machines: Machines): void {

@@ -111,10 +111,12 @@ async function giveBack(ports: InstancePorts, job: InstanceJob | undefined, why:
     await failClone(ports, job.cloneId, why)
     await ports.snapshots.remove(job.imageId)
   }
-  const leaseId = leaseOf(job)
-  if (leaseId !== null) await ports.images.release(leaseId)
+  if (job?.kind === 'rebuild') for (const { volumeId } of job.reverts) await ports.volumes.cancelRevert(volumeId)
+  for (const leaseId of leasesOfJob(job)) await ports.images.release(leaseId)
 }
 
-/** Lent to a job, and not the instance's yet. */
-export const leaseOf = (job: InstanceJob | undefined): string | null =>
-  job?.kind === 'rebuild' && !job.isCleared ? job.leaseId : null
+/** Lent to a job, and not the instance's. */
+export function leasesOfJob(job: InstanceJob | undefined): readonly string[] {
+  if (job?.kind !== 'rebuild') return []
+  return [job.isCleared ? null : job.leaseId, job.partsFrom?.leaseId ?? null].filter((id) => id !== null)
+}

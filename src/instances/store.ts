@@ -9,6 +9,7 @@ import {
   type InstanceRecord,
   isInstanceId,
   type KeypairRecord,
+  type ResumeSource,
 } from './records.ts'
 import type { AttachmentRecord } from './volumes/attachment.ts'
 
@@ -96,8 +97,8 @@ export interface Seed {
   readonly userData: string | null
   /** Of the default user's password, as `/etc/shadow` has it. */
   readonly passwordHash: string | null
-  /** The image whose memory the machine goes on from; null: it starts. */
-  readonly resumesFrom: string | null
+  /** Null: the machine starts. */
+  readonly resumesFrom: ResumeSource | null
 }
 const noSeed: Seed = { userData: null, passwordHash: null, resumesFrom: null }
 

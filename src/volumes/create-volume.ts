@@ -27,7 +27,8 @@ export interface NewVolume {
 }
 export type WantedSource =
   | { readonly kind: 'blank' }
-  | { readonly kind: 'image'; readonly imageId: string }
+  /** `part`: of what the image holds beside its disk; absent: its disk. */
+  | { readonly kind: 'image'; readonly imageId: string; readonly part?: string | undefined }
   | { readonly kind: 'snapshot'; readonly snapshotId: string }
   | { readonly kind: 'volume'; readonly volumeId: string }
 
@@ -50,7 +51,7 @@ interface Origin {
 export async function createVolume(ports: VolumePorts, caller: Caller, wanted: NewVolume): Promise<VolumeRecord> {
   const projectId = authorizeCreate(caller)
   assertMetadata(wanted.metadata)
-  const image = wanted.from.kind === 'image' ? await asRequested(ports, caller, wanted.from.imageId) : null
+  const image = wanted.from.kind === 'image' ? await asRequested(ports, caller, wanted.from) : null
   const [quota, room] = [await quotaOf(ports, projectId), await ports.disk.room()]
   const at = ports.now()
   const volume = await ports.catalog.write(async ({ documents }) => {
@@ -106,10 +107,12 @@ function authorizeCreate(caller: Caller): string {
   throw new ServiceError('denied', 'a volume belongs to a project: log in with one as scope')
 }
 
+type FromImage = Extract<WantedSource, { kind: 'image' }>
+
 /** An image that is named and cannot be had makes the request wrong: Cinder answers 400. */
-async function asRequested({ images }: VolumePorts, caller: Caller, imageId: string): Promise<SourceImage> {
+async function asRequested({ images }: VolumePorts, caller: Caller, { imageId, part }: FromImage): Promise<SourceImage> {
   try {
-    return await images.show(caller, imageId)
+    return await (part === undefined ? images.show(caller, imageId) : images.showPart(caller, imageId, part))
   } catch (cause) {
     if (!isServiceError(cause) || !['not-found', 'conflict', 'unsupported'].includes(cause.code)) throw cause
     throw new ServiceError(
@@ -127,7 +130,7 @@ async function originOf(
   from: WantedSource,
   image: SourceImage | null,
 ): Promise<Origin> {
-  if (image) return originOfImage(image)
+  if (image && from.kind === 'image') return originOfImage(image, from)
   if (from.kind === 'snapshot') {
     const { id, sizeGiB, volumeId } = await findSnapshot(documents, caller, from.snapshotId, 'use')
     const volume = await volumes.get(documents, volumeId)
@@ -145,7 +148,11 @@ export const bootFactsOf = (volume: VolumeRecord | undefined): Pick<Origin, 'isB
   imageMetadata: volume?.imageMetadata ?? null,
 })
 
-function originOfImage({ id, name, diskBytes, minDisk, minRam, properties }: SourceImage): Origin {
+function originOfImage({ id, name, diskBytes, minDisk, minRam, properties }: SourceImage, { part }: FromImage): Origin {
+  if (part !== undefined) {
+    const source = { kind: 'image', imageId: id, part } as const
+    return { source, leastGiB: Math.ceil(diskBytes / GiB), isBootable: false, imageMetadata: null }
+  }
   return {
     source: { kind: 'image', imageId: id },
     leastGiB: Math.max(1, minDisk, Math.ceil(diskBytes / GiB)),

@@ -78,6 +78,16 @@ export interface VolumeContents {
    * @throws ServiceError `no-space`, `corrupt`, `cancelled`
    */
   settle(id: string, layer: number, owner: string, keep: Kept, signal: AbortSignal): Promise<void>
+  /** Notes what the disk is to become by `revert`, which is held from now on. @throws ServiceError `not-found` */
+  prepareRevert(id: string, to: RevertSource): Promise<void>
+  /** It is to become nothing else. */
+  cancelRevert(id: string): Promise<void>
+  /**
+   * The disk is what was prepared, and what was written to it is gone. Settles when nobody has it open any more; an address that was given
+   * before is good no more. Where nothing is prepared, it does nothing. What was sealed must be settled before.
+   * @throws ServiceError `not-found`; `no-space`, `unavailable`
+   */
+  revert(id: string): Promise<void>
   /** Ends it. Releasing twice succeeds. */
   release(id: string): Promise<void>
   /** What is there, of volumes or of what is kept beside them. */
@@ -87,9 +97,17 @@ export interface VolumeContents {
 export type DiskKind = 'volume' | 'volume-snapshot' | 'volume-upload'
 export type ContentsSource =
   | { readonly kind: 'blank' }
-  | { readonly kind: 'image'; readonly imageId: string }
+  /** `part`: of what the image holds beside its disk; absent: its disk. */
+  | { readonly kind: 'image'; readonly imageId: string; readonly part?: string | undefined }
   /** A disk that was kept by `settle`. */
   | { readonly kind: 'kept'; readonly id: string }
+/** A disk that was kept by `settle`, or, of what `src/images` lent to others, a part or the disk itself. */
+export interface RevertSource {
+  /** Of the lease. */
+  readonly id: string
+  /** Null: the disk. */
+  readonly part: string | null
+}
 /** A volume's may be written, the others are only read. */
 export interface Kept {
   readonly id: string
@@ -110,6 +128,8 @@ export interface VolumeImages {
    * @throws ServiceError `not-found`, `denied`; `conflict` where it is not active; `unsupported` for a format whose disk cannot be served
    */
   show(caller: Caller, imageId: string): Promise<SourceImage>
+  /** Of a further disk of the image, `diskBytes` are its. @throws ServiceError as `show` */
+  showPart(caller: Caller, imageId: string, part: string): Promise<SourceImage>
   /**
    * An image that is `queued`, of a raw disk, in the caller's project: what can be refused is refused here.
    * @throws ServiceError `denied`, `over-quota`, `too-large`, `invalid-request`

@@ -42,7 +42,7 @@ export type Metadata = Readonly<Record<string, string>>
 /** What a volume was made from. */
 export type VolumeSource =
   | { readonly kind: 'blank' }
-  | { readonly kind: 'image'; readonly imageId: string }
+  | { readonly kind: 'image'; readonly imageId: string; readonly part?: string | undefined }
   | { readonly kind: 'snapshot'; readonly snapshotId: string }
   /** The layer of that volume which was sealed for it; null: not yet. */
   | { readonly kind: 'volume'; readonly volumeId: string; readonly layer: number | null }

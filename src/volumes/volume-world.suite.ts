@@ -47,6 +47,7 @@ export async function volumeWorld(options: VolumeWorldOptions = {}) {
       contents: between(contents),
       images: {
         show: (...asked) => lent.show(...asked),
+        showPart: (...asked) => lent.showPart(...asked),
         begin: (...asked) => imageSnapshots.begin(...asked),
         save: (...asked) => imageSnapshots.save(...asked),
         giveUp: (...asked) => imageSnapshots.giveUp(...asked),

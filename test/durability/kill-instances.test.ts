@@ -220,6 +220,29 @@ const cloningVolumes: Case = {
     await until('no snapshot is left', async () => (await volumeSnapshots()).length === 0)
   },
 }
+/** An image of the machine, made before. */
+const keep = async (name: string, what: object): Promise<void> => {
+  await requests.json('POST', `/v1/instances/${await idOf(name)}/snapshots`, { name, ...what })
+  await becomes(name, 'ACTIVE')
+}
+const keptImage = async (name: string) => ((await imagesNamed(name)).images[0] as unknown as Volume).id
+const resuming: Case = {
+  async prepare(name) {
+    await bootFirst(name)
+    await keep(name, { memory: true })
+  },
+  act: async (name) =>
+    requests.json('POST', '/v1/instances', { image: await keptImage(name), name: `${name}-again`, memory: true }),
+  end: (name) => becomes(`${name}-again`, 'ACTIVE'),
+}
+const restoring: Case = {
+  async prepare(name) {
+    await bootFromVolume(name)
+    await keep(name, { machine: true })
+  },
+  act: async (name) => requests.json('POST', `/v1/instances/${await idOf(name)}/restore`, { image: await keptImage(name) }),
+  end: (name) => becomes(name, 'ACTIVE'),
+}
 /** So that few machines run at a time, and what each case leaves can go. */
 async function deleteAll(): Promise<void> {
   for (const { id } of await servers()) await compute('DELETE', `/servers/${id}`)
@@ -232,6 +255,7 @@ const cases: Readonly<Record<Step, Case>> = {
   'instance:recorded': making,
   'instance:lent': making,
   'instance:leased': making,
+  'instance:memory-lent': resuming,
   'instance:launched': making,
   'instance:active': making,
   'instance:asked': stopping,
@@ -254,8 +278,10 @@ const cases: Readonly<Record<Step, Case>> = {
   'instance:clone-volumes-made': cloningVolumes,
   'instance:rebuild-asked': rebuilding,
   'instance:rebuild-lent': rebuilding,
+  'instance:parts-lent': restoring,
   'instance:rebuild-removed': rebuilding,
   'instance:rebuild-cleared': rebuilding,
+  'instance:volumes-reverted': restoring,
   'instance:rebuild-launched': rebuilding,
   'instance:hydrate-asked': hydrating,
   'instance:hydrated': hydrating,

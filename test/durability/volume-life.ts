@@ -61,6 +61,7 @@ export async function openVolumeStore(folder: string) {
     contents,
     images: {
       show: (...asked) => lent.show(...asked),
+      showPart: (...asked) => lent.showPart(...asked),
       begin: (...asked) => snapshots.begin(...asked),
       save: (...asked) => snapshots.save(...asked),
       giveUp: (...asked) => snapshots.giveUp(...asked),
@@ -131,6 +132,10 @@ async function live(store: VolumeStore, tell: (step: string, id?: string) => voi
   tell('extended')
   await ports.tasks.idle()
   await store.attached.reserve(alice, id, 'instance')
+  await store.attached.prepareRevert(alice, id, 'instance', { kind: 'snapshot', snapshotId: snapshot.id })
+  tell('to-revert')
+  await store.attached.revert(id, 'instance')
+  tell('reverted')
   await store.attached.released(id, 'instance')
   tell('released')
   await deleteSnapshot(ports, alice, snapshot.id)

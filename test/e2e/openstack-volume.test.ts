@@ -22,7 +22,9 @@ interface Volume {
 
 const skip = missingTool('openstack') || noTinyGuest()
 
-/** Of each volume that comes, the guest says what it begins with, and writes its own name there. */
+/** Where the guest writes: beyond what the tiny image takes. */
+const MARK = 512 * 2 ** 20
+/** Of each volume that comes, the guest says how large it is and what it holds there, and writes its own name. */
 const userData = (word: string) => `#!/bin/sh
 own=$(cut -c1-20 /sys/class/dmi/id/product_uuid)
 (while :; do
@@ -36,8 +38,9 @@ own=$(cut -c1-20 /sys/class/dmi/id/product_uuid)
     esac
     [ -e "/seen-$serial" ] && continue
     : > "/seen-$serial"
-    echo "disk $serial holds <$(head -c 16 /dev/$name | tr -d '\\000')>"
-    printf '%s' "by ${word}" | dd of=/dev/$name conv=notrunc 2>/dev/null
+    echo "disk $serial has $(cat $disk/size) sectors"
+    echo "disk $serial holds <$(dd if=/dev/$name bs=512 skip=${MARK / 512} count=1 2>/dev/null | head -c 16 | tr -d '\\000')>"
+    printf '%s' "by ${word}" | dd of=/dev/$name bs=512 seek=${MARK / 512} conv=notrunc 2>/dev/null
     sync
     echo "disk $serial written"
   done
@@ -127,7 +130,57 @@ test('openstack volume, and servers with volumes', { skip }, async (t) => {
     const file = join(scratch.path, 'uploaded')
     await ok`openstack image save --file ${file} uploaded`
     const saved = await open(file)
-    const { buffer } = await saved.read(Buffer.alloc(6), 0, 6, 0).finally(() => saved.close())
+    const { buffer } = await saved.read(Buffer.alloc(6), 0, 6, MARK).finally(() => saved.close())
     assert.equal(buffer.toString(), 'by one')
   })
+  await step('server remove volume, and set --size: the guest sees that it has grown, and what it wrote', async () => {
+    await ok`openstack server remove volume one data`
+    await becomes('data', 'available')
+    await ok`openstack volume set --size 3 data`
+    await becomes('data', 'available')
+    assert.equal((await volume('data')).size, 3)
+    await ok`openstack server delete --wait one`
+    await boot('two', '--image', 'tiny')
+    await ok`openstack server add volume two data`
+    await holds('two', 'data', 'by one')
+    await consoleSays('two', new RegExp(`disk ${(await volume('data')).id.slice(0, 20)} has ${(3 * 2 ** 30) / 512} sectors`))
+    await ok`openstack server delete --wait two`
+    await becomes('data', 'available')
+  })
+  await step('server create --volume: it starts from a volume that was made from an image, and writes to it', async () => {
+    await ok`openstack volume create --image tiny --size 1 system`
+    await becomes('system', 'available')
+    assert.equal((await volume('system')).bootable, 'true')
+    await boot('three', '--volume', 'system')
+    await holds('three', 'system', '')
+    await consoleSays('three', /disk .* written/)
+    assert.equal((await json<Row>`openstack server show three`).image, 'N/A (booted from volume)')
+  })
+  await step('a server starts from a volume of a snapshot that was taken while the first one ran', async () => {
+    await ok`openstack volume snapshot create --force --volume system running`
+    for (let tries = 0; tries < 60; tries += 1) {
+      if ((await json<Row>`openstack volume snapshot show running`).status === 'available') break
+    }
+    await ok`openstack volume create --snapshot running --size 1 again`
+    await becomes('again', 'available')
+    await boot('four', '--volume', 'again')
+    await holds('four', 'again', 'by three')
+    await ok`openstack server delete --wait four`
+  })
+  await step(
+    'server image create of a server on a volume: a server of it has a volume of its own with what was written',
+    async () => {
+      await ok`openstack server image create --name machine --wait three`
+      const { properties } = await json<{ readonly properties: Readonly<Record<string, unknown>> }>`openstack image show machine`
+      assert.match(JSON.stringify(properties.block_device_mapping), /"?source_type/)
+      await boot('five', '--image', 'machine')
+      const [own] = await json<Row[]>`openstack server volume list five`
+      await consoleSays('five', new RegExp(`disk ${String(own?.['Volume ID']).slice(0, 20)} holds <by three>`))
+      assert.notEqual(own?.['Volume ID'], (await volume('system')).id)
+      const snapshots = await json<Row[]>`openstack volume snapshot list`
+      assert.ok(snapshots.some(({ Name }) => Name === 'snapshot for machine'))
+      for (const server of ['three', 'five']) await ok`openstack server delete --wait ${server}`
+      await becomes('system', 'available')
+    },
+  )
 })

@@ -6,7 +6,7 @@ import { formats } from '../../disk/formats/index.ts'
 import type { CatalogWriter, ImageRecord } from '../../store/catalog/catalog.ts'
 import { recordAudit } from '../audit.ts'
 import { findImage } from '../find-image.ts'
-import type { ImagePart } from '../parts/image-parts.ts'
+import { type ImagePart, partsOf } from '../parts/image-parts.ts'
 import { findPart, listParts, readPart } from '../parts/read-parts.ts'
 import type { ImagePorts } from '../ports.ts'
 import {
@@ -15,6 +15,7 @@ import {
   getLease,
   hasExpired,
   type Lease,
+  type LeasedPart,
   type LeaseTerms,
   lendable,
   lendablePart,
@@ -86,12 +87,37 @@ export class DiskLeases {
   /**
    * Makes the image's disk readable until `release`, also when the image is deleted meanwhile, and over restarts of the service.
    * @param holder what needs it: `instance <id>`
+   * @param options.withParts whether what it holds beside its disk is lent as well
    * @throws ServiceError as `show`; `unsupported` for a format whose disk cannot be served
    */
-  async lend(caller: Caller, imageId: string, holder: string): Promise<LentDisk> {
-    return this.#lend(holder, async (tx, leaseId, terms) =>
-      bootImageOf(await makeLease(this.#ports, tx, caller, leaseId, imageId, terms)),
-    )
+  async lend(caller: Caller, imageId: string, holder: string, { withParts = false } = {}): Promise<LentDisk> {
+    return this.#lend(holder, async (tx, leaseId, terms) => {
+      const parts = withParts ? { parts: (await partsOf(tx, imageId)).map(leasedPart) } : {}
+      return bootImageOf(await makeLease(this.#ports, tx, caller, leaseId, imageId, terms, parts))
+    })
+  }
+
+  /** What was lent beside the disk. @throws ServiceError `not-found` */
+  async lentParts(leaseId: string): Promise<readonly ImagePart[]> {
+    return ((await this.#find(leaseId)).parts ?? []).map(({ name, kind, bytes }) => ({ name, kind, bytes }))
+  }
+
+  /** The bytes of a part that was lent, front to back, verified. @throws ServiceError `not-found`, `corrupt` */
+  async *readLentPart(leaseId: string, partName: string): AsyncGenerator<Uint8Array> {
+    const part = (await this.#find(leaseId)).parts?.find(({ name }) => name === partName)
+    if (!part) throw new ServiceError('not-found', `lease ${leaseId.slice(0, 80)} has no part "${partName}"`)
+    const letGo = this.#ports.readers.hold(part.manifest)
+    try {
+      yield* this.#ports.chunks.stream(part.manifest, 0, part.bytes)
+    } finally {
+      letGo()
+    }
+  }
+
+  /** As `show`, of a further disk of the image, whose bytes are told. @throws ServiceError as `lendPart` */
+  async showPart(caller: Caller, imageId: string, partName: string): Promise<BootImage> {
+    const { image, part } = await findPart(this.#ports.catalog, caller, imageId, partName)
+    return { ...bootImageOf(image), diskBytes: lendablePart(image, part).diskBytes }
   }
 
   /** What the image holds beside its disk. @throws ServiceError `not-found`, `denied` */
@@ -143,6 +169,12 @@ export class DiskLeases {
     for await (const { key, body } of allLeases(this.#ports.catalog, holderKind)) yield { leaseId: key, holder: body.holder }
   }
 
+  async #find(leaseId: string): Promise<Lease> {
+    const found = await getLease(this.#ports.catalog, leaseId)
+    if (found) return found.body
+    throw new ServiceError('not-found', `there is no lease ${leaseId.slice(0, 80)} any more: lend the disk again`)
+  }
+
   async #lend(
     holder: string,
     make: (tx: CatalogWriter, leaseId: string, terms: NewLeaseTerms) => Promise<BootImage>,
@@ -172,9 +204,10 @@ export async function makeLease(
   leaseId: string,
   imageId: string,
   terms: NewLeaseTerms,
+  more: Pick<Lease, 'parts'> = {},
 ): Promise<ImageRecord> {
   const { image } = await findImage(tx, caller, imageId, 'download')
-  await enterLease(tx, caller, leaseId, { ...lendable(image, servableFormats), ...termsFrom(terms, now()) })
+  await enterLease(tx, caller, leaseId, { ...lendable(image, servableFormats), ...more, ...termsFrom(terms, now()) })
   return image
 }
 
@@ -243,6 +276,8 @@ export async function endExpiredLeases(ports: LeasePorts, holderKind: string): P
   }
   return ended
 }
+
+const leasedPart = ({ name, kind, bytes, manifest }: LeasedPart): LeasedPart => ({ name, kind, bytes, manifest })
 
 function bootImageOf({ id, name, virtualSize, size, minDisk, minRam, properties }: ImageRecord): BootImage {
   return { id, name, diskBytes: virtualSize ?? size ?? 0, minDisk, minRam, properties }

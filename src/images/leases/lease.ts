@@ -12,6 +12,12 @@ export interface Lease {
   readonly image: LeasedImage | null
   /** Of the disk, not of the file that holds it. */
   readonly diskBytes: number
+  /** What the image held beside its disk, where that is lent as well. */
+  readonly parts?: readonly LeasedPart[]
+  /** What the disk is to become when its writer is gone (`VolumeDisks.revert`): it is held from now on. */
+  readonly revertsTo?: LeasedImage
+  /** What is in the layers up to this one is of before the disk became another: they go before it is opened again. */
+  readonly dropsThrough?: number
   /** Writes go to a scratch disk that has the lease's id and goes with it. */
   readonly isWritable: boolean
   /** Of whoever borrowed it; null: a part of the service did. */
@@ -38,6 +44,8 @@ export interface LeasedImage {
   readonly manifest: string
   readonly diskFormat: string
 }
+
+export type LeasedPart = Pick<StoredPart, 'name' | 'kind' | 'bytes' | 'manifest'>
 
 export type StoredLease = StoredDocument<Lease>
 

@@ -163,7 +163,13 @@ export class LeasedDisks {
 
   #takeScratch({ key, body }: StoredLease) {
     const scratch = this.#scratchPlace()
-    return this.#writable.take(key, async () => scratch.open(key, await this.openBase(body), body.projectId))
+    return this.#writable.take(key, async () => {
+      const disk = await scratch.open(key, await this.openBase(body), body.projectId)
+      if (body.dropsThrough !== undefined && disk.layers.includes(body.dropsThrough)) {
+        await disk.rebase(body.dropsThrough, await this.openBase(body))
+      }
+      return disk
+    })
   }
 
   #scratchPlace(): ScratchPlace {

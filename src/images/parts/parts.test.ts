@@ -107,6 +107,27 @@ test('parts are read over collections and a lost index, by whoever may download 
   await assertNothingLeft()
 })
 
+test('what is lent with its parts may be deleted: they are there until it is released', async () => {
+  const { id, ram } = await machineImage()
+  const disk = await leases.lend(alice, id, 'instance 1')
+  const whole = await leases.lend(alice, id, 'instance 1', { withParts: true })
+  await assert.rejects(leases.lend(bob, id, 'instance 1', { withParts: true }), { code: 'not-found' })
+  await deleteImage(world.ports, alice, id)
+  await world.collect()
+  const read = async (leaseId: string, part: string) => Buffer.concat(await Array.fromAsync(leases.readLentPart(leaseId, part)))
+  assert.deepEqual(
+    (await leases.lentParts(whole.leaseId)).map(({ name }) => name),
+    ['data', 'machine', 'memory'],
+  )
+  assert.ok(ram.equals(await read(whole.leaseId, 'memory')))
+  assert.deepEqual(await leases.lentParts(disk.leaseId), [])
+  await assert.rejects(read(disk.leaseId, 'memory'), { code: 'not-found' })
+  await assert.rejects(read(whole.leaseId, 'other'), { code: 'not-found' })
+  for (const { leaseId } of [disk, whole]) await leases.release(leaseId)
+  await assert.rejects(leases.lentParts(whole.leaseId), { code: 'not-found' })
+  await assertNothingLeft()
+})
+
 test('who may not download the image learns nothing of its parts', async () => {
   const { id, ram } = await machineImage()
   for (const [caller, code] of [

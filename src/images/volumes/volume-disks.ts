@@ -12,23 +12,32 @@ import {
   type Lease,
   type LeasedImage,
   lendable,
+  lendablePart,
   newName,
   putLease,
   type StoredLease,
 } from '../leases/lease.ts'
+import { findPart } from '../parts/read-parts.ts'
 import { inTheEnd } from '../transfer.ts'
 
 /** Disks of volumes may be written; what is kept beside them is only read. */
 export type DiskKind = 'volume' | 'volume-snapshot' | 'volume-upload'
 export type ContentsSource =
   | { readonly kind: 'blank' }
-  | { readonly kind: 'image'; readonly imageId: string }
+  | { readonly kind: 'image'; readonly imageId: string; readonly part?: string | undefined }
   /** A disk that was kept by `settle`. */
   | { readonly kind: 'kept'; readonly id: string }
 export interface Kept {
   readonly id: string
   readonly kind: DiskKind
   readonly bytes: number
+}
+/** A disk that was kept by `settle`, or, of what is lent to others, a part or the disk itself. */
+export interface RevertSource {
+  /** Of the lease. */
+  readonly id: string
+  /** Null: the disk. */
+  readonly part: string | null
 }
 type Base = Pick<Lease, 'image'>
 
@@ -110,6 +119,47 @@ export class VolumeDisks {
     })
   }
 
+  /**
+   * Notes what the disk is to become by `revert`, which is held from now on.
+   * @throws ServiceError `not-found`
+   */
+  async prepareRevert(id: string, to: RevertSource): Promise<void> {
+    await this.#ports.catalog.write(async (tx) => {
+      const { body, version } = found(await getLease(tx, id), id)
+      await putLease(tx, id, { ...body, revertsTo: imageIn(found(await getLease(tx, to.id), to.id).body, to) }, version)
+    })
+    failpoint('volume:revert-prepared')
+  }
+
+  /** It is to become nothing else. */
+  async cancelRevert(id: string): Promise<void> {
+    await this.#ports.catalog.write(async (tx) => {
+      const lease = await getLease(tx, id)
+      if (!lease?.body.revertsTo) return
+      const { revertsTo: _, ...kept } = lease.body
+      await putLease(tx, id, kept, lease.version)
+    })
+  }
+
+  /**
+   * The disk is what was prepared, and what was written to it is gone. Settles when nobody has it open any more: the address before is
+   * good no more. Where nothing is prepared, it does nothing: who was killed asks again. What was sealed must be settled before.
+   * @throws ServiceError `not-found`; `no-space`, `unavailable`
+   */
+  async revert(id: string): Promise<void> {
+    if (!(await this.#find(id)).body.revertsTo) return
+    await this.#leases.readdress(id)
+    await this.#ports.disks.whenClosed(id)
+    const last = await this.seal(id)
+    await this.#ports.catalog.write(async (tx) => {
+      const { body, version } = found(await getLease(tx, id), id)
+      const { revertsTo, ...kept } = body
+      if (revertsTo) await putLease(tx, id, { ...kept, image: revertsTo, dropsThrough: last }, version)
+    })
+    failpoint('volume:reverted')
+    await this.#ports.disks.withScratch(await this.#find(id), async () => {}) // once opened, it has them no more
+  }
+
   /** Ends it. Releasing twice succeeds. */
   async release(id: string): Promise<void> {
     await endLease(this.#ports, service, id)
@@ -163,8 +213,19 @@ export class VolumeDisks {
 async function baseFrom(tx: CatalogWriter, caller: Caller, from: ContentsSource): Promise<Base> {
   if (from.kind === 'blank') return { image: null }
   if (from.kind === 'kept') return found(await getLease(tx, from.id), from.id).body
+  if (from.part !== undefined) {
+    const { image, part } = await findPart(tx, caller, from.imageId, from.part)
+    return lendablePart(image, part)
+  }
   const { image } = await findImage(tx, caller, from.imageId, 'download')
   return lendable(image, servableFormats)
+}
+
+/** @throws ServiceError `not-found` */
+function imageIn({ image, parts = [] }: Lease, { id, part }: RevertSource): LeasedImage {
+  const within = part === null ? image : parts.find(({ name, kind }) => name === part && kind === 'disk')
+  if (!image || !within) throw new ServiceError('not-found', `lease ${id} has no disk "${part ?? ''}"`, { id })
+  return part === null ? image : { ...image, manifest: within.manifest, diskFormat: 'raw' }
 }
 
 function found(lease: StoredLease | undefined, id: string): StoredLease {

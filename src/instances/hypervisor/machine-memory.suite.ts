@@ -127,7 +127,10 @@ export function machineMemorySuite(
     ]
     for (const [changes, message] of differing) {
       await assert.rejects(hypervisor.launch({ ...copy, ...changes }), { code: 'invalid-request', message }, String(message))
+      await assert.rejects(hypervisor.assertResumable({ ...copy, ...changes }), { code: 'invalid-request', message })
     }
+    const disks = copy.disks.map(({ name, bytes, serial }) => ({ name, bytes, serial }))
+    await hypervisor.assertResumable({ ...copy, id: spec.id, disks, memory }) // of one that is there, wherever its disks are
     assert.deepEqual(
       (await hypervisor.list()).map(({ id }) => id),
       [spec.id],

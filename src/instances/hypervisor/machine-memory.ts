@@ -1,4 +1,5 @@
 import type { Sealed } from './disk-layers.ts'
+import type { MachineSpec } from './hypervisor.ts'
 
 /**
  * The memory of machines, taken together with their disks, so that a machine goes on where it was rather than starts.
@@ -19,6 +20,12 @@ export interface MachineMemory {
    *   in time; `too-large`, `no-space` as `seal`; `cancelled`. Errors of `sink` pass through
    */
   saveMemory(id: string, sink: (body: AsyncIterable<Uint8Array>) => Promise<void>, options?: SaveOptions): Promise<SavedMemory>
+
+  /**
+   * Whether a machine that is made so could go on from its `memory`, asked before there is one; where its disks are to be had does not matter.
+   * @throws ServiceError `invalid-request`, naming what differs, or what this host cannot give
+   */
+  assertResumable(spec: MachineSpec): Promise<void>
 }
 
 export interface SaveOptions {

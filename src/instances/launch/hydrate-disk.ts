@@ -3,7 +3,8 @@ import { changeInstance } from '../change-instance.ts'
 import type { JobReport } from '../job-progress.ts'
 import type { InstancePorts } from '../ports.ts'
 import type { InstanceRecord } from '../records.ts'
-import { endMove, ROOT } from './move-disk.ts'
+import { ROOT } from './launch.ts'
+import { endMove } from './move-disk.ts'
 
 /** What was copied before a kill is not copied again. */
 export async function hydrateDisk(

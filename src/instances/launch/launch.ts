@@ -3,14 +3,16 @@ import { failpoint } from '../../base/failpoint.ts'
 import { MiB } from '../../base/units.ts'
 import { changeInstance } from '../change-instance.ts'
 import { faultFrom, isForOwner } from '../faults.ts'
-import type { DiskAddress, MachineSpec } from '../hypervisor/hypervisor.ts'
+import type { DiskAddress, MachineDisk, MachineSpec } from '../hypervisor/hypervisor.ts'
 import type { InstancePorts } from '../ports.ts'
-import { type InstanceRecord, startsFromVolume } from '../records.ts'
-import { memoryIn } from '../snapshots/machine-parts.ts'
-import { seeds } from '../store.ts'
+import { type InstanceRecord, type ResumeSource, startsFromVolume } from '../records.ts'
+import { lentMemory } from '../snapshots/machine-parts.ts'
+import { type Seed, seeds } from '../store.ts'
 import { forgetVolumes, recordAttached, volumeDisks } from '../volumes/plug.ts'
 import { seedFor } from './seed.ts'
 
+/** Name of the disk that an instance has of its own. */
+export const ROOT = 'root'
 /** What needs a lease, in the words by which it is found again. */
 export const HOLDER_KIND = 'instance'
 export const holderOf = (instanceId: string): string => `${HOLDER_KIND} ${instanceId}`
@@ -51,22 +53,46 @@ async function borrow({ images, ...ports }: InstancePorts, caller: Caller, insta
 
 /** @param base of its own root disk; null: it starts from a volume */
 export async function machineOf(ports: InstancePorts, instance: InstanceRecord, base: DiskAddress | null): Promise<MachineSpec> {
-  const { id, name, flavor, hardware, network, rootBytes, projectId, userId } = instance
-  const seed = await seeds.get(ports.catalog.documents, id)
+  const seed = await seeds.get(ports.catalog.documents, instance.id)
+  const disks = [...rootDisks(instance, base ? { base } : {}), ...(await volumeDisks(ports, instance))]
+  if (seed.resumesFrom === null) return { ...plannedMachine(ports, instance, disks), seed: seedFor(instance, seed) }
+  const { imageId, leaseId } = await borrowMemory(ports, instance, seed, seed.resumesFrom)
+  return { ...plannedMachine(ports, instance, disks), memory: await lentMemory(ports, imageId, leaseId) }
+}
+
+/** None where it starts from a volume. */
+export const rootDisks = (instance: InstanceRecord, where: Pick<MachineDisk, 'base'>): readonly MachineDisk[] =>
+  startsFromVolume(instance) ? [] : [{ name: ROOT, bytes: instance.rootBytes, serial: instance.id.slice(0, 20), ...where }]
+
+/** Without what it starts with. @param disks in order of boot */
+export const plannedMachine = (
+  { settings }: Pick<InstancePorts, 'settings'>,
+  { id, name, flavor, hardware, network }: InstanceRecord,
+  disks: readonly MachineDisk[],
+): MachineSpec => ({
+  id,
+  name,
+  cpus: flavor.vcpus,
+  memoryBytes: flavor.ramMiB * MiB,
+  hardware,
+  disks,
+  networks: network ? [{ ...network, isIsolated: settings.isolateGuests }] : [],
+})
+
+/** It is held until the machine runs, whatever becomes of its image. */
+async function borrowMemory(
+  { catalog, images }: InstancePorts,
+  { id, projectId, userId }: InstanceRecord,
+  seed: Seed,
+  { imageId, leaseId }: ResumeSource,
+): Promise<ResumeSource & { readonly leaseId: string }> {
+  if (leaseId !== null) return { imageId, leaseId }
   const caller: Caller = { ...serviceCaller('req-launch'), projectId, userId }
-  const volumes = await volumeDisks(ports, instance)
-  return {
-    id,
-    name,
-    cpus: flavor.vcpus,
-    memoryBytes: flavor.ramMiB * MiB,
-    hardware,
-    disks: [...(base ? [{ name: 'root', bytes: rootBytes, base, serial: id.slice(0, 20) }] : []), ...volumes],
-    networks: network ? [{ ...network, isIsolated: ports.settings.isolateGuests }] : [],
-    ...(seed.resumesFrom === null
-      ? { seed: seedFor(instance, seed) }
-      : { memory: await memoryIn(ports, caller, seed.resumesFrom) }),
-  }
+  const lent = await images.lend(caller, imageId, holderOf(id), { withParts: true })
+  failpoint('instance:memory-lent')
+  const resumesFrom = { imageId, leaseId: lent.leaseId }
+  await catalog.write(({ documents }) => seeds.put(documents, id, { ...seed, resumesFrom }))
+  return resumesFrom
 }
 
 /** The machine is there. Also for one that was found after a launch of which nobody noted the end. */
@@ -82,11 +108,12 @@ export async function recordLaunched(ports: InstancePorts, id: string): Promise<
   failpoint('instance:active')
 }
 
-/** The guest has the password: nobody else needs it any more. */
-export async function forgetSecrets({ catalog }: InstancePorts, id: string): Promise<void> {
+/** The guest has the password, and its memory: nobody else needs them any more. */
+export async function forgetSecrets({ catalog, images }: InstancePorts, id: string): Promise<void> {
   const { userData, passwordHash, resumesFrom } = await seeds.get(catalog.documents, id)
   if (passwordHash === null && resumesFrom === null) return
   await catalog.write(({ documents }) => seeds.put(documents, id, { userData, passwordHash: null, resumesFrom: null }))
+  if (resumesFrom?.leaseId) await images.release(resumesFrom.leaseId)
 }
 
 async function giveUp(ports: InstancePorts, id: string, error: unknown): Promise<void> {
@@ -94,6 +121,7 @@ async function giveUp(ports: InstancePorts, id: string, error: unknown): Promise
   const before = await changeInstance(ports, id, () => null)
   if (!before) return
   await forgetVolumes(ports, id)
+  await forgetSecrets(ports, id)
   // recorded before it is given back: who went on with a launch whose disk is gone would begin from another one
   await changeInstance(ports, id, ({ taskState }) => ({
     vmState: 'error',

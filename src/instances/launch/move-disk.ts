@@ -3,9 +3,7 @@ import { failpoint } from '../../base/failpoint.ts'
 import { changeInstance } from '../change-instance.ts'
 import type { InstancePorts } from '../ports.ts'
 import type { InstanceRecord } from '../records.ts'
-import { holderOf } from './launch.ts'
-
-export const ROOT = 'root'
+import { holderOf, ROOT } from './launch.ts'
 
 /**
  * Puts the root disk on an image that holds what it lies on now and its layers up to `through`; those are gone then. The guest goes on

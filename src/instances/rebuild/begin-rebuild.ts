@@ -10,11 +10,12 @@ import { asRequested, assertUserData } from '../launch/requested.ts'
 import { sha512Crypt } from '../launch/sha512-crypt.ts'
 import { assertMetadata, assertSameForwards, withForwards } from '../metadata.ts'
 import type { BootImage, InstancePorts } from '../ports.ts'
-import type { InstanceRecord, RebuildJob } from '../records.ts'
-import { memoryIn } from '../snapshots/machine-parts.ts'
+import { type InstanceRecord, type RebuildJob, startsFromVolume } from '../records.ts'
+import { assertMemoryIn } from '../snapshots/machine-parts.ts'
 import { endLeftJob, startJob } from '../start-job.ts'
 import { jobs, keypairs } from '../store.ts'
-import { assertNoVolumes } from '../volumes/assert-no-volumes.ts'
+import { withoutMapping } from '../volumes/image-mapping.ts'
+import { assertSameImage, revertsFrom } from './volumes-of-rebuild.ts'
 
 type Renamed = Pick<InstanceRecord, 'name' | 'description' | 'metadata' | 'accessIPv4' | 'accessIPv6' | 'diskConfig'>
 
@@ -68,22 +69,26 @@ async function begin(
       `image ${image.id} is no snapshot of instance ${found.id}: to start anew from it, rebuild`,
     )
   }
+  if (!how.isOwn && startsFromVolume(found)) await assertSameImage(ports, found, image.id)
+  const reverts = how.isOwn ? await revertsFrom(ports, caller, found, image) : []
   const becomes = await becomesOf(ports, caller, found, image, wish)
   if (wish.userData) assertUserData(wish.userData)
-  if (how.withMemory) await memoryIn(ports, caller, image.id) // refused now rather than later
+  if (how.withMemory) await assertMemoryIn(ports, caller, image.id) // refused now rather than later
+  const needsParts = how.withMemory || reverts.some(({ to }) => to.kind === 'part')
   const seed = {
     ...(wish.userData === undefined ? {} : { userData: wish.userData }),
     passwordHash: wish.adminPassword === undefined ? null : await sha512Crypt(wish.adminPassword),
-    resumesFrom: how.withMemory ? image.id : null,
+    resumesFrom: how.withMemory ? { imageId: image.id, leaseId: null } : null,
   }
   const instance = await changeInstanceAs(ports, caller, id, 'rebuild', async ({ vmState }, writer) => {
-    if (how.withMemory) await assertNoVolumes(writer, found.id)
     const job: RebuildJob = {
       kind: 'rebuild',
       seed,
       becomes,
       wasStopped: vmState === 'stopped',
       leaseId: null,
+      reverts,
+      partsFrom: needsParts ? { imageId: image.id, leaseId: null } : null,
       isCleared: false,
     }
     await jobs.put(writer, found.id, job)
@@ -105,7 +110,8 @@ async function becomesOf(
   const { abilities } = ports.hypervisor
   const { documents } = ports.catalog
   const hardware = hardwareFrom(image.properties, abilities)
-  assertFits(image, flavor, abilities, await listFlavors(ports, caller, {}))
+  const isOnVolume = startsFromVolume(instance)
+  assertFits(isOnVolume ? { ...image, diskBytes: 0, minDisk: 0 } : image, flavor, abilities, await listFlavors(ports, caller, {}))
   const kept = metadata && withForwards(metadata, instance)
   if (kept) {
     assertMetadata(kept)
@@ -116,10 +122,10 @@ async function becomesOf(
     throw new ServiceError('invalid-request', `Invalid key_name provided: its user has no keypair ${JSON.stringify(keyName)}`)
   }
   return {
-    imageId: image.id,
-    imageProperties: image.properties,
+    imageId: isOnVolume ? '' : image.id,
+    imageProperties: withoutMapping(image.properties),
     hardware,
-    rootBytes: Math.max(rootBytesOf(image, flavor), flavor.diskGiB === 0 ? rootBytes : 0),
+    rootBytes: isOnVolume ? 0 : Math.max(rootBytesOf(image, flavor), flavor.diskGiB === 0 ? rootBytes : 0),
     key: keyName === undefined ? key : keypair && { name: keypair.name, publicKey: keypair.publicKey },
     ...renamed,
     ...(kept === undefined ? {} : { metadata: kept }),

@@ -9,7 +9,6 @@ import type { InstancePorts } from '../ports.ts'
 import { type InstanceRecord, type JobTask, type SnapshotJob, startsFromVolume } from '../records.ts'
 import { endLeftJob, startJob } from '../start-job.ts'
 import { attachments, jobs } from '../store.ts'
-import { assertNoVolumes } from '../volumes/assert-no-volumes.ts'
 
 export interface NewSnapshot {
   /** Of the image. */
@@ -82,7 +81,6 @@ export async function beginSnapshot(
         'Backup is not supported for volume-backed instances: make snapshots of its volumes',
       )
     }
-    if (withMemory) await assertNoVolumes(documents, found.id)
     if (withMemory && found.vmState === 'stopped') {
       throw new ServiceError('conflict', `Instance ${id} is off and has no memory to keep: make a snapshot without memory`)
     }
@@ -92,12 +90,14 @@ export async function beginSnapshot(
   })
   failpoint('instance:snapshot-asked')
   try {
-    if (startsFromVolume(instance)) await checkVolumes(ports, caller, instance.id)
+    const hasVolumes = startsFromVolume(instance) || withMachine
+    const volumeBytes = hasVolumes ? await bytesOfVolumes(ports, caller, instance.id) : 0
+    const rootBytes = startsFromVolume(instance) ? 0 : instance.rootBytes
     await ports.snapshots.begin(caller, {
       id: imageId,
       name: wanted.name,
-      bytes: instance.rootBytes + (withMemory ? instance.flavor.ramMiB * 2 ** 20 : 0),
-      minDisk: Math.ceil(instance.rootBytes / GiB),
+      bytes: rootBytes + (withMachine ? volumeBytes : 0) + (withMemory ? instance.flavor.ramMiB * 2 ** 20 : 0),
+      minDisk: Math.ceil(rootBytes / GiB),
       minRam: 0,
       properties: { ...inherited(instance), ...wanted.properties, ...wanted.image, ...originOf(instance) },
     })
@@ -114,13 +114,15 @@ export async function beginSnapshot(
   return imageId
 }
 
-/** Snapshots of all of them will be taken. */
-async function checkVolumes({ catalog, volumes }: InstancePorts, caller: Caller, id: string): Promise<void> {
+/** Of all its volumes, of which snapshots will be taken. @throws ServiceError where they cannot be */
+async function bytesOfVolumes({ catalog, volumes }: InstancePorts, caller: Caller, id: string): Promise<number> {
   const attached = await attachments.ofInstance(catalog.documents, id)
   await volumes.checkSnapshots(
     caller,
     attached.map(({ volumeId }) => volumeId),
   )
+  const sizes = await Promise.all(attached.map(({ volumeId }) => volumes.show(volumeId, id)))
+  return sizes.reduce((sum, { bytes }) => sum + bytes, 0)
 }
 
 /** Who ended the job, or deleted the instance, before there was an image, knew of none to give up. */

@@ -24,9 +24,10 @@ export async function sealDisks(
   const caller: Caller = { ...serviceCaller('req-snapshot'), projectId: instance.projectId, userId: instance.userId }
   const named = volumes.map(({ id, volumeId }) => ({ id, volumeId, name: `snapshot for ${job.imageName}`.slice(0, 255) }))
   const still = named.length > 0 ? { whileStill: () => ports.volumes.snapshot(caller, named) } : {}
-  if (job.withMachine && !job.withMemory) await addMachine(ports, instance, job.imageId, null)
+  const described = { instance, imageId: job.imageId, volumes }
+  if (job.withMachine && !job.withMemory) await addMachine(ports, described, null)
   const sealed = job.withMemory
-    ? await sealWithMemory(ports, instance, job.imageId, { ...still, signal })
+    ? await sealWithMemory(ports, described, { ...still, signal })
     : await ports.hypervisor.seal(id, ports.settings.freezeMs, still)
   failpoint('instance:sealed')
   await changeInstance(ports, id, ({ taskState }) => (taskState === 'deleting' ? null : { taskState: 'image_uploading' }))
@@ -39,9 +40,9 @@ export async function sealDisks(
 async function plannedSnapshots(
   ports: InstancePorts,
   instance: InstanceRecord,
-  { volumes: before }: SnapshotJob,
+  { volumes: before, withMachine }: SnapshotJob,
 ): Promise<readonly VolumeSnapshot[]> {
-  if (!startsFromVolume(instance)) return []
+  if (!startsFromVolume(instance) && !withMachine) return []
   for (const { id } of before) await ports.volumes.deleteSnapshot(id)
   const volumes: VolumeSnapshot[] = []
   for (const attachment of inOrder(await attachments.ofInstance(ports.catalog.documents, instance.id))) {

@@ -19,7 +19,8 @@ export interface MadeVolume {
   readonly sizeGiB: number | null
   readonly from:
     | { readonly kind: 'blank' }
-    | { readonly kind: 'image'; readonly imageId: string }
+    /** `part`: of what the image holds beside its disk; absent: its disk. */
+    | { readonly kind: 'image'; readonly imageId: string; readonly part?: string }
     | { readonly kind: 'snapshot'; readonly snapshotId: string }
 }
 

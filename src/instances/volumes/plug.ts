@@ -15,6 +15,17 @@ export async function diskOf({ volumes }: Ports, { volumeId, instanceId }: Attac
   return { name: volumeId, bytes, store, serial: volumeId.slice(0, 20) }
 }
 
+/** As `volumeDisks`, of what a machine has now; where they are to be had is not told, and stays as it is. */
+export async function volumeSizes({ catalog, volumes }: Ports, instanceId: string): Promise<readonly MachineDisk[]> {
+  const disks: MachineDisk[] = []
+  for (const { volumeId, state } of inOrder(await attachments.ofInstance(catalog.documents, instanceId))) {
+    if (state !== 'attached') continue
+    const { bytes } = await volumes.show(volumeId, instanceId)
+    disks.push({ name: volumeId, bytes, serial: volumeId.slice(0, 20) })
+  }
+  return disks
+}
+
 /**
  * The volumes that a machine starts with, in their order; those that are being taken from it are not among them.
  * @throws ServiceError where one cannot be made or had

@@ -24,6 +24,11 @@ export interface AttachedVolume {
   readonly imageMetadata: Metadata | null
 }
 
+export type RevertTo =
+  | { readonly kind: 'snapshot'; readonly snapshotId: string }
+  /** Of an image that is lent: a part of it, or, null, its disk. */
+  | { readonly kind: 'lent'; readonly leaseId: string; readonly part: string | null }
+
 const service = serviceCaller('req-volume')
 
 /**
@@ -104,10 +109,10 @@ export class AttachedVolumes {
   }
 
   /** What a volume that is made of it would be, if the caller may make one. @throws ServiceError `not-found`, `denied`, `conflict` */
-  async checkSnapshot(caller: Caller, snapshotId: string): Promise<AttachedVolume> {
+  async checkSnapshot(caller: Caller, snapshotId: string): Promise<AttachedVolume & { readonly volumeId: string }> {
     const { documents } = this.#ports.catalog
     const { volumeId, sizeGiB } = await findSnapshot(documents, caller, snapshotId, 'use')
-    return { id: snapshotId, bytes: sizeGiB * GiB, ...bootFactsOf(await volumes.get(documents, volumeId)) }
+    return { id: snapshotId, volumeId, bytes: sizeGiB * GiB, ...bootFactsOf(await volumes.get(documents, volumeId)) }
   }
 
   /** Whether snapshots of them could be taken now. @throws ServiceError as `snapshot` */
@@ -135,6 +140,35 @@ export class AttachedVolumes {
     await this.#ports.tasks.idleAt(snapshot.volumeId) // it may be being stored
     await deleteSnapshot(this.#ports, service, snapshotId, { force: true }).catch((error: unknown) => {
       if (!isServiceError(error, 'not-found')) throw error
+    })
+  }
+
+  /**
+   * What the volume is to be when the instance has let go of it: what it was when the snapshot was taken, or what is in an image.
+   * @throws ServiceError `not-found`, `denied`, `conflict` of the volume and the snapshot; `invalid-request` for a snapshot of another volume
+   */
+  async prepareRevert(caller: Caller, volumeId: string, instanceId: string, to: RevertTo): Promise<void> {
+    await this.show(volumeId, instanceId)
+    if (to.kind === 'lent') return this.#ports.contents.prepareRevert(volumeId, { id: to.leaseId, part: to.part })
+    const snapshot = await findSnapshot(this.#ports.catalog.documents, caller, to.snapshotId, 'use')
+    if (snapshot.volumeId !== volumeId) {
+      throw new ServiceError('invalid-request', `snapshot ${snapshot.id} is of another volume than ${volumeId}`)
+    }
+    await this.#ports.contents.prepareRevert(volumeId, { id: snapshot.id, part: null })
+  }
+
+  /** It is to be nothing else. */
+  cancelRevert(volumeId: string): Promise<void> {
+    return this.#ports.contents.cancelRevert(volumeId)
+  }
+
+  /** It is what was prepared; snapshots of it that are being stored are stored before. @throws ServiceError `not-found`, `no-space`, `unavailable` */
+  async revert(volumeId: string, instanceId: string): Promise<void> {
+    await this.show(volumeId, instanceId)
+    const { contents, seals, tasks } = this.#ports
+    await seals.take(volumeId, async () => {
+      await tasks.idleAt(volumeId)
+      await contents.revert(volumeId)
     })
   }
 

@@ -34,6 +34,7 @@ export function absentHypervisor(reason: ServiceError): Hypervisor & DiskLayers 
     rebase: refuse,
     hydrate: refuse,
     saveMemory: refuse,
+    assertResumable: refuse,
     receive: refuse,
     withdraw: refuse,
     specOf: refuse,

@@ -1,7 +1,7 @@
 import type { Duplex } from 'node:stream'
 import { isServiceError, ServiceError } from '../../../base/errors.ts'
 import type { BlockSource } from '../../../disk/block/block-source.ts'
-import type { HydrateOptions, NewBase, Sealed } from '../disk-layers.ts'
+import type { HydrateOptions, NewBase, Sealed, SealOptions } from '../disk-layers.ts'
 import type { FoundMachine, HypervisorAbilities, MachineChanges, MachineDisk, MachineSpec } from '../hypervisor.ts'
 import { abilitiesOf, type MachineHost, type Machines, type NamedHost } from '../machine-host.ts'
 import type { SavedMemory, SaveOptions } from '../machine-memory.ts'
@@ -81,8 +81,8 @@ export class Hosts implements Machines {
     return (await this.#hostOf(id)).remove(id)
   }
 
-  async seal(id: string, quiesceMs: number): Promise<Sealed> {
-    return (await this.#hostOf(id)).seal(id, quiesceMs)
+  async seal(id: string, quiesceMs: number, options?: SealOptions): Promise<Sealed> {
+    return (await this.#hostOf(id)).seal(id, quiesceMs, options)
   }
 
   async openLayer(id: string, disk: string, layer: number): Promise<BlockSource> {
@@ -111,6 +111,10 @@ export class Hosts implements Machines {
     options?: SaveOptions,
   ): Promise<SavedMemory> {
     return (await this.#hostOf(id)).saveMemory(id, sink, options)
+  }
+
+  async assertResumable(machine: MachineSpec): Promise<void> {
+    return (await this.#hostOf(machine.id)).assertResumable(machine)
   }
 
   watch(listener: (machine: FoundMachine) => void): () => void {

@@ -208,6 +208,12 @@ export class MemoryHypervisor implements Hypervisor, DiskLayers, DiskPlugs, Mach
     return { ...sealed, pausedMs: 0, shape: shapeText(shapeOf(machine.spec)), seedDisc: disc }
   }
 
+  async assertResumable({ memory, ...spec }: MachineSpec): Promise<void> {
+    this.#assertOpen()
+    assertSpec({ ...spec, ...(memory ? { memory } : {}) }, this.abilities)
+    if (memory) assertSameShape(memory.shape, shapeOf(spec))
+  }
+
   async receive({ seed: _its, memory: _comes, ...spec }: MachineSpec): Promise<MigrationTarget> {
     this.#assertOpen()
     assertSpec(spec, this.abilities)

@@ -119,6 +119,11 @@ export class Machine {
     return this.#kept.now
   }
 
+  /** @throws ServiceError `invalid-request` for memory of a machine that was otherwise */
+  assertFits(memory: MemoryState | undefined): Promise<void> {
+    return assertFits(this.#host, this.#record, memory)
+  }
+
   describe(): Promise<FoundMachine> {
     return this.#power.describe()
   }

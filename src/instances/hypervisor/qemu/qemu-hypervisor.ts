@@ -192,6 +192,13 @@ export class QemuHypervisor implements Hypervisor, DiskLayers, DiskPlugs, Machin
     return this.#call(() => this.#machine(id).saveMemory(sink, options))
   }
 
+  async assertResumable(spec: MachineSpec): Promise<void> {
+    return this.#call(async () => {
+      assertSpec(spec, this.abilities)
+      await Machine.planned(this.#host, spec, choose(spec, this.#program, this.#host.firmwares)).assertFits(spec.memory)
+    })
+  }
+
   async receive(spec: MachineSpec): Promise<MigrationTarget> {
     return this.#call(async () => {
       const { seed: _itsOwn, memory: _comes, ...machine } = spec

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto'
 import type { Duplex } from 'node:stream'
 import { isServiceError, ServiceError } from '../../../base/errors.ts'
 import type { BlockSource } from '../../../disk/block/block-source.ts'
-import type { HydrateOptions, NewBase, Sealed } from '../disk-layers.ts'
+import type { HydrateOptions, NewBase, Sealed, SealOptions } from '../disk-layers.ts'
 import type { FoundMachine, HypervisorAbilities, MachineChanges, MachineDisk, MachineSpec } from '../hypervisor.ts'
 import type { MachineHost } from '../machine-host.ts'
 import type { SavedMemory, SaveOptions } from '../machine-memory.ts'
@@ -120,8 +120,8 @@ export class RemoteHypervisor implements MachineHost {
     await this.#call('remove', [id])
   }
 
-  seal(id: string, quiesceMs: number): Promise<Sealed> {
-    return this.#call('seal', [id, quiesceMs])
+  async seal(id: string, quiesceMs: number, { whileStill }: SealOptions = {}): Promise<Sealed> {
+    return (await this.#callLong('seal', [id, quiesceMs], undefined, whileStill ? { whileStill } : {})) as Sealed
   }
 
   async openLayer(id: string, disk: string, layer: number): Promise<BlockSource> {
@@ -153,6 +153,11 @@ export class RemoteHypervisor implements MachineHost {
   ): Promise<SavedMemory> {
     const parts = { sink, ...(whileStill ? { whileStill } : {}) }
     return (await this.#callLong('saveMemory', [id], signal, parts)) as SavedMemory
+  }
+
+  async assertResumable({ memory, ...spec }: MachineSpec): Promise<void> {
+    const { open: _notRead, ...state } = memory ?? {}
+    await this.#call('assertResumable', [{ ...spec, ...(memory ? { memory: state } : {}) }])
   }
 
   receive(machine: MachineSpec): Promise<MigrationTarget> {

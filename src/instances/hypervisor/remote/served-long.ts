@@ -38,6 +38,8 @@ export async function serveLong(
       const { memory: state, ...changes } = second as MachineChanges
       return hypervisor.start(id, { ...changes, ...(state ? memory(state) : {}) }, signal)
     }
+    case 'seal':
+      return hypervisor.seal(id, Number(second), hasMoment ? { whileStill: () => caller.ask('still') } : {})
     case 'hydrate': {
       const onProgress: HydrateOptions['onProgress'] = (progress) => caller.tell({ progress })
       return hypervisor.hydrate(id, String(second), { signal, onProgress })

@@ -19,7 +19,7 @@ export const plainCalls = [
   'resume',
   'consoleLog',
   'remove',
-  'seal',
+  'assertResumable',
   'rebase',
   'attach',
   'detach',
@@ -32,6 +32,7 @@ export type PlainCall = (typeof plainCalls)[number]
 export const longCalls = [
   'launch',
   'start',
+  'seal',
   'hydrate',
   'saveMemory',
   'migrateTo',
