@@ -356,6 +356,32 @@ test('a guest that a killed service left standing goes on when it is found', { s
   assert.ok(!existsSync(join(host.folder, spec.id, 'frozen')))
 })
 
+test('a guest that stands still for its disks goes on when the service that wanted it so was killed', {
+  skip,
+}, async (context) => {
+  const host = await machineHost()
+  const spec = host.spec()
+  let hypervisor = await host.open()
+  context.after(async () => {
+    await hypervisor.close()
+    await host.close()
+  })
+  await hypervisor.launch(spec)
+  await untilPrinted(hypervisor, spec.id, 'ready')
+  for (const step of ['machine:still', 'machine:sealed-still'] as const) {
+    await hypervisor.close()
+    const child = fixture('seal.ts', [host.folder, spec.id, '0', 'still'], { IMPRINT_FAILPOINT: step })
+    assert.deepEqual(await once(child, 'exit'), [null, 'SIGKILL'])
+    hypervisor = await host.open()
+    assert.equal((await hypervisor.show(spec.id)).power, 'running', step)
+    await host.write(hypervisor, spec.id, 512 * MiB, Buffer.alloc(512, step))
+    const { layers } = await hypervisor.seal(spec.id, 0, { whileStill: async () => {} })
+    const layer = await hypervisor.openLayer(spec.id, 'root', layers.root!.at(-1)!)
+    assert.deepEqual(Buffer.from(await layer.read(512 * MiB, 512)), Buffer.alloc(512, step))
+    await layer.close()
+  }
+})
+
 test('a machine whose record cannot be read is told of, and can be removed with its process', { skip }, async (context) => {
   const host = await machineHost()
   context.after(() => host.close())

@@ -30,8 +30,13 @@ export interface NewBackup {
 }
 
 /** Properties that say where an image is from, which an image made of an instance that was made of it does not inherit. */
-const OWN =
-  /^(image_type|instance_uuid|base_image_ref|backup_type|user_id|block_device_mapping|bdm_v2|root_device_name|imprint_.*)$/
+const OWN: ReadonlySet<string> = new Set([
+  ...['image_type', 'instance_uuid', 'base_image_ref', 'backup_type', 'user_id'],
+  ...['block_device_mapping', 'bdm_v2', 'root_device_name'],
+  // what a volume knows of its image beside its properties
+  ...['image_id', 'image_name', 'size', 'min_disk', 'min_ram', 'checksum', 'container_format', 'disk_format'],
+])
+const isOwn = (name: string): boolean => OWN.has(name) || name.startsWith('imprint_')
 
 /**
  * `createImage`: an image of the disk as it is at one moment, while the guest goes on. Answers when it is begun; then in the background.
@@ -134,7 +139,7 @@ async function assertStillWanted({ catalog, snapshots }: InstancePorts, id: stri
 }
 
 const inherited = ({ imageProperties }: InstanceRecord) =>
-  Object.fromEntries(Object.entries(imageProperties).filter(([name]) => !OWN.test(name)))
+  Object.fromEntries(Object.entries(imageProperties).filter(([name]) => !isOwn(name)))
 
 /** In Nova's words. */
 const originOf = ({ id, imageId, userId }: InstanceRecord) => ({ instance_uuid: id, base_image_ref: imageId, user_id: userId })

@@ -32,7 +32,14 @@ async function volumeBacked(): Promise<string> {
   const { id } = await world.createOne(alice, {
     imageId: '',
     volumes: [
-      { ...plainDisk, from: from('system', { isBootable: true, imageMetadata: { hw_disk_bus: 'scsi' } }), bootIndex: 0 },
+      {
+        ...plainDisk,
+        from: from('system', {
+          isBootable: true,
+          imageMetadata: { hw_disk_bus: 'scsi', min_disk: '1', size: '5', image_name: 'x' },
+        }),
+        bootIndex: 0,
+      },
       { ...plainDisk, from: from('data', { bytes: 2 * GiB }), bootIndex: null, deleteOnTermination: true, tag: 'db' },
     ],
   })
@@ -47,6 +54,10 @@ test('an image of it names snapshots of its volumes, all of the moment at which 
   assert.equal(image.diskBytes, 0)
   const { block_device_mapping: text, bdm_v2, root_device_name, image_type, base_image_ref } = image.properties
   assert.deepEqual([bdm_v2, root_device_name, image_type, base_image_ref], ['True', '/dev/sda', 'snapshot', ''])
+  assert.deepEqual(
+    ['hw_disk_bus', 'min_disk', 'size', 'image_name'].map((name) => image.properties[name]),
+    ['scsi', undefined, undefined, undefined],
+  )
   const mapping = JSON.parse(text!) as Record<string, unknown>[]
   const [system, data] = mapping.map(({ snapshot_id }) => world.volumes.snapshots.get(String(snapshot_id))!)
   assert.deepEqual([system?.content, data?.content, system?.name], ['system', 'data', 'snapshot for snap'])
