@@ -145,6 +145,10 @@ export const failpoints = [
   'instance:rebuild-launched',
   'instance:hydrate-asked',
   'instance:hydrated',
+  'instance:migrate-asked',
+  'instance:migrate-expected',
+  'instance:migrate-moved',
+  'instance:migrate-recorded',
 ] as const
 export type Failpoint = (typeof failpoints)[number]
 

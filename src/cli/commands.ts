@@ -17,6 +17,7 @@ export const commandLoaders: Readonly<Record<string, () => Promise<Command>>> = 
   start: async () => (await import('./commands/start.ts')).start,
   stop: async () => (await import('./commands/stop.ts')).stop,
   restart: async () => (await import('./commands/restart.ts')).restart,
+  migrate: async () => (await import('./commands/migrate.ts')).migrate,
   pause: async () => (await import('./commands/pause.ts')).pause,
   unpause: async () => (await import('./commands/unpause.ts')).unpause,
   rm: async () => (await import('./commands/rm.ts')).rm,

@@ -5,9 +5,10 @@ import { changeInstance, changeInstanceAs } from './change-instance.ts'
 import { faultFrom } from './faults.ts'
 import { forgetSecrets } from './launch/launch.ts'
 import { leasesOf } from './launch/move-disk.ts'
+import { removeAtTarget } from './migrate/whereabouts.ts'
 import type { InstancePorts } from './ports.ts'
 import { endJob } from './start-job.ts'
-import { backupSchedules, forwardedPorts, instanceActions, instances, seeds } from './store.ts'
+import { backupSchedules, forwardedPorts, instanceActions, instances, jobs, seeds } from './store.ts'
 import { forgetVolumes } from './volumes/plug.ts'
 
 /**
@@ -39,6 +40,8 @@ export function startDeletion(ports: InstancePorts, id: string): void {
 async function remove(ports: InstancePorts, id: string): Promise<void> {
   const instance = await changeInstance(ports, id, () => null)
   if (!instance) return
+  const job = await jobs.get(ports.catalog.documents, id)
+  if (job?.kind === 'migrate') await removeAtTarget(ports, id, job)
   await endJob(ports, id, new ServiceError('conflict', `instance ${id} was deleted`))
   await ports.hypervisor.remove(id)
   failpoint('instance:removed')

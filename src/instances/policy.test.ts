@@ -44,7 +44,7 @@ function model({ verb, role, owner, vmState, taskState, locked, launched }: Cell
   const admin = role === 'admin'
   if (!admin && (role === 'none' || owner === 'theirs')) return 'hide'
   if (verb === 'show') return 'allow'
-  if (verb === 'unlock-for-admin' && !admin) return 'deny'
+  if ((verb === 'unlock-for-admin' || verb === 'migrate') && !admin) return 'deny'
   if (role === 'reader') return 'deny'
   const isNote = ['console-log', 'serial-console', 'update', 'tag', 'lock', 'unlock', 'unlock-for-admin'].includes(verb)
   if (isNote) return taskState === 'deleting' ? 'conflict' : 'allow'
@@ -63,6 +63,7 @@ function model({ verb, role, owner, vmState, taskState, locked, launched }: Cell
     pause: 'active',
     unpause: 'paused',
     hydrate: 'active',
+    migrate: 'active paused',
     snapshot: 'active paused stopped',
     rebuild: 'active paused stopped error',
     'attach-volume': 'active paused stopped',

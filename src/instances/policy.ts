@@ -58,6 +58,7 @@ export const instancePolicy = {
   'detach-volume': { ...acts, states: ['active', 'paused', 'stopped'] },
   'schedule-backups': { ...notes, keptByLock: true },
   hydrate: { ...acts, ownRoot: true, states: ['active'] },
+  migrate: { ...acts, least: 'admin', keptByLock: false, states: ['active', 'paused'] },
   'cancel-job': { ...notes, keptByLock: true },
   /** Also of one that never started: from another image it may. */
   rebuild: { ...acts, afterLaunch: undefined, states: ['active', 'paused', 'stopped', 'error'] },

@@ -51,7 +51,7 @@ export type TaskState =
   | 'deleting'
 /** Tasks that are more than a change of power: a job (jobs.ts) says what they are about and how far they are. */
 export type JobTask = (typeof jobTasks)[number]
-export const jobTasks = ['image_snapshot', 'image_uploading', 'image_backup', 'rebuilding', 'hydrating'] as const
+export const jobTasks = ['image_snapshot', 'image_uploading', 'image_backup', 'rebuilding', 'hydrating', 'migrating'] as const
 export const isJobTask = (task: TaskState | null): task is JobTask => (jobTasks as readonly (string | null)[]).includes(task)
 
 export interface InstanceRecord {
@@ -101,6 +101,19 @@ export interface InstanceRecord {
   readonly updatedAt: number
   /** Null: it never ran. */
   readonly launchedAt: number | null
+  /** How it came to its host; absent: it was made there. */
+  readonly migration?: InstanceMigration
+}
+
+export interface InstanceMigration {
+  /** Names of hosts. */
+  readonly from: string
+  readonly to: string
+  /** For how long the guest stood still; null: whoever knew was killed. */
+  readonly downtimeMs: number | null
+  /** Of memory and disks, from host to host; null: whoever knew was killed. */
+  readonly bytes: number | null
+  readonly at: number
 }
 
 /** Then it has no root disk of its own. */
@@ -130,10 +143,17 @@ export interface InstanceNetwork {
 export const isInstanceId = (text: string): boolean => /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/.test(text)
 
 /** What is done to an instance beside its power, kept apart from it and as long as it lasts: the next start goes on by it. */
-export type InstanceJob = SnapshotJob | RebuildJob | HydrateJob
+export type InstanceJob = SnapshotJob | RebuildJob | HydrateJob | MigrateJob
 
 export interface HydrateJob {
   readonly kind: 'hydrate'
+}
+
+/** Both are hosts as records have them; until the instance's own says `to`, nobody may believe that it is there. */
+export interface MigrateJob {
+  readonly kind: 'migrate'
+  readonly from: string | null
+  readonly to: string | null
 }
 
 export interface SnapshotJob {

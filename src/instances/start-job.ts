@@ -3,6 +3,7 @@ import type { DocumentReader } from '../store/catalog/catalog.ts'
 import { changeInstance, type InstanceChanges } from './change-instance.ts'
 import { faultFrom, isForOwner } from './faults.ts'
 import { hydrateDisk } from './launch/hydrate-disk.ts'
+import { migrate } from './migrate/migrate.ts'
 import type { InstancePorts } from './ports.ts'
 import { recordPower } from './power/settle.ts'
 import { rebuild, rebuildFailed } from './rebuild/rebuild.ts'
@@ -29,8 +30,7 @@ async function runJob(ports: InstancePorts, id: string, signal: AbortSignal): Pr
   let changes: Undone = { instance: {}, isUndone: true }
   const cut = ports.progress.cutOf(id)
   try {
-    if (job && mayEnd(job)) cut.throwIfAborted()
-    if (job) await work(ports, instance, job, mayEnd(job) ? AbortSignal.any([signal, cut]) : signal)
+    if (job) await work(ports, instance, job, { signal, cut })
   } catch (error) {
     if (signal.aborted) return
     if (!isForOwner(error) && !cut.aborted) ports.onProblem(error)
@@ -44,10 +44,19 @@ async function runJob(ports: InstancePorts, id: string, signal: AbortSignal): Pr
   await recordPower(ports, id)
 }
 
-/** Whether it can be ended half-way: of a snapshot, until its image is there. */
-export const mayEnd = (job: InstanceJob): boolean => job.kind === 'hydrate' || (job.kind === 'snapshot' && !job.isSaved)
+/** Whether it can be ended half-way: of a snapshot, until its image is there; of a migration, until it has gone. */
+export const mayEnd = (job: InstanceJob): boolean =>
+  job.kind === 'hydrate' || job.kind === 'migrate' || (job.kind === 'snapshot' && !job.isSaved)
 
-function work(ports: InstancePorts, instance: InstanceRecord, job: InstanceJob, signal: AbortSignal): Promise<void> {
+async function work(
+  ports: InstancePorts,
+  instance: InstanceRecord,
+  job: InstanceJob,
+  ends: { readonly signal: AbortSignal; readonly cut: AbortSignal },
+): Promise<void> {
+  if (job.kind === 'migrate') return migrate(ports, instance, job, ends) // where it is must be known, wanted or not
+  const signal = mayEnd(job) ? AbortSignal.any([ends.signal, ends.cut]) : ends.signal
+  if (mayEnd(job)) ends.cut.throwIfAborted()
   const report = ports.progress.reportOf(instance.id)
   if (job.kind === 'snapshot') return takeSnapshot(ports, instance, job, signal, report)
   return job.kind === 'hydrate' ? hydrateDisk(ports, instance, signal, report) : rebuild(ports, instance, job, signal)
@@ -60,6 +69,8 @@ interface Undone {
   readonly isUndone: boolean
 }
 
+const nameOf = { snapshot: 'snapshot', rebuild: 'rebuild', hydrate: 'hydration', migrate: 'migration' } as const
+
 /** What a job holds that failed is given back. */
 async function undo(ports: InstancePorts, { id }: InstanceRecord, error: unknown): Promise<Undone> {
   const job = await jobs.get(ports.catalog.documents, id)
@@ -71,7 +82,10 @@ async function undo(ports: InstancePorts, { id }: InstanceRecord, error: unknown
     },
   )
   if (job?.kind === 'rebuild') return { instance: rebuildFailed(job, error, ports.now()), isUndone }
-  return { instance: { fault: faultFrom(error, `the ${job?.kind} failed: try again`, ports.now()) }, isUndone }
+  return {
+    instance: { fault: faultFrom(error, `the ${job ? nameOf[job.kind] : 'job'} failed: try again`, ports.now()) },
+    isUndone,
+  }
 }
 
 /**

@@ -1,7 +1,7 @@
 import type { InstanceRecord, TaskState, VmState } from './records.ts'
 
 /** What clients show: made of vm_state and task_state, never recorded. Nova, `nova/api/openstack/common.py`, `_STATE_MAP`. */
-export type Status = 'ACTIVE' | 'BUILD' | 'ERROR' | 'HARD_REBOOT' | 'PAUSED' | 'REBOOT' | 'REBUILD' | 'SHUTOFF'
+export type Status = 'ACTIVE' | 'BUILD' | 'ERROR' | 'HARD_REBOOT' | 'MIGRATING' | 'PAUSED' | 'REBOOT' | 'REBUILD' | 'SHUTOFF'
 
 const ofVmState: Readonly<Record<VmState, Status>> = {
   building: 'BUILD',
@@ -15,6 +15,7 @@ const whileActive: Partial<Readonly<Record<TaskState, Status>>> = { rebooting: '
 
 export function statusOf({ vmState, taskState }: Pick<InstanceRecord, 'vmState' | 'taskState'>): Status {
   if (taskState === 'rebuilding') return 'REBUILD'
+  if (taskState === 'migrating') return 'MIGRATING'
   const busy = vmState === 'active' && taskState !== null ? whileActive[taskState] : undefined
   return busy ?? ofVmState[vmState]
 }

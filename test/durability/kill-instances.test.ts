@@ -250,7 +250,8 @@ async function deleteAll(): Promise<void> {
   for (const { id } of await volumeSnapshots()) await requests.json('DELETE', `/volume/v3/snapshots/${id}`)
   await until('no snapshot is left', async () => (await volumeSnapshots()).length === 0)
 }
-type Step = Extract<Failpoint, `instance:${string}`>
+/** Those of migrations need a second host: kill-migration.test.ts. */
+type Step = Exclude<Extract<Failpoint, `instance:${string}`>, `instance:migrate-${string}`>
 const cases: Readonly<Record<Step, Case>> = {
   'instance:recorded': making,
   'instance:lent': making,
@@ -308,7 +309,10 @@ for (const [step, { prepare, act, end }] of Object.entries(cases)) {
 }
 
 test('every step of instances is tried', () => {
-  assert.deepEqual(Object.keys(cases).sort(), failpoints.filter((name) => name.startsWith('instance:')).sort())
+  assert.deepEqual(
+    Object.keys(cases).sort(),
+    failpoints.filter((name) => name.startsWith('instance:') && !name.startsWith('instance:migrate-')).sort(),
+  )
 })
 
 test('killed while several run, the service finds them running, and a machine that died meanwhile in error', {

@@ -1,4 +1,4 @@
-import { ServiceError } from '../../base/errors.ts'
+import { isServiceError, ServiceError } from '../../base/errors.ts'
 import { encodeLayout } from '../../store/content/encode-chunks.ts'
 import { type HttpClient, strange } from './http-client.ts'
 import { type Image, imageFrom } from './image-client.ts'
@@ -62,6 +62,16 @@ export interface Deployment {
   /** ISO 8601. */
   readonly createdAt: string
   readonly expiresAt: string
+}
+/** How an instance came to its host. */
+export interface InstanceMigration {
+  readonly from: string
+  readonly to: string
+  /** Null: nobody knows. */
+  readonly downtimeMs: number | null
+  readonly bytes: number | null
+  /** ISO 8601. */
+  readonly at: string
 }
 /** A line of a job's answer. */
 export type JobLine =
@@ -161,6 +171,28 @@ export class ImprintClient {
   }
   async forgetDeployment(id: string): Promise<void> {
     await this.#http.json('DELETE', `/v1/deployments/${encodeURIComponent(id)}`)
+  }
+
+  async migrate(instanceId: string, host: string | null): Promise<void> {
+    await this.#http.json('POST', `/v1/instances/${encodeURIComponent(instanceId)}/migrate`, host === null ? {} : { host })
+  }
+
+  /** Null: it was made where it is. */
+  async migration(instanceId: string): Promise<InstanceMigration | null> {
+    try {
+      const answer = await this.#http.json('GET', `/v1/instances/${encodeURIComponent(instanceId)}/migration`)
+      const shape = new Shape(answer, 'migration')
+      return {
+        from: shape.text('from'),
+        to: shape.text('to'),
+        downtimeMs: shape.numberOrNull('downtimeMs'),
+        bytes: shape.numberOrNull('bytes'),
+        at: shape.text('at'),
+      }
+    } catch (error) {
+      if (isServiceError(error, 'not-found')) return null
+      throw error
+    }
   }
 
   async storeStats(): Promise<{ readonly raw: unknown; readonly stats: Shape }> {

@@ -23,6 +23,8 @@ export interface InstanceAction {
   readonly finishedAt: number | null
   /** Why it failed, for its owner; null: it did not. */
   readonly failure: string | null
+  /** What there is to tell of how it went. */
+  readonly outcome?: string
 }
 
 /** Those of an instance that are kept: the newest. */
@@ -41,6 +43,7 @@ const actionOf: Partial<Readonly<Record<InstanceVerb | 'create', Name>>> = {
   lock: ['lock', 'api_lock'],
   unlock: ['unlock', 'api_unlock'],
   snapshot: ['createImage', 'compute_snapshot_instance'],
+  migrate: ['live-migration', 'conductor_live_migrate_instance'],
   rebuild: ['rebuild', 'compute_rebuild_instance'],
   'attach-volume': ['attach_volume', 'compute_attach_volume'],
   'detach-volume': ['detach_volume', 'compute_detach_volume'],
@@ -84,8 +87,15 @@ export async function endActions(
   const open = (await instanceActions.of(documents, after.id)).filter(({ finishedAt }) => finishedAt === null)
   for (const [index, action] of open.entries()) {
     const ended = index === 0 ? failure : 'it was cut short by what came after it'
-    await instanceActions.put(documents, { ...action, finishedAt: now, failure: ended })
+    await instanceActions.put(documents, { ...action, finishedAt: now, failure: ended, ...outcomeOf(action, after) })
   }
+}
+
+function outcomeOf({ action, startedAt }: InstanceAction, { migration }: InstanceRecord): Pick<InstanceAction, 'outcome'> {
+  if (action !== 'live-migration' || !migration || migration.at < startedAt) return {}
+  const { downtimeMs } = migration
+  const still = downtimeMs === null ? '' : `; the guest stood still for ${downtimeMs} ms`
+  return { outcome: `moved to another host${still}` }
 }
 
 /** The newest first. @throws ServiceError `not-found`, `denied` */

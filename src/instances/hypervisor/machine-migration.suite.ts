@@ -55,6 +55,7 @@ export function machineMigrationSuite(
     await arrived
     await assert.rejects(here.hypervisor.show(id), { code: 'not-found' })
     assert.equal((await there.hypervisor.show(id)).power, 'running')
+    assert.match(Buffer.from(await there.hypervisor.consoleLog(id, 1024 * 1024)).toString('latin1'), /ready/)
     const after = await there.on.count(there.hypervisor, id)
     assert.ok(after >= before, `it went on at ${after}, and was at ${before}`)
     await untilCounted(there.on, there.hypervisor, id, after + 1)

@@ -27,7 +27,8 @@ export interface MachineMigration {
   specOf(id: string): Promise<MachineSpec>
   /**
    * At the source: copies the sealed layers of its disks, then its memory and what it goes on writing, and then it stands still here and
-   * goes on there. Settles when nothing is left of it here. Paused, it is so there. Failed or cut short, it goes on here.
+   * goes on there. Settles when nothing is left of it here. What its guest wrote to its
+   * console goes along, as far as an adapter keeps it. Paused, it is so there. Failed or cut short, it goes on here.
    *
    * Its last step is told to the target by a word whose answer may be lost. Then it stands still here until the target has been asked
    * again: by this call, and when it is cut short by the hypervisor, also when it is opened again. Until then `resume`, `reboot` and

@@ -64,7 +64,7 @@ export class Arrival {
         failpoint('migration:waiting')
         break
       case 'filled':
-        await this.#fill()
+        await this.#fill(word.console)
         break
       case 'commit':
         await this.#commit()
@@ -96,10 +96,11 @@ export class Arrival {
   }
 
   /** All that the source sent is in memory and files here. */
-  async #fill(): Promise<void> {
+  async #fill(console: string): Promise<void> {
     if (!this.#run) throw gone()
     await untilMigration(this.#run, COMPLETED, this.#over.signal)
     await this.#run.execute('nbd-server-stop')
+    await this.#prepared().receiveConsole(Buffer.from(String(console), 'base64'))
     this.#isFilled = true
     failpoint('migration:filled')
   }

@@ -4,6 +4,7 @@ import type { MachineSpec } from '../hypervisor.ts'
 import { type Chipset, type Device, networkDevices, otherDevices, type Places, storageDevices } from './devices.ts'
 import { type BlockNode, diskNodes } from './disk-nodes.ts'
 import { type Firmware, firmwareFor } from './firmware.ts'
+import { ruleOf } from './late-forwards.ts'
 import { files } from './machine-files.ts'
 import { type KeptSpec, keptSpec } from './machine-folder.ts'
 import type { QemuProgram } from './program.ts'
@@ -76,11 +77,17 @@ export const firmwareOf = (
 /**
  * @param host.accelerator what the machine runs by now
  * @param host.isFilled it does not start anew: its memory and the state of its devices come from a stream
+ * @param host.isArriving its ports are another process's by now
  */
 export function planMachine(
   spec: KeptSpec,
   chosen: Chosen,
-  host: { readonly accelerator: 'kvm' | 'tcg'; readonly firmware: Firmware | undefined; readonly isFilled?: boolean },
+  host: {
+    readonly accelerator: 'kvm' | 'tcg'
+    readonly firmware: Firmware | undefined
+    readonly isFilled?: boolean
+    readonly isArriving?: boolean
+  },
 ): MachinePlan {
   const { accelerator, firmware } = host
   const { id, cpus, memoryBytes, hardware, networks } = spec
@@ -108,7 +115,10 @@ export function planMachine(
     ...(hardware.qemuGuestAgent ? [['-chardev', `socket,id=agent,path=${files.agent},server=on,wait=off`]] : []),
     ...(hardware.randomness ? [['-object', json({ 'qom-type': 'rng-builtin', id: 'randomness' })]] : []),
     ...(hardware.secureBoot ? [['-global', 'driver=cfi.pflash01,property=secure,value=on']] : []),
-    ...networks.map((network, index) => ['-netdev', json(userNetwork(network, index))]),
+    ...networks.map((network, index) => [
+      '-netdev',
+      json(userNetwork(host.isArriving ? { ...network, forwards: [] } : network, index)),
+    ]),
     ...devicesOf(spec, chosen).map((device) => ['-device', json(device)]),
     ...(host.isFilled ? [['-incoming', 'defer']] : []),
   ]
@@ -140,9 +150,7 @@ const userNetwork = ({ forwards, isIsolated = false }: KeptSpec['networks'][numb
   type: 'user',
   id: `net${index}`,
   restrict: isIsolated,
-  hostfwd: forwards.map(({ protocol, hostAddress, hostPort, guestPort }) => ({
-    str: `${protocol}:${hostAddress}:${hostPort}-:${guestPort}`,
-  })),
+  hostfwd: forwards.map((forward) => ({ str: ruleOf(forward) })),
 })
 
 const firmwareNodes = (firmware: Firmware | undefined): readonly BlockNode[] =>

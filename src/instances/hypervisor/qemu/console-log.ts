@@ -22,6 +22,11 @@ export class ConsoleLog {
     this.#olderPath = olderPath
   }
 
+  /** What was written elsewhere, before anything is written here. */
+  async begin(text: Uint8Array): Promise<void> {
+    await writeFile(this.#olderPath, text.subarray(-CUT_AT_BYTES), { mode: 0o600 })
+  }
+
   /** At least the newest MiB of what was written is kept; more than 2 MiB are not. */
   async tail(bytes: number): Promise<Uint8Array> {
     const newer = await tailOf(this.#path, bytes)

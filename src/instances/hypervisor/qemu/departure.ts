@@ -19,6 +19,8 @@ export interface Departing {
   readonly disks: MachineDisks
   readonly offer: Omit<Offer, 'layers'>
   readonly target: MigrationTarget
+  /** What its guest wrote to its console, as far as it goes along. */
+  readonly console: () => Promise<Uint8Array>
   /** Heeded until the machine is given away. */
   readonly signal: AbortSignal
   /** Heeded afterwards, too. */
@@ -81,7 +83,7 @@ export async function lastWord(kept: KeptRecord, target: MigrationTarget, closin
 
 /** What the guest goes on writing, and its memory, to the end of both. */
 async function sendRest(
-  { run, kept, target }: Departing,
+  { run, kept, target, console }: Departing,
   signal: AbortSignal,
 ): Promise<{ readonly stillSince: number; readonly memoryBytes: number }> {
   const ways: { close(): void }[] = []
@@ -111,7 +113,8 @@ async function sendRest(
       await mirrors.finish()
     })
     failpoint('migration:sent')
-    await asked(target, { say: 'filled' }, signal) // what is on the way must not be cut off
+    const text = Buffer.from(await console()).toString('base64')
+    await asked(target, { say: 'filled', console: text }, signal) // what is on the way must not be cut off
     return { stillSince, memoryBytes: (await here).bytesRead }
   } finally {
     for (const way of ways) way.close()

@@ -39,6 +39,8 @@ export interface MachineRecord {
   readonly reason: string | null
   /** Its memory is on its way, for which its processors may stand still. */
   readonly transit?: Transit
+  /** Its ports were another process's when it came, and are forwarded to it as they come free. */
+  readonly awaitsPorts?: true
   /** Of the migration by which it came, until the source knows that it is here. */
   readonly arrivalToken?: string
 }

@@ -115,6 +115,7 @@ type Saving = SaveOptions & { readonly signal: AbortSignal }
 export interface Ends {
   readonly signal: AbortSignal
   readonly closing: AbortSignal
+  readonly console: () => Promise<Uint8Array>
 }
 
 /** It is on its way no more, unless it may be elsewhere. */

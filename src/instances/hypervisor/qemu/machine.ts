@@ -2,6 +2,7 @@ import { lstat } from 'node:fs/promises'
 import { connect, type Socket } from 'node:net'
 import { ServiceError } from '../../../base/errors.ts'
 import { failpoint } from '../../../base/failpoint.ts'
+import { MiB } from '../../../base/units.ts'
 import type { BlockSource } from '../../../disk/block/block-source.ts'
 import type { HydrateOptions, NewBase, Sealed, SealOptions } from '../disk-layers.ts'
 import type { FoundMachine, MachineChanges, MachineDisk, MachineSpec } from '../hypervisor.ts'
@@ -14,6 +15,7 @@ import { type Chosen, firmwareOf } from './command-line.ts'
 import { ConsoleLog } from './console-log.ts'
 import { lastWord } from './departure.ts'
 import { KeptRecord } from './kept-record.ts'
+import { forwardLate } from './late-forwards.ts'
 import { MachineDisks } from './machine-disks.ts'
 import { files } from './machine-files.ts'
 import { keptSpec, MachineFolder, type MachineRecord } from './machine-folder.ts'
@@ -27,6 +29,9 @@ import { cancelled, endWhatRuns, Run, whyEnded } from './run.ts'
 import type { Outgoing } from './save-memory.ts'
 import { assertFits, fill, startProcess, unbound } from './start-process.ts'
 import { boundWords } from './words.ts'
+
+/** Of what its guest wrote to its console, so much goes along with a machine. */
+const MOVED_CONSOLE_BYTES = MiB
 
 /**
  * One machine: its record, its process where it has one, and what is asked of both.
@@ -269,7 +274,11 @@ export class Machine {
   async migrateTo(target: MigrationTarget, signal?: AbortSignal): Promise<Migrated> {
     const { closing } = this.#host
     return this.#inTransit((run) =>
-      this.#transit.leave(run, this.#power.isPaused, target, { signal: this.#endedBy(signal), closing }),
+      this.#transit.leave(run, this.#power.isPaused, target, {
+        signal: this.#endedBy(signal),
+        closing,
+        console: () => this.#console.tail(MOVED_CONSOLE_BYTES),
+      }),
     )
   }
 
@@ -303,9 +312,14 @@ export class Machine {
 
   /** A process that takes what comes: its disks over NBD, its memory. */
   async awaitMemory(signal: AbortSignal): Promise<Run> {
-    const run = await startProcess(this.#host, this.#folder, this.#record, signal, true)
+    const run = await startProcess(this.#host, this.#folder, this.#record, signal, { isFilled: true, isArriving: true })
     await awaitSource(run, this.#record.spec.disks)
     return run
+  }
+
+  /** What its guest wrote to its console where it was. */
+  async receiveConsole(text: Uint8Array): Promise<void> {
+    await this.#console.begin(text)
   }
 
   /** @param onHere told when the record says that it is here: from then on it is, whatever fails */
@@ -315,12 +329,14 @@ export class Machine {
     onHere: () => void,
   ): Promise<void> {
     const here = { isLaunched: true, power: 'on', arrivalToken: token, transit: { wasPaused, hasArrived: true } } as const
-    await this.#kept.save((record) => ({ ...record, ...here }))
+    const awaitsPorts = this.#record.spec.networks.some(({ forwards }) => forwards.length > 0)
+    await this.#kept.save((record) => ({ ...record, ...here, ...(awaitsPorts ? { awaitsPorts } : {}) }))
     onHere()
     failpoint('migration:committed')
     this.#power.follow(run)
     await this.#transit.bringBack(run)
     failpoint('migration:running')
+    void this.#forwardLate(run)
     await this.#power.look(run)
     await this.#power.tell()
   }
@@ -379,11 +395,12 @@ export class Machine {
 
   async #powerOn(record: MachineRecord, signal: AbortSignal, memory?: MemoryState): Promise<void> {
     const before = this.#record
-    const run = await startProcess(this.#host, this.#folder, record, signal, memory !== undefined)
+    const run = await startProcess(this.#host, this.#folder, record, signal, { isFilled: memory !== undefined })
     try {
       if (memory) await fill(run, this.#folder, record, memory, signal)
       await run.execute('cont')
-      await this.#kept.save(() => ({ ...record, power: 'on', reason: null }))
+      const { awaitsPorts: _hasThem, ...started } = record
+      await this.#kept.save(() => ({ ...started, power: 'on', reason: null }))
       if (signal.aborted) throw cancelled(this.id)
     } catch (error) {
       await run.kill()
@@ -417,8 +434,21 @@ export class Machine {
     if (found.status === null) return
     await this.#transit.bringBack(found.run).catch(this.#host.onProblem)
     await thawFound(this.#folder.inRun(files.agent), this.#freezing)
+    void this.#forwardLate(found.run)
     await this.#disks.takeUp(found.run).catch(this.#host.onProblem) // it is done again before disks are changed
     await this.#power.look(found.run)
+  }
+
+  /** Nobody waits for it, and who finds the machine goes on with it. */
+  async #forwardLate(run: Run): Promise<void> {
+    if (!this.#record.awaitsPorts) return
+    const { closing, onProblem } = this.#host
+    try {
+      await forwardLate(run, this.#record.spec.networks, closing, onProblem)
+      await this.#kept.save(({ awaitsPorts: _has, ...record }) => record)
+    } catch (error) {
+      if (!closing.aborted && this.#power.run === run) onProblem(error)
+    }
   }
 
   async #sealQuietly(quiesceMs: number, seal: () => Promise<Sealed['layers']>): Promise<Sealed> {

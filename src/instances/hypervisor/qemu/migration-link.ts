@@ -17,7 +17,8 @@ export type Word =
   | { readonly say: 'layer'; readonly disk: string; readonly layer: number }
   | { readonly say: 'wait' }
   | { readonly say: 'pipe'; readonly to: 'memory' | { readonly disk: string } }
-  | { readonly say: 'filled' }
+  /** With what the guest wrote to its console, in Base64: it stands still and writes no more. */
+  | { readonly say: 'filled'; readonly console: string }
   /** Once said, the guest may go on at the target; said again, it is answered as the first time. */
   | { readonly say: 'commit' }
   | { readonly say: 'done' }

@@ -54,6 +54,7 @@ export interface QmpCommands {
   /** Makes the devices of the command line, and goes on as if it had been started with `-S` alone. */
   readonly 'x-exit-preconfig': [undefined, object]
   readonly cont: [undefined, object]
+  readonly 'human-monitor-command': [{ readonly 'command-line': string }, string]
   readonly stop: [undefined, object]
   readonly 'blockdev-mirror': [
     {

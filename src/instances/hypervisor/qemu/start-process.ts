@@ -25,7 +25,8 @@ export async function assertFits(
 
 /**
  * The process of a machine within its bounds; its processors stand still. Failed, nothing of it is left.
- * @param isFilled it is to be given its memory
+ * @param how.isFilled it is to be given its memory
+ * @param how.isArriving another process has its ports: they are forwarded late
  * @throws as `Run.start`
  */
 export async function startProcess(
@@ -33,10 +34,10 @@ export async function startProcess(
   folder: MachineFolder,
   { spec, chosen }: MachineRecord,
   signal: AbortSignal,
-  isFilled: boolean,
+  how: { readonly isFilled: boolean; readonly isArriving?: boolean },
 ): Promise<Run> {
   const { accelerator, cgroup, firmwares, program, user } = host
-  const plan = planMachine(spec, chosen, { accelerator, firmware: firmwareOf(spec, chosen, firmwares), isFilled })
+  const plan = planMachine(spec, chosen, { accelerator, firmware: firmwareOf(spec, chosen, firmwares), ...how })
   await folder.handOver(spec.id)
   const bound = async (pid: number) => (cgroup ? confine(cgroup, spec, accelerator, pid) : undefined)
   return Run.start(program, plan, folder, spec, { user, confine: bound, signal }).catch(async (error) => {

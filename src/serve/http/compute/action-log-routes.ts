@@ -64,7 +64,7 @@ const summary = (action: InstanceAction, minor: number) => ({
   user_id: action.userId,
   project_id: action.projectId,
   start_time: isoMicroseconds(action.startedAt),
-  message: action.failure === null ? null : 'Error',
+  message: action.failure === null ? (action.outcome ?? null) : 'Error',
   ...(minor >= PAGING ? { updated_at: isoMicroseconds(changedAt(action)) } : {}),
 })
 

@@ -13,6 +13,7 @@ import {
 } from '../../../instances/power/actions.ts'
 import { bodyOf } from '../json-body.ts'
 import { serialUrl } from './console-routes.ts'
+import { migrateLiveAction } from './migrate-action.ts'
 import { rebuildAction } from './rebuild-action.ts'
 import { type Answer, accepted, type Call, ok, part, type Route } from './route.ts'
 import { strict } from './schemas.ts'
@@ -73,6 +74,7 @@ const acts: Readonly<Record<string, Act>> = {
   createImage: createImageAction,
   createBackup: createBackupAction,
   rebuild: rebuildAction,
+  'os-migrateLive': migrateLiveAction,
   async reboot({ ports, caller, body }, id) {
     const { type } = rebootBody(body).reboot
     await (type.toUpperCase() === 'HARD' ? hardReboot : softReboot)(ports, caller, id)
@@ -102,7 +104,7 @@ export const actionNames: readonly string[] = Object.keys(acts)
 const notHere: ReadonlySet<string> = new Set([
   ...['addFixedIp', 'addFloatingIp', 'addSecurityGroup', 'changePassword', 'confirmResize'],
   ...['evacuate', 'injectNetworkInfo', 'migrate', 'os-getRDPConsole', 'os-getSPICEConsole'],
-  ...['os-getVNCConsole', 'os-migrateLive', 'os-resetState', 'removeFixedIp', 'removeFloatingIp'],
+  ...['os-getVNCConsole', 'os-resetState', 'removeFixedIp', 'removeFloatingIp'],
   ...['removeSecurityGroup', 'rescue', 'resetNetwork', 'resize', 'restore', 'resume', 'revertResize', 'shelve'],
   ...['shelveOffload', 'suspend', 'trigger_crash_dump', 'unrescue', 'unshelve'],
 ])

@@ -2,6 +2,8 @@ import { type Static, Type } from '@sinclair/typebox'
 import { createFromMachine } from '../../../instances/create-from-machine.ts'
 import { hydrateInstance } from '../../../instances/hydrate.ts'
 import { cancelJob, showJob } from '../../../instances/job-control.ts'
+import { migrateInstance } from '../../../instances/migrate/begin-migrate.ts'
+import { showMigration } from '../../../instances/migrate/show-migration.ts'
 import { restoreInstance } from '../../../instances/rebuild/begin-rebuild.ts'
 import type { BackupSchedule } from '../../../instances/records.ts'
 import { endBackupSchedule, scheduleBackups, showBackupSchedule } from '../../../instances/snapshots/backup-schedules.ts'
@@ -58,10 +60,25 @@ const Schedule = Type.Object({
 })
 
 const Job = Type.Object({
-  kind: Type.Union([Type.Literal('snapshot'), Type.Literal('rebuild'), Type.Literal('hydrate')]),
+  kind: Type.Union([Type.Literal('snapshot'), Type.Literal('rebuild'), Type.Literal('hydrate'), Type.Literal('migrate')]),
   taskState: Type.Union([Type.String(), Type.Null()], { description: "Nova's word for the step" }),
   doneBytes: Type.Union([Type.Integer(), Type.Null()]),
   totalBytes: Type.Union([Type.Integer(), Type.Null()]),
+})
+
+const hostName = Type.String({ minLength: 1, maxLength: 255 })
+const Migrate = Type.Object(
+  { host: Type.Optional(Type.Union([hostName, Type.Null()], { description: 'absent: the one with the most memory left' })) },
+  strict,
+)
+const Migration = Type.Object({
+  from: hostName,
+  to: hostName,
+  downtimeMs: Type.Union([Type.Integer(), Type.Null()], {
+    description: 'for how long the guest stood still; null: nobody knows',
+  }),
+  bytes: Type.Union([Type.Integer(), Type.Null()], { description: 'of memory and disks, from host to host' }),
+  at: Type.String({ description: 'ISO 8601' }),
 })
 
 const members = 'members of the project that owns it, administrators'
@@ -138,9 +155,36 @@ export const instanceRoutes = ({ instances: ports }: ImprintServices): readonly 
     },
   }),
   route({
+    method: 'POST',
+    path: '/instances/:id/migrate',
+    summary: 'Move an instance to another host while it runs',
+    description: 'How far it is, the job says; how it went, the migration.',
+    who: 'administrators',
+    params,
+    body: Migrate,
+    reply: { status: 202, description: 'begun' },
+    errors: [...common, 'conflict', 'invalid-request', 'unavailable'],
+    async handle({ caller, params: { id }, body: { host } }) {
+      await migrateInstance(ports, caller, id, { to: host ?? null })
+    },
+  }),
+  route({
+    method: 'GET',
+    path: '/instances/:id/migration',
+    summary: 'How an instance came to its host',
+    who: 'administrators',
+    params,
+    reply: { status: 200, body: Migration, description: '`not-found` where it was made there' },
+    errors: [...common],
+    async handle({ caller, params: { id } }): Promise<Static<typeof Migration>> {
+      const { at, ...migration } = await showMigration(ports, caller, id)
+      return { ...migration, at: new Date(at).toISOString() }
+    },
+  }),
+  route({
     method: 'GET',
     path: '/instances/:id/job',
-    summary: 'How far a snapshot, a clone, a backup, a rebuild or a hydration is',
+    summary: 'How far a snapshot, a clone, a backup, a rebuild, a hydration or a migration is',
     who: 'members and readers of the project that owns it, administrators',
     params,
     reply: { status: 200, body: Job, description: '`not-found` where there is none' },
@@ -155,7 +199,7 @@ export const instanceRoutes = ({ instances: ports }: ImprintServices): readonly 
     path: '/instances/:id/job',
     summary: 'End what is done to an instance',
     description:
-      'Of a snapshot, a clone or a backup nothing is left, and a hydration begins anew another time. A rebuild is brought to its end.',
+      'Of a snapshot, a clone or a backup nothing is left, a hydration begins anew another time, and an instance that has not gone to another host by then stays. A rebuild is brought to its end.',
     who: members,
     params,
     reply: { status: 202, description: 'it ends, and the instance is as it was; one that had come to its end by then stays' },
