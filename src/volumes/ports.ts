@@ -128,7 +128,7 @@ export interface VolumeImages {
    * @throws ServiceError `not-found`, `denied`; `conflict` where it is not active; `unsupported` for a format whose disk cannot be served
    */
   show(caller: Caller, imageId: string): Promise<SourceImage>
-  /** Of a further disk of the image, `diskBytes` are its. @throws ServiceError as `show` */
+  /** Of a further disk of the image, `diskBytes` are its. @throws ServiceError as `show`; `unsupported` for what is no disk */
   showPart(caller: Caller, imageId: string, part: string): Promise<SourceImage>
   /**
    * An image that is `queued`, of a raw disk, in the caller's project: what can be refused is refused here.

@@ -56,7 +56,6 @@ export const servableFormats: readonly string[] = [...formats.map(({ name }) => 
 /** A disk that was lent; the address is told once. */
 export interface LentDisk {
   readonly leaseId: string
-  /** Of the image that it is a part of, `diskBytes` are those of the part. */
   readonly image: BootImage
   readonly address: DiskAddress
 }
@@ -114,7 +113,7 @@ export class DiskLeases {
     }
   }
 
-  /** As `show`, of a further disk of the image, whose bytes are told. @throws ServiceError as `lendPart` */
+  /** As `show`, of a further disk of the image, whose bytes are told. @throws ServiceError `not-found`, `denied`; `conflict` where it is not active; `unsupported` for a part that is no disk */
   async showPart(caller: Caller, imageId: string, partName: string): Promise<BootImage> {
     const { image, part } = await findPart(this.#ports.catalog, caller, imageId, partName)
     return { ...bootImageOf(image), diskBytes: lendablePart(image, part).diskBytes }
@@ -123,18 +122,6 @@ export class DiskLeases {
   /** What the image holds beside its disk. @throws ServiceError `not-found`, `denied` */
   parts(caller: Caller, imageId: string): Promise<readonly ImagePart[]> {
     return listParts(this.#ports, caller, imageId)
-  }
-
-  /**
-   * As `lend`, of a further disk of the image.
-   * @throws ServiceError `not-found`, `denied`; `conflict` where the image is not active; `unsupported` for a part that is no disk
-   */
-  async lendPart(caller: Caller, imageId: string, partName: string, holder: string): Promise<LentDisk> {
-    return this.#lend(holder, async (tx, leaseId, terms) => {
-      const { image, part } = await findPart(tx, caller, imageId, partName)
-      await enterLease(tx, caller, leaseId, { ...lendablePart(image, part), ...termsFrom(terms, this.#ports.now()) })
-      return { ...bootImageOf(image), diskBytes: part.bytes }
-    })
   }
 
   /** The bytes of a part, front to back, verified. @throws ServiceError `not-found`, `denied`, `corrupt` */

@@ -64,13 +64,6 @@ async function machineImage() {
   return { id, root, data, ram }
 }
 const partOf = (caller: typeof alice, id: string, name: string) => buffer(leases.readPart(caller, id, name))
-async function diskAt(exportName: string): Promise<Buffer> {
-  const opened = await disks.open(exportName)
-  assert.ok(opened)
-  const bytes = Buffer.from(await opened.disk.read(0, opened.disk.size))
-  await opened.release()
-  return bytes
-}
 async function assertNothingLeft(): Promise<void> {
   await world.collect()
   const { chunks, packs, manifests } = await world.chunks.stats()
@@ -93,13 +86,13 @@ test('parts are read over collections and a lost index, by whoever may download 
     assert.deepEqual(await jobs.check({ readData: true }, ({ message }) => assert.fail(message)), { faults: 0 })
     assert.equal((await world.chunks.stats()).manifests, 4, 'a row for each')
   }
-  const lent = await leases.lendPart(alice, id, 'data', 'instance 1')
-  assert.deepEqual([lent.image.id, lent.image.diskBytes], [id, data.length])
+  assert.equal((await leases.showPart(alice, id, 'data')).diskBytes, data.length)
+  const lent = await leases.lend(alice, id, 'instance 1', { withParts: true })
   const reading = leases.readPart(alice, id, 'memory')[Symbol.asyncIterator]()
   const first = Buffer.from((await reading.next()).value!)
   await deleteImage(world.ports, alice, id)
   await world.collect()
-  assert.ok(data.equals(await diskAt(lent.address.exportName)), 'a lease keeps its disk')
+  assert.ok(data.equals(Buffer.concat(await Array.fromAsync(leases.readLentPart(lent.leaseId, 'data')))), 'a lease keeps it')
   const rest = await Array.fromAsync({ [Symbol.asyncIterator]: () => reading })
   assert.ok(ram.equals(Buffer.concat([first, ...rest])), 'who reads goes on to the end')
   await assert.rejects(partOf(alice, id, 'memory'), { code: 'not-found' })
@@ -136,17 +129,17 @@ test('who may not download the image learns nothing of its parts', async () => {
   ] as const) {
     await assert.rejects(leases.parts(caller, id), { code })
     await assert.rejects(partOf(caller, id, 'memory'), { code })
-    await assert.rejects(leases.lendPart(caller, id, 'data', 'instance 1'), { code })
+    await assert.rejects(leases.showPart(caller, id, 'data'), { code })
   }
   const { version } = (await world.ports.catalog.images.get(id))!
   await world.ports.catalog.write(({ images }) => images.update(id, version, { visibility: 'shared' }))
   await addMember(world.ports, alice, id, 'bob')
   assert.ok(ram.equals(await partOf(bob, id, 'memory')))
-  await assert.rejects(leases.lendPart(alice, id, 'memory', 'instance 1'), { code: 'unsupported', message: /no disk/ })
-  await assert.rejects(leases.lendPart(alice, id, 'other', 'instance 1'), { code: 'not-found' })
+  await assert.rejects(leases.showPart(alice, id, 'memory'), { code: 'unsupported', message: /no disk/ })
+  await assert.rejects(leases.showPart(alice, id, 'other'), { code: 'not-found' })
   await deactivate(world.ports, alice, id)
   await assert.rejects(leases.parts(alice, id), { code: 'denied' })
-  await assert.rejects(leases.lendPart(someone('root', 'admin'), id, 'data', 'instance 1'), { code: 'conflict' })
+  await assert.rejects(leases.showPart(someone('root', 'admin'), id, 'data'), { code: 'conflict' })
   await deleteImage(world.ports, alice, id)
   await assertNothingLeft()
 })
@@ -159,7 +152,7 @@ test('parts are seen when their image is active, and not of an image that was up
   await world.collect()
   await snapshots.save(id, { disk: diskOf(randomBytes(512)), properties: {} })
   assert.equal((await partOf(alice, id, 'machine')).toString(), '{"memoryMiB":64}')
-  await assert.rejects(leases.lendPart(alice, id, 'machine', 'instance 1'), { code: 'unsupported' })
+  await assert.rejects(leases.showPart(alice, id, 'machine'), { code: 'unsupported' })
   const { id: other } = await world.create(alice)
   await upload(world.ports, alice, other, sent(Buffer.from('x')))
   assert.deepEqual(await leases.parts(alice, other), [])

@@ -89,7 +89,8 @@ export const instanceRoutes = ({ instances: ports }: ImprintServices): readonly 
     method: 'POST',
     path: '/instances',
     summary: 'Make the machine of an image again',
-    description: 'Flavor, hardware, key, metadata and user data are those of the machine; id and ports are its own.',
+    description:
+      'Flavor, hardware, key, metadata and user data are those of the machine; id, ports and volumes are its own, these with what was in the others.',
     who: 'members who may start from the image',
     body: NewInstance,
     reply: { status: 202, body: Type.Object({ id: uuid }), description: 'the new instance, which is being built' },
@@ -103,7 +104,8 @@ export const instanceRoutes = ({ instances: ports }: ImprintServices): readonly 
     method: 'POST',
     path: '/instances/:id/snapshots',
     summary: 'Make an image of an instance as it is now',
-    description: 'As `createImage` of the compute API, which has no word for memory.',
+    description:
+      'As `createImage` of the compute API, which has no word for memory. With the machine, or its memory, its volumes are in it, too.',
     who: members,
     params,
     body: NewSnapshot,
@@ -117,7 +119,8 @@ export const instanceRoutes = ({ instances: ports }: ImprintServices): readonly 
     method: 'POST',
     path: '/instances/:id/restore',
     summary: 'Put an instance back to a snapshot of its own',
-    description: 'What was written since is gone; id, address, ports and flavor stay.',
+    description:
+      'What was written since is gone, on volumes that the snapshot holds or names, too; id, address, ports and flavor stay.',
     who: members,
     params,
     body: Restore,
