@@ -94,6 +94,9 @@ export class MemoryVolumes implements InstanceVolumes {
   async checkSnapshots(_: Caller, volumeIds: readonly string[]): Promise<void> {
     for (const id of volumeIds) this.#find(id)
   }
+  async checkCopies(_: Caller, volumeIds: readonly string[]): Promise<void> {
+    for (const id of volumeIds) this.#find(id)
+  }
   async snapshot(_: Caller, wanted: readonly NewVolumeSnapshot[]): Promise<void> {
     for (const { id, volumeId, name } of wanted) {
       const { bytes, content, isBootable, imageMetadata } = this.#find(volumeId)

@@ -142,6 +142,8 @@ export interface InstanceVolumes {
   checkSnapshot(caller: Caller, snapshotId: string): Promise<AttachedVolume & { readonly volumeId: string }>
   /** Whether snapshots of them could be taken now. @throws ServiceError as `snapshot` */
   checkSnapshots(caller: Caller, volumeIds: readonly string[]): Promise<void>
+  /** Whether volumes of the caller could be made of such snapshots, while these are there. @throws ServiceError `not-found`, `denied`; `over-quota`, `no-space` */
+  checkCopies(caller: Caller, volumeIds: readonly string[]): Promise<void>
   /**
    * Of all of them at one moment, while nobody writes to any, or of none; they are stored behind it.
    * @throws ServiceError `not-found`, `denied`, `conflict`; `over-quota`; `no-space`, `unavailable`

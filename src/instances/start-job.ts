@@ -7,7 +7,7 @@ import { migrate } from './migrate/migrate.ts'
 import type { InstancePorts } from './ports.ts'
 import { recordPower } from './power/settle.ts'
 import { rebuild, rebuildFailed } from './rebuild/rebuild.ts'
-import { type InstanceJob, type InstanceRecord, isJobTask } from './records.ts'
+import { type InstanceJob, type InstanceRecord, isJobTask, type SnapshotJob } from './records.ts'
 import { failClone } from './snapshots/start-clone.ts'
 import { takeSnapshot } from './snapshots/take-snapshot.ts'
 import { instances, jobs } from './store.ts'
@@ -117,16 +117,21 @@ async function leftJob(documents: DocumentReader, id: string): Promise<InstanceJ
 }
 
 async function giveBack(ports: InstancePorts, job: InstanceJob | undefined, why: unknown): Promise<void> {
-  if (job?.kind === 'snapshot' && !job.isSaved) {
-    await ports.snapshots.giveUp(job.imageId)
-    for (const { id } of job.volumes) await ports.volumes.deleteSnapshot(id)
-  }
-  if (job?.kind === 'snapshot' && job.cloneId !== null) {
-    await failClone(ports, job.cloneId, why)
-    await ports.snapshots.remove(job.imageId)
-  }
+  if (job?.kind === 'snapshot') await giveBackSnapshot(ports, job, why)
   if (job?.kind === 'rebuild') for (const { volumeId } of job.reverts) await ports.volumes.cancelRevert(volumeId)
   for (const leaseId of leasesOfJob(job)) await ports.images.release(leaseId)
+}
+
+/** Of the volumes, only an image that is there and names their snapshots needs them. */
+async function giveBackSnapshot(ports: InstancePorts, job: SnapshotJob, why: unknown): Promise<void> {
+  const { imageId, isSaved, cloneId, withMachine, volumes } = job
+  if (!isSaved) await ports.snapshots.giveUp(imageId)
+  if (cloneId !== null) {
+    await failClone(ports, cloneId, why)
+    await ports.snapshots.remove(imageId)
+  }
+  if (isSaved && cloneId === null && !withMachine) return
+  for (const { id } of volumes) await ports.volumes.deleteSnapshot(id)
 }
 
 /** Lent to a job, and not the instance's. */

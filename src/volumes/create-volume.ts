@@ -101,7 +101,7 @@ async function begin(ports: VolumePorts, caller: Caller, volume: VolumeRecord): 
   }
 }
 
-function authorizeCreate(caller: Caller): string {
+export function authorizeCreate(caller: Caller): string {
   authorizeService(caller, 'create')
   if (caller.projectId !== null) return caller.projectId
   throw new ServiceError('denied', 'a volume belongs to a project: log in with one as scope')

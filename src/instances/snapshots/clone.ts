@@ -6,8 +6,8 @@ import { findInstance } from '../find-instance.ts'
 import { withFreshPorts } from '../launch/forwards.ts'
 import { type Common, recordInstances } from '../launch/record-instances.ts'
 import type { InstancePorts } from '../ports.ts'
-import type { InstanceRecord } from '../records.ts'
-import { seeds } from '../store.ts'
+import { type InstanceRecord, startsFromVolume } from '../records.ts'
+import { attachments, seeds } from '../store.ts'
 import { beginSnapshot } from './create-snapshot.ts'
 import { forgetClone } from './start-clone.ts'
 
@@ -15,7 +15,7 @@ import { forgetClone } from './start-clone.ts'
  * Another instance on the disk of this one as it is now, while it goes on: of the same flavor and told the same, with an id, an address and
  * ports of its own (as many, chosen anew). It waits for the snapshot that it starts from, which is no image that stays.
  * @returns the new one, which is `building`
- * @throws ServiceError `not-found`, `denied`, `conflict`, `over-quota`, `unavailable`
+ * @throws ServiceError `not-found`, `denied`, `conflict`, `over-quota`, `no-space`, `unavailable`
  */
 export async function cloneInstance(
   ports: InstancePorts,
@@ -26,6 +26,13 @@ export async function cloneInstance(
   const projectId = authorizeCreate(caller)
   const { documents } = ports.catalog
   const source = await findInstance(documents, caller, id, 'snapshot')
+  if (startsFromVolume(source)) {
+    const attached = await attachments.ofInstance(documents, source.id)
+    await ports.volumes.checkCopies(
+      caller,
+      attached.map(({ volumeId }) => volumeId),
+    )
+  }
   const { userData } = await seeds.get(documents, source.id)
   const common = { ...draftFrom(source), projectId, userId: caller.userId, reservationId: `r-${randomBytes(4).toString('hex')}` }
   const asked = {
@@ -46,7 +53,7 @@ export async function cloneInstance(
   try {
     const image = { image_type: 'snapshot' }
     const wanted = {
-      name: `for ${name}`,
+      name,
       properties: {},
       image,
       withMemory: false,

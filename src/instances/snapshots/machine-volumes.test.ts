@@ -4,6 +4,7 @@ import { after, beforeEach, test } from 'node:test'
 import { GiB } from '../../base/units.ts'
 import { createFromMachine } from '../create-from-machine.ts'
 import { type Cut, type CutPort, openCut } from '../cut.suite.ts'
+import { deleteInstance } from '../delete-instance.ts'
 import { instanceWorld, someone } from '../instance-world.suite.ts'
 import { rebuildInstance, restoreInstance } from '../rebuild/begin-rebuild.ts'
 import { statusOf } from '../states.ts'
@@ -117,6 +118,32 @@ for (const [what, make, contents] of [
     assert.equal([...world.images.lent.values()].filter(({ withParts }) => withParts).length, 0)
   })
 }
+
+test("what a machine's image was made of goes with its instance, also when that is deleted after the image was saved", async () => {
+  const id = await withData()
+  const before = world.volumes.snapshots.size
+  const [reached, held] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
+  await world.reopen({
+    hypervisor: (real) =>
+      new Proxy(real, {
+        get(of, name) {
+          const value: unknown = Reflect.get(of, name)
+          if (name !== 'rebase') return typeof value === 'function' ? value.bind(of) : value
+          return () => {
+            reached.resolve()
+            return held.promise
+          }
+        },
+      }),
+  })
+  await createSnapshot(world.ports, alice, id, { name: 'snap', properties: {}, withMemory: false, withMachine: true })
+  await reached.promise
+  assert.equal(world.volumes.snapshots.size, before + 1)
+  await deleteInstance(world.ports, alice, id)
+  held.reject(new Error('cut off'))
+  await world.idle()
+  assert.deepEqual([await world.get(id), world.volumes.snapshots.size], [undefined, before])
+})
 
 test('an image that names snapshots puts the volumes back as well', async () => {
   const id = await onVolume()

@@ -54,14 +54,23 @@ async function giveVolumes(
   else for (const { volumeId } of noted) await ports.volumes.delete(volumeId) // it was deleted meanwhile
 }
 
-/** There will be no disk for it. */
+/** There will be no disk for it, and the volumes that were made for it go. Killed before that is noted, `giveVolumes` makes all of them again. */
 export async function failClone(ports: InstancePorts, cloneId: string, error: unknown): Promise<void> {
   const fault = faultFrom(
     error,
     'the instance that it was to be a copy of could not be copied: delete it, and try again',
     ports.now(),
   )
-  await changeInstance(ports, cloneId, (clone) => (isWaiting(clone) ? { vmState: 'error', taskState: null, fault } : null))
+  const { documents } = ports.catalog
+  const clone = await instances.get(documents, cloneId)
+  if (!clone || !isWaiting(clone)) return
+  const noted = await attachments.ofInstance(documents, cloneId)
+  for (const { volumeId } of noted) await ports.volumes.delete(volumeId)
+  await changeInstance(ports, cloneId, async (now, writer) => {
+    if (!isWaiting(now)) return null
+    for (const { volumeId } of noted) await attachments.delete(writer, cloneId, volumeId)
+    return { vmState: 'error', taskState: null, fault }
+  })
 }
 
 /** Whoever asked for it is refused: there never was one. */

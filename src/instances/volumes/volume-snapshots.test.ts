@@ -1,6 +1,7 @@
 /** Images and clones of servers that start from volumes. */
 import assert from 'node:assert/strict'
 import { after, beforeEach, test } from 'node:test'
+import { ServiceError } from '../../base/errors.ts'
 import { GiB } from '../../base/units.ts'
 import { type Cut, type CutPort, openCut } from '../cut.suite.ts'
 import { deleteInstance } from '../delete-instance.ts'
@@ -158,6 +159,46 @@ test('a clone of it has volumes of its own with what was in them, and nothing el
   assert.deepEqual([world.images.images.size, world.volumes.snapshots.size], [images, snapshots])
   await deleteInstance(world.ports, alice, clone.id)
   assert.equal(await statusNow(clone.id), undefined)
+})
+
+test('a clone whose volumes cannot be made says so, and neither they nor what they were to be made of stay', async () => {
+  const id = await volumeBacked()
+  const before = [world.images.images.size, world.volumes.volumes.size, world.volumes.snapshots.size]
+  const { create } = world.volumes
+  let calls = 0
+  world.volumes.create = async (...asked) => {
+    calls += 1
+    if (calls === 2) throw new ServiceError('over-quota', 'VolumeLimitExceeded')
+    await create.apply(world.volumes, asked)
+  }
+  const named: string[] = []
+  const { snapshot } = world.volumes
+  world.volumes.snapshot = (caller, wanted) => {
+    named.push(...wanted.map(({ name }) => name))
+    return snapshot.call(world.volumes, caller, wanted)
+  }
+  const clone = await cloneInstance(world.ports, alice, id, { name: 'twin' })
+  assert.deepEqual(await statusNow(clone.id), ['ERROR', null, 'VolumeLimitExceeded'])
+  Object.assign(world.volumes, { create, snapshot })
+  assert.deepEqual(named, ['snapshot for twin', 'snapshot for twin'])
+  assert.deepEqual([world.images.images.size, world.volumes.volumes.size, world.volumes.snapshots.size], before)
+  assert.deepEqual(await volumesOf(clone.id), [])
+  assert.equal(await world.catalog.documents.get('instance-job', id), undefined)
+  await deleteInstance(world.ports, alice, clone.id)
+  assert.equal(await statusNow(clone.id), undefined)
+})
+
+test('a clone for whose volumes there is no quota is refused before there is anything of it', async () => {
+  const id = await volumeBacked()
+  const instances = () => world.catalog.documents.list('instance', { limit: 500 })
+  const [before, snapshots] = [(await instances()).length, world.volumes.snapshots.size]
+  const { checkCopies } = world.volumes
+  world.volumes.checkCopies = async () => {
+    throw new ServiceError('over-quota', 'VolumeLimitExceeded')
+  }
+  await assert.rejects(cloneInstance(world.ports, alice, id, { name: 'twin' }), { code: 'over-quota' })
+  world.volumes.checkCopies = checkCopies
+  assert.deepEqual([(await instances()).length, world.volumes.snapshots.size], [before, snapshots])
 })
 
 const cuts: readonly [string, CutPort, string, Cut][] = [

@@ -12,7 +12,13 @@ import type { DiskAddress, VolumePorts } from '../ports.ts'
 import type { Metadata, VolumeRecord } from '../records.ts'
 import { deleteSnapshot } from '../snapshots/delete-snapshot.ts'
 import { findSnapshot } from '../snapshots/find-snapshot.ts'
-import { checkTogether, snapshotTogether, storedTogether, type WantedTogether } from '../snapshots/snapshot-together.ts'
+import {
+  checkCopies,
+  checkTogether,
+  snapshotTogether,
+  storedTogether,
+  type WantedTogether,
+} from '../snapshots/snapshot-together.ts'
 import { snapshots, volumes } from '../store.ts'
 
 /** What an instance must know of a volume. */
@@ -118,6 +124,11 @@ export class AttachedVolumes {
   /** Whether snapshots of them could be taken now. @throws ServiceError as `snapshot` */
   checkSnapshots(caller: Caller, volumeIds: readonly string[]): Promise<void> {
     return checkTogether(this.#ports, caller, volumeIds)
+  }
+
+  /** Whether volumes of the caller could be made of such snapshots, while these are there. @throws ServiceError `not-found`, `denied`; `over-quota`, `no-space` */
+  checkCopies(caller: Caller, volumeIds: readonly string[]): Promise<void> {
+    return checkCopies(this.#ports, caller, volumeIds)
   }
 
   /**

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
 import { after, before, test } from 'node:test'
+import { GiB } from '../../base/units.ts'
 import { AttachedVolumes } from '../attachments/attached-volumes.ts'
 import { someone, type VolumeWorld, volumeWorld } from '../volume-world.suite.ts'
 import { deleteSnapshot } from './delete-snapshot.ts'
@@ -51,6 +52,24 @@ test('where one of them cannot be taken, none is', async () => {
   const [first] = wanted
   await world.snapshotOne(alice, first!.volumeId) // what was sealed for nothing is in the next one
   assert.deepEqual(world.files(first!.volumeId).length, 3)
+})
+
+test('copies of them need quota for the snapshots and for the volumes, and room for the volumes', async () => {
+  const quota = { volumes: 4, snapshots: 2, gigabytes: 8 }
+  const small = await volumeWorld({ quota })
+  const attached = new AttachedVolumes(small.ports)
+  const ids = [(await small.createOne(alice)).id, (await small.createOne(alice)).id]
+  await attached.checkCopies(alice, ids)
+  for (const name of ['volumes', 'snapshots', 'gigabytes'] as const) {
+    const most = quota[name]
+    quota[name] -= name === 'gigabytes' ? 3 : 1
+    await assert.rejects(attached.checkCopies(alice, ids), { code: 'over-quota', details: { [name]: quota[name] } })
+    quota[name] = most
+  }
+  await assert.rejects(attached.checkCopies(someone('bob'), ids), { code: 'not-found' })
+  small.host.promisedBytes = 100 * GiB
+  await assert.rejects(attached.checkCopies(alice, ids), { code: 'no-space' })
+  await small.close()
 })
 
 test('killed before they are recorded, there are none; killed afterwards, they are stored at the next start', async () => {

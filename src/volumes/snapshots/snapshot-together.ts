@@ -1,12 +1,14 @@
 import type { Caller } from '../../base/caller.ts'
 import { ServiceError } from '../../base/errors.ts'
 import { failpoint } from '../../base/failpoint.ts'
+import { GiB } from '../../base/units.ts'
 import type { CatalogWriter } from '../../store/catalog/catalog.ts'
+import { authorizeCreate } from '../create-volume.ts'
 import { findVolume } from '../find-volume.ts'
-import { assertReserve } from '../host-room.ts'
+import { assertHostHasRoom, assertReserve } from '../host-room.ts'
 import type { VolumePorts } from '../ports.ts'
 import { assertWithinQuota, type ProjectQuota, quotaOf } from '../quotas.ts'
-import type { SnapshotRecord } from '../records.ts'
+import type { SnapshotRecord, VolumeRecord } from '../records.ts'
 import { snapshots } from '../store.ts'
 import { startStoring } from './create-snapshot.ts'
 
@@ -31,6 +33,24 @@ export async function checkTogether(ports: VolumePorts, caller: Caller, volumeId
     }
   })
 }
+
+/**
+ * Whether volumes could be made of such snapshots in the caller's project. For a while there are both, and both count.
+ * @throws ServiceError `not-found`, `denied`; `over-quota`, `no-space`
+ */
+export async function checkCopies(ports: VolumePorts, caller: Caller, volumeIds: readonly string[]): Promise<void> {
+  const projectId = authorizeCreate(caller)
+  const { documents } = ports.catalog
+  const [quota, room] = [await quotaOf(ports, projectId), await ports.disk.room()]
+  const copied = await Promise.all(volumeIds.map((id) => findVolume(documents, caller, id, 'snapshot-in-use')))
+  const own = copied.filter((volume) => volume.projectId === projectId)
+  const more = { volumes: copied.length, snapshots: own.length, gigabytes: gigabytesOf(copied) + gigabytesOf(own) }
+  await assertWithinQuota(documents, projectId, quota, more, Math.max(0, ...copied.map(({ sizeGiB }) => sizeGiB)))
+  await assertHostHasRoom(ports, documents, room, gigabytesOf(copied) * GiB)
+}
+
+const gigabytesOf = (volumes: readonly Pick<VolumeRecord, 'sizeGiB'>[]): number =>
+  volumes.reduce((sum, { sizeGiB }) => sum + sizeGiB, 0)
 
 /**
  * Snapshots of volumes of which nobody writes to any now, so that they are of one moment: all are taken, or none. When this settles their
