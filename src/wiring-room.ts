@@ -1,5 +1,6 @@
 /** The one file system on which volumes, exports and machines write: how much of it each may be promised beside the others. */
 import { statfs } from 'node:fs/promises'
+import type { HostDisk as SeenByExports } from './images/leases/exports.ts'
 import { allLeases } from './images/leases/lease.ts'
 import { promisedToInstances } from './instances/launch/host-room.ts'
 import type { Machines, HostDisk as SeenByInstances } from './instances/ports.ts'
@@ -17,7 +18,13 @@ interface HostOfDisks {
   readonly promises: Pick<VolumeSettings, 'reservedBytes' | 'promiseRatio'>
 }
 
-export function hostRoom(host: HostOfDisks): { readonly forVolumes: SeenByVolumes; readonly forInstances: SeenByInstances } {
+export interface HostRoom {
+  readonly forExports: SeenByExports
+  readonly forVolumes: SeenByVolumes
+  readonly forInstances: SeenByInstances
+}
+
+export function hostRoom(host: HostOfDisks): HostRoom {
   const { folder, images, scratch, hypervisor, promises } = host
   const room = async () => {
     const machines = await hypervisor.list().catch(() => []) // where none can run, none has taken anything
@@ -29,13 +36,14 @@ export function hostRoom(host: HostOfDisks): { readonly forVolumes: SeenByVolume
     for await (const { body } of allLeases({ images, documents }, 'export')) if (body.isWritable) bytes += body.diskBytes
     return bytes
   }
+  const inAll = {
+    promisable: async () => promisableOf(await room(), promises),
+    promised: async (documents: DocumentReader) => (await promisedToOthers(documents)) + (await promisedToVolumes(documents)),
+  }
   return {
+    forExports: inAll,
     forVolumes: { room, promised: promisedToOthers },
-    forInstances: {
-      space: () => spaceAt(folder),
-      promisable: async () => promisableOf(await room(), promises),
-      promised: async (documents) => (await promisedToOthers(documents)) + (await promisedToVolumes(documents)),
-    },
+    forInstances: { ...inAll, space: () => spaceAt(folder) },
   }
 }
 

@@ -223,7 +223,7 @@ async function openService(
         images: images.ports,
         uploads,
         jobs,
-        leases,
+        leases: { ...leases, hostDisk: room.forExports },
         instances: instances.ports,
         nbd: nbd.addresses,
         identity,

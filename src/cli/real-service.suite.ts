@@ -89,6 +89,7 @@ export async function startService({ now = Date.now, ...options }: RealServiceOp
   const scratchFolder = await mkdtemp(join(tmpdir(), 'imprint-scratch-'))
   const disks = new LeasedDisks(images, await ScratchDisks.at(scratchFolder))
   const leases = { catalog, now, disks, scratchQuotaBytes: 2 ** 30 }
+  const hostDisk = { promisable: async () => 2 ** 39, promised: promisedToInstances }
   const host = new MemoryHost()
   const hosts = [{ name: hostname(), machines: new MemoryHypervisor(host) }] as const
   const compute = await openInstances({
@@ -99,11 +100,7 @@ export async function startService({ now = Date.now, ...options }: RealServiceOp
     snapshots: new ImageSnapshots(images),
     volumes: new MemoryVolumes(),
     limits: identity.limitsOf('compute'),
-    disk: {
-      space: async () => ({ totalBytes: 2 ** 40, freeBytes: 2 ** 39 }),
-      promisable: async () => 2 ** 39,
-      promised: promisedToInstances,
-    },
+    disk: { ...hostDisk, space: async () => ({ totalBytes: 2 ** 40, freeBytes: 2 ** 39 }) },
     hostPorts: { isFree: async () => true },
     settings: { stopGraceMs: 50 },
     onProblem: (error) => console.error(error),
@@ -122,7 +119,7 @@ export async function startService({ now = Date.now, ...options }: RealServiceOp
           blobs,
           open: async () => ({ blobs: new MemoryBlobStore(), complete: async () => {}, close: async () => {} }),
         }),
-        leases,
+        leases: { ...leases, hostDisk },
         instances: compute.ports,
         nbd: { socketPath: '/run/imprint/nbd.sock', tcp: { host: '0.0.0.0', port: 10_809, isSecure: true } },
         identity,

@@ -3,12 +3,24 @@ import type { Caller } from '../../base/caller.ts'
 import { ServiceError } from '../../base/errors.ts'
 import { failpoint } from '../../base/failpoint.ts'
 import { rankOf } from '../../base/rank.ts'
-import type { CatalogReader } from '../../store/catalog/catalog.ts'
+import { formatBytes } from '../../base/units.ts'
+import type { CatalogReader, DocumentReader } from '../../store/catalog/catalog.ts'
 import { MAX_SCRATCH_BYTES } from '../../store/scratch/scratch-disks.ts'
 import { findImage } from '../find-image.ts'
 import { authorizeService } from '../policy.ts'
 import { endExpiredLeases, endLease, type LeasePorts, makeBlankLease, makeLease, servableFormats } from './disk-leases.ts'
 import { getLease, hasExpired, type Lease, leasesOfProject, lendable, newName, putLease, type StoredLease } from './lease.ts'
+
+export interface ExportPorts extends LeasePorts {
+  readonly hostDisk: HostDisk
+}
+/** The file system on which writable exports are written. */
+export interface HostDisk {
+  /** Bytes of it that may be promised in all, as it is now. */
+  promisable(): Promise<number>
+  /** Bytes of it that are promised to whomever, exports among them: asked inside `catalog.write`. */
+  promised(documents: DocumentReader): Promise<number>
+}
 
 /** A disk that is lent to a user for a while, over NBD. */
 export interface DiskExport {
@@ -41,15 +53,17 @@ export { MAX_SCRATCH_BYTES }
 
 /**
  * `POST /v1/exports`. The export is a grant of its own: nothing that happens to the image afterwards takes it back before its end.
- * @throws ServiceError `not-found`, `denied`, `conflict`, `unsupported`; `too-large`, `over-quota`
+ * @throws ServiceError `not-found`, `denied`, `conflict`, `unsupported`; `too-large`, `over-quota`; `no-space`
  */
-export async function createExport(ports: LeasePorts, caller: Caller, wish: ExportWish): Promise<NewDiskExport> {
+export async function createExport(ports: ExportPorts, caller: Caller, wish: ExportWish): Promise<NewDiskExport> {
   const { projectId } = caller
   if ('blankBytes' in wish) authorizeService(caller, 'create')
   if (projectId === null) throw new ServiceError('denied', 'an export belongs to a project: ask with a token of one')
   const id = randomUUID()
   const { name, nameHash } = newName()
   const terms = { projectId, holder: HOLDER, nameHash, seconds: wish.seconds ?? EXPORT_SECONDS.default }
+  const scratchBytes = await scratchBytesOf(ports, caller, wish)
+  const promisableBytes = scratchBytes === null ? 0 : await ports.hostDisk.promisable()
   const make = () =>
     ports.catalog.write(async (tx) => {
       if ('blankBytes' in wish) await makeBlankLease(ports, tx, caller, id, wish.blankBytes, terms)
@@ -57,9 +71,9 @@ export async function createExport(ports: LeasePorts, caller: Caller, wish: Expo
       const held = await leasesOfProject(tx, projectId, { limit: MAX_EXPORTS + 1 })
       const made = held.find(({ key }) => key === id)!.body
       assertWithinLimits(ports, held, made)
+      if (made.isWritable) assertHostHasRoom(promisableBytes, await ports.hostDisk.promised(tx.documents), made)
       return made
     })
-  const scratchBytes = await scratchBytesOf(ports, caller, wish)
   const lease = await (scratchBytes === null ? make() : ports.disks.prepare(id, scratchBytes, make))
   failpoint('lease:made')
   return { ...exportOf(id, lease), name }
@@ -85,6 +99,13 @@ function assertWithinLimits({ scratchQuotaBytes: quota }: LeasePorts, held: read
     const message = `the project may have ${quota} bytes of writable exports and would have ${bytes}; end some (imprint export end), or ask an administrator`
     throw new ServiceError('over-quota', message, { limit: quota, used: bytes - made.diskBytes, wanted: made.diskBytes })
   }
+}
+
+/** @param promised with the new one among them @throws ServiceError `no-space` */
+function assertHostHasRoom(promisable: number, promised: number, { diskBytes }: Lease): void {
+  if (promised <= promisable) return
+  const message = `of ${formatBytes(Math.floor(promisable))} that this host can promise to exports, volumes and instances, ${formatBytes(promised - diskBytes)} are, and ${formatBytes(diskBytes)} more do not fit; end some (imprint export end), or ask an administrator`
+  throw new ServiceError('no-space', message, { wanted: diskBytes })
 }
 
 /** Those of the caller's project, in no order that means anything. */

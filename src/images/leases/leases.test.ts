@@ -13,15 +13,15 @@ import { type ImageWorld, imageWorld, sent, someone } from '../image-world.suite
 import { recordedManifests } from '../recorded-manifests.ts'
 import { StoreJobs } from '../store-jobs.ts'
 import { upload } from '../upload.ts'
-import { DiskLeases, type LeasePorts } from './disk-leases.ts'
-import { createExport, endExport, listExports, renewExport, showExport, sweepExports } from './exports.ts'
+import { DiskLeases } from './disk-leases.ts'
+import { createExport, type ExportPorts, endExport, listExports, renewExport, showExport, sweepExports } from './exports.ts'
 import { allLeases } from './lease.ts'
 import { type LeasedDisk, LeasedDisks } from './leased-disks.ts'
 
 const SOCKET = '/run/imprint/nbd.sock'
 let world: ImageWorld
 let disks: LeasedDisks
-let ports: LeasePorts
+let ports: ExportPorts
 let leases: DiskLeases
 /** What tests add to the clock. */
 let later = 0
@@ -32,7 +32,8 @@ beforeEach(() => {
   later = 0
   const now = () => Date.now() + later
   disks = new LeasedDisks({ catalog: world.ports.catalog, chunks: world.chunks, now }, null)
-  ports = { catalog: world.ports.catalog, now, disks, scratchQuotaBytes: 0 }
+  const hostDisk = { promisable: async () => 0, promised: async () => 0 } // what is only read is promised no room
+  ports = { catalog: world.ports.catalog, now, disks, scratchQuotaBytes: 0, hostDisk }
   leases = new DiskLeases({ ...world.ports, ...ports }, SOCKET)
 })
 after(() => world.close())

@@ -10,9 +10,8 @@ import { listAudit } from '../audit.ts'
 import { deleteImage } from '../delete-image.ts'
 import { type ImageWorld, imageWorld, sent, someone } from '../image-world.suite.ts'
 import { upload } from '../upload.ts'
-import type { LeasePorts } from './disk-leases.ts'
-import { createExport, endExport, listExports, sweepExports } from './exports.ts'
-import { getLease } from './lease.ts'
+import { createExport, type ExportPorts, endExport, listExports, sweepExports } from './exports.ts'
+import { allLeases, getLease } from './lease.ts'
 import { type LeasedDisk, LeasedDisks } from './leased-disks.ts'
 
 const MiB = 2 ** 20
@@ -20,7 +19,9 @@ let world: ImageWorld
 let folder: string
 let scratch: ScratchDisks
 let disks: LeasedDisks
-let ports: LeasePorts
+let ports: ExportPorts
+/** What may be promised of the file system, and what of it is promised to machines and volumes. */
+let room: { promisableBytes: number; elsewhereBytes: number }
 let later = 0
 before(async () => {
   world = await imageWorld()
@@ -28,6 +29,7 @@ before(async () => {
 })
 beforeEach(async () => {
   later = 0
+  room = { promisableBytes: Number.POSITIVE_INFINITY, elsewhereBytes: 0 }
   await start()
 })
 after(async () => {
@@ -42,7 +44,14 @@ async function start(): Promise<void> {
   scratch = await ScratchDisks.at(folder)
   await scratch.sweep(async (id) => (await getLease(catalog, id)) !== undefined)
   disks = new LeasedDisks({ catalog, chunks: world.chunks, now }, scratch)
-  ports = { catalog, now, disks, scratchQuotaBytes: 64 * MiB }
+  const hostDisk: ExportPorts['hostDisk'] = {
+    promisable: async () => room.promisableBytes,
+    async promised(documents) {
+      const leases = await Array.fromAsync(allLeases({ images: catalog.images, documents }, 'export'))
+      return leases.reduce((sum, { body }) => sum + (body.isWritable ? body.diskBytes : 0), room.elsewhereBytes)
+    },
+  }
+  ports = { catalog, now, disks, scratchQuotaBytes: 64 * MiB, hostDisk }
 }
 
 const alice = someone('alice')
@@ -167,6 +176,24 @@ test('writable disks of a project have a limit, counted as they are made; so has
   ] as const)
     await endExport(ports, caller, id)
   assert.deepEqual(folders(), [])
+})
+
+test('all projects together are promised no more than the host has; who only reads is promised nothing', async () => {
+  room = { promisableBytes: 12 * MiB, elsewhereBytes: 4 * MiB }
+  const asked = [1, 2, 3, 4].map((n) => createExport(ports, someone(`project-${n}`), { blankBytes: 4 * MiB }))
+  const made = (await Promise.allSettled(asked)).filter((one) => one.status === 'fulfilled')
+  assert.equal(made.length, 2, 'whoever asks at once')
+  assert.equal(folders().length, 2, 'what was refused left nothing')
+  const imageId = await newImage(randomBytes(100_000))
+  await assert.rejects(createExport(ports, alice, { imageId, isWritable: true }), {
+    code: 'no-space',
+    message: /^of 12 MiB that this host can promise .* 12 MiB are, and 98 KiB more do not fit; end some/,
+  })
+  const readOnly = await createExport(ports, alice, { imageId, isWritable: false })
+  await endExport(ports, alice, readOnly.id)
+  for (const { value } of made) await endExport(ports, someone(value.projectId!), value.id)
+  const fits = await createExport(ports, alice, { imageId, isWritable: true })
+  await endExport(ports, alice, fits.id)
 })
 
 test('a place that was lost is told of, not taken for a disk that nobody wrote', async () => {

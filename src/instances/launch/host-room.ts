@@ -5,7 +5,7 @@ import { hostNameOf } from '../hosts.ts'
 import { abilitiesOf } from '../hypervisor/machine-host.ts'
 import type { InstancePorts, NamedHost } from '../ports.ts'
 import type { InstanceRecord } from '../records.ts'
-import { instances, MAX_LISTED } from '../store.ts'
+import { instances, jobs, MAX_LISTED } from '../store.ts'
 
 /** Guests seldom touch all that they have: Nova's `ram_allocation_ratio`. */
 const MEMORY_RATIO = 1.5
@@ -48,7 +48,7 @@ export async function placesWithinHosts(
     Math.min(byDisk, byNumber) >= wanted.least
       ? memoryProblem(rooms, wanted.least * each.ramMiB)
       : byDisk < wanted.least
-        ? `of ${formatBytes(Math.floor(promisableBytes))} that this host can promise to volumes and instances, ${formatBytes(promisedBytes)} are, and ${formatBytes(moreBytes)} more do not fit; take a smaller flavor, or delete instances or volumes`
+        ? diskProblem(promisableBytes, promisedBytes, moreBytes)
         : `there are ${there.length} instances, and ${MAX_LISTED} is the limit`
   throw new ServiceError('unavailable', `No valid host was found: ${reason}`)
 }
@@ -86,6 +86,35 @@ const sum = (numbers: readonly number[]): number => numbers.reduce((total, numbe
 
 const countOf = (room: number, each: number): number => (each === 0 ? Number.POSITIVE_INFINITY : Math.floor(room / each))
 
+const diskProblem = (promisableBytes: number, promisedBytes: number, moreBytes: number): string =>
+  `of ${formatBytes(Math.floor(promisableBytes))} that this host can promise to volumes and instances, ${formatBytes(promisedBytes)} are, and ${formatBytes(moreBytes)} more do not fit; take a smaller flavor or image, or delete instances or volumes`
+
+/**
+ * Whether a guest that is there may write so much more than before, asked inside `catalog.write`. What it has is not asked for again.
+ * @param promisableBytes measured before
+ * @throws ServiceError `unavailable`, in the words that Nova has for it
+ */
+export async function assertRoomToGrow(
+  { disk }: Pick<InstancePorts, 'disk'>,
+  documents: DocumentReader,
+  promisableBytes: number,
+  moreBytes: number,
+): Promise<void> {
+  if (moreBytes <= 0) return
+  const promisedBytes = await disk.promised(documents)
+  if (promisedBytes + moreBytes <= promisableBytes) return
+  throw new ServiceError('unavailable', `No valid host was found: ${diskProblem(promisableBytes, promisedBytes, moreBytes)}`)
+}
+
 /** What all guests may write to their own disks in the end. */
-export const promisedToInstances = async (documents: DocumentReader): Promise<number> =>
-  (await instances.list(documents)).reduce((sum, { rootBytes }) => sum + rootBytes, 0)
+export async function promisedToInstances(documents: DocumentReader): Promise<number> {
+  let bytes = 0
+  for (const instance of await instances.list(documents)) bytes += await promisedTo(documents, instance)
+  return bytes
+}
+
+/** One that is being rebuilt has been promised the larger of what it has and what it gets. */
+async function promisedTo(documents: DocumentReader, { id, rootBytes, taskState }: InstanceRecord): Promise<number> {
+  const job = taskState === 'rebuilding' ? await jobs.get(documents, id) : undefined
+  return job?.kind === 'rebuild' ? Math.max(rootBytes, job.becomes.rootBytes) : rootBytes
+}

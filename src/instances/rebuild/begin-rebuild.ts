@@ -6,6 +6,7 @@ import { findInstance } from '../find-instance.ts'
 import { listFlavors } from '../flavors/flavors.ts'
 import { assertFits, rootBytesOf } from '../launch/fit.ts'
 import { hardwareFrom } from '../launch/hardware.ts'
+import { assertRoomToGrow } from '../launch/host-room.ts'
 import { asRequested, assertUserData } from '../launch/requested.ts'
 import { sha512Crypt } from '../launch/sha512-crypt.ts'
 import { assertMetadata, assertSameForwards, withForwards } from '../metadata.ts'
@@ -32,7 +33,8 @@ export interface RebuildWish extends Partial<Renamed> {
 /**
  * `rebuild`: the operating system anew from an image, the same one or another. What was on the disk is gone; id, address, ports, flavor and
  * what is not named stay. Answers when it is begun.
- * @throws ServiceError `not-found`, `denied`, `conflict`; `invalid-request` for an image that does not fit
+ * @throws ServiceError `not-found`, `denied`, `conflict`; `invalid-request` for an image that does not fit; `unavailable` where the host has
+ *   no room for a larger disk
  */
 export function rebuildInstance(ports: InstancePorts, caller: Caller, id: string, wish: RebuildWish): Promise<InstanceRecord> {
   return begin(ports, caller, id, wish, { withMemory: false })
@@ -80,7 +82,9 @@ async function begin(
     passwordHash: wish.adminPassword === undefined ? null : await sha512Crypt(wish.adminPassword),
     resumesFrom: how.withMemory ? { imageId: image.id, leaseId: null } : null,
   }
-  const instance = await changeInstanceAs(ports, caller, id, 'rebuild', async ({ vmState }, writer) => {
+  const promisableBytes = await ports.disk.promisable()
+  const instance = await changeInstanceAs(ports, caller, id, 'rebuild', async ({ vmState, rootBytes }, writer) => {
+    await assertRoomToGrow(ports, writer, promisableBytes, becomes.rootBytes - rootBytes)
     const job: RebuildJob = {
       kind: 'rebuild',
       seed,

@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
 import { ServiceError } from '../../base/errors.ts'
+import { GiB } from '../../base/units.ts'
 import { deleteInstance } from '../delete-instance.ts'
+import { createFlavor } from '../flavors/flavors.ts'
 import { instanceWorld, someone } from '../instance-world.suite.ts'
 import { lockInstance } from '../lock.ts'
 import type { SaveOptions } from '../ports.ts'
@@ -169,6 +171,38 @@ test('what was off is off again when it is rebuilt, and what never started can b
   world.host.beforeStart = () => {}
   await rebuildInstance(world.ports, member, broken.id, { imageId: world.image })
   assert.deepEqual(await statusNow(broken.id), ['ACTIVE', 'running', null])
+})
+
+test('a rebuild that makes a disk larger asks the host for the difference, which is promised from then on', async () => {
+  const small = await instanceWorld({ promisableBytes: 4 * GiB })
+  try {
+    const flavor = {
+      name: 'nano',
+      description: null,
+      vcpus: 1,
+      ramMiB: 64,
+      diskGiB: 0,
+      ephemeralGiB: 0,
+      swapMiB: 0,
+      isPublic: true,
+    }
+    const { id: flavorId } = await createFlavor(small.ports, someone('root', 'admin'), flavor)
+    const ofImage = (gib: number) => small.images.add({ diskBytes: gib * GiB })
+    const [one, two] = [await small.createOne(member, { flavorId }), await small.createOne(member, { flavorId })]
+    await assert.rejects(rebuildInstance(small.ports, member, one.id, { imageId: ofImage(4) }), {
+      code: 'unavailable',
+      message: /^No valid host was found: of 4.0 GiB that this host can promise .* 1.0 GiB are, and 3.5 GiB more do not fit/,
+    })
+    assert.equal((await small.get(one.id))!.taskState, null)
+    await rebuildInstance(small.ports, member, one.id, { imageId: ofImage(3) })
+    await assert.rejects(rebuildInstance(small.ports, member, two.id, { imageId: ofImage(3) }), { code: 'unavailable' })
+    await small.idle()
+    await rebuildInstance(small.ports, member, one.id, { imageId: ofImage(3) })
+    await small.idle()
+    assert.equal((await small.get(one.id))!.rootBytes, 3 * GiB)
+  } finally {
+    await small.close()
+  }
 })
 
 test('a rebuild that cannot begin changes nothing; one that fails behind that says why and can be asked for again', async () => {

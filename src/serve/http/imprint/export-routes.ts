@@ -76,7 +76,17 @@ export const exportRoutes = ({ leases, nbd }: ImprintServices): readonly Route[]
     who: 'who may download the image; members of a project, a blank disk',
     body: NewExport,
     reply: { status: 201, body: CreatedExport, description: 'where it is served' },
-    errors: ['unauthenticated', 'denied', 'not-found', 'conflict', 'unsupported', 'too-large', 'over-quota', 'invalid-request'],
+    errors: [
+      'unauthenticated',
+      'denied',
+      'not-found',
+      'conflict',
+      'unsupported',
+      'too-large',
+      'over-quota',
+      'no-space',
+      'invalid-request',
+    ],
     async handle({ caller, body, request }): Promise<Static<typeof CreatedExport>> {
       const { name, ...made } = await createExport(leases, caller, wishFrom(body))
       return { ...exportBody(made), uris: exportUris(nbd, name, request.hostname) }

@@ -1,6 +1,6 @@
 import type { Identity } from '../../../identity/service.ts'
 import type { ChunkUploads } from '../../../images/add-by-chunks.ts'
-import type { LeasePorts } from '../../../images/leases/disk-leases.ts'
+import type { ExportPorts } from '../../../images/leases/exports.ts'
 import type { ImagePorts } from '../../../images/ports.ts'
 import type { StoreJobs } from '../../../images/store-jobs.ts'
 import type { InstancePorts } from '../../../instances/ports.ts'
@@ -11,7 +11,7 @@ export interface ImprintServices {
   readonly images: ImagePorts
   readonly uploads: ChunkUploads
   readonly jobs: StoreJobs
-  readonly leases: LeasePorts
+  readonly leases: ExportPorts
   readonly instances: InstancePorts
   readonly nbd: NbdAddresses
   readonly identity: Identity
