@@ -17,12 +17,13 @@ import { openImages } from '../images/service.ts'
 import { ImageSnapshots } from '../images/snapshots/snapshots.ts'
 import { StoreJobs } from '../images/store-jobs.ts'
 import { Hosts } from '../instances/hypervisor/hosts/hosts.ts'
-import { MemoryHost } from '../instances/hypervisor/memory/memory-host.ts'
+import { MemoryHost, type MemoryNetwork } from '../instances/hypervisor/memory/memory-host.ts'
 import { MemoryHypervisor } from '../instances/hypervisor/memory/memory-hypervisor.ts'
 import { promisedToInstances } from '../instances/launch/host-room.ts'
 import { MemoryVolumes } from '../instances/memory-volumes.suite.ts'
 import type { InstancePorts } from '../instances/ports.ts'
 import { openInstances } from '../instances/service.ts'
+import { instances } from '../instances/store.ts'
 import { computeApi } from '../serve/http/compute/compute-api.ts'
 import { identityApi } from '../serve/http/identity/identity-api.ts'
 import { imageApi } from '../serve/http/image/image-api.ts'
@@ -56,6 +57,8 @@ export interface RealServiceOptions {
   /** Its clock, in milliseconds since 1970. */
   readonly now?: () => number
   readonly tokenLifetimeMs?: number
+  /** The name of a second host. */
+  readonly otherHost?: string
 }
 
 export async function startService({ now = Date.now, ...options }: RealServiceOptions = {}): Promise<RealService> {
@@ -90,11 +93,16 @@ export async function startService({ now = Date.now, ...options }: RealServiceOp
   const disks = new LeasedDisks(images, await ScratchDisks.at(scratchFolder))
   const leases = { catalog, now, disks, scratchQuotaBytes: 2 ** 30 }
   const hostDisk = { promisable: async () => 2 ** 39, promised: promisedToInstances }
-  const host = new MemoryHost()
-  const hosts = [{ name: hostname(), machines: new MemoryHypervisor(host) }] as const
+  const network: MemoryNetwork = new Map()
+  const host = new MemoryHost({ network })
+  const hosts = [
+    { name: hostname(), machines: new MemoryHypervisor(host) },
+    ...(options.otherHost ? [{ name: options.otherHost, machines: new MemoryHypervisor(new MemoryHost({ network })) }] : []),
+  ] as const
+  const placeOf = async (id: string) => (await instances.get(catalog.documents, id))?.host ?? null
   const compute = await openInstances({
     catalog,
-    hypervisor: new Hosts({ hosts, placeOf: async () => null }),
+    hypervisor: new Hosts({ hosts, placeOf }),
     hosts,
     images: new DiskLeases({ ...images, ...leases }, '/run/imprint/nbd.sock'),
     snapshots: new ImageSnapshots(images),

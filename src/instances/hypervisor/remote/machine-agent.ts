@@ -1,5 +1,5 @@
 import { once } from 'node:events'
-import { chmod, rm } from 'node:fs/promises'
+import { rm } from 'node:fs/promises'
 import { createServer, type Server, type Socket } from 'node:net'
 import { isServiceError, ServiceError } from '../../../base/errors.ts'
 import type { FoundMachine } from '../hypervisor.ts'
@@ -52,13 +52,9 @@ export class MachineAgent {
     const agent = new MachineAgent(options)
     await rm(options.socketPath, { force: true })
     const umask = process.umask(0o177)
-    try {
-      agent.#server.listen(options.socketPath)
-      await once(agent.#server, 'listening')
-    } finally {
-      process.umask(umask)
-    }
-    await chmod(options.socketPath, 0o600)
+    agent.#server.listen(options.socketPath) // binds at once, and fails by an event
+    process.umask(umask)
+    await once(agent.#server, 'listening')
     return agent
   }
 
