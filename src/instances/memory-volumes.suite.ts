@@ -73,6 +73,9 @@ export class MemoryVolumes implements InstanceVolumes {
     this.#find(volumeId).address = address
     return address
   }
+  async whenOpen(volumeId: string): Promise<void> {
+    this.#find(volumeId)
+  }
   async attached(volumeId: string, instanceId: string, device: string): Promise<void> {
     if (await this.isHeldBy(volumeId, instanceId)) Object.assign(this.#find(volumeId), { status: 'in-use', device })
   }

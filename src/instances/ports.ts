@@ -130,6 +130,8 @@ export interface InstanceVolumes {
   isHeldBy(volumeId: string, instanceId: string): Promise<boolean>
   /** Where it is to be had from now on; the address before is good no more. @throws ServiceError `not-found` */
   address(volumeId: string, instanceId: string): Promise<DiskAddress>
+  /** Settles when a machine that runs has it open, as it has not until it has found a service that started anew. @throws ServiceError `cancelled` */
+  whenOpen(volumeId: string, signal: AbortSignal): Promise<void>
   /** The machine has it. */
   attached(volumeId: string, instanceId: string, device: string): Promise<void>
   /** The machine is giving it back. */

@@ -65,6 +65,8 @@ export interface VolumeContents {
   grow(id: string, bytes: number): Promise<void>
   /** Where it is to be had over NBD from now on; the address before is good no more. @throws ServiceError `not-found` */
   address(id: string): Promise<DiskAddress>
+  /** Settles when somebody has it open. */
+  whenOpen(id: string): Promise<void>
   /**
    * From one moment on writes go to a new layer.
    * @returns what the layer below is known by: greater than those before

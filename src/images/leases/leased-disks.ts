@@ -117,6 +117,11 @@ export class LeasedDisks {
     return image ? sized(diskBytes)(await openDisk(this.#ports, image)) : memorySource(diskBytes, [])
   }
 
+  /** Settles when somebody has the disk of the lease, which is writable, open. */
+  whenOpen(leaseId: string): Promise<void> {
+    return this.#writable.whenOpen(leaseId)
+  }
+
   /** Settles when nobody has the disk of the lease open. */
   whenClosed(leaseId: string): Promise<void> {
     return this.#writable.whenClosed(leaseId)

@@ -16,11 +16,15 @@ export interface SharedDisk<Disk> {
 /** Disks that are open, each once however many read it: what one of them fetched, the others find. Closed by the last. */
 export class SharedDisks<Disk extends BlockSource> {
   readonly #entries = new Map<string, Entry<Disk>>()
+  /** By key, those who wait until somebody has it open. */
+  readonly #awaited = new Map<string, PromiseWithResolvers<void>>()
 
   /** @param open is called where nobody has the disk of this key open */
   async take(key: string, open: () => Promise<Disk>): Promise<SharedDisk<Disk>> {
     const entry = this.#entries.get(key) ?? { disk: open(), users: 0, closed: Promise.withResolvers<void>() }
     this.#entries.set(key, entry)
+    this.#awaited.get(key)?.resolve()
+    this.#awaited.delete(key)
     entry.users += 1
     let isTaken = true
     const giveBack = async () => {
@@ -41,6 +45,14 @@ export class SharedDisks<Disk extends BlockSource> {
       await giveBack().catch(() => undefined) // it never opened, so there is nothing to close
       throw error
     }
+  }
+
+  /** Settles when somebody has the disk of this key open, or is about to. */
+  async whenOpen(key: string): Promise<void> {
+    if (this.#entries.has(key)) return
+    const awaited = this.#awaited.get(key) ?? Promise.withResolvers<void>()
+    this.#awaited.set(key, awaited)
+    await awaited.promise
   }
 
   /** Settles when nobody has the disk of this key open. */

@@ -88,6 +88,11 @@ export class VolumeDisks {
     return this.#leases.readdress(id)
   }
 
+  /** Settles when somebody has it open. */
+  whenOpen(id: string): Promise<void> {
+    return this.#ports.disks.whenOpen(id)
+  }
+
   /** From one moment on writes go to a new layer. @returns the layer below it. @throws ServiceError `unavailable` where too many are sealed */
   async seal(id: string): Promise<number> {
     return this.#ports.disks.withScratch(await this.#find(id), (disk) => disk.seal())

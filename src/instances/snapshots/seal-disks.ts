@@ -4,6 +4,7 @@ import { failpoint } from '../../base/failpoint.ts'
 import { changeInstance } from '../change-instance.ts'
 import { changeJob } from '../change-job.ts'
 import type { InstancePorts } from '../ports.ts'
+import { findMachine } from '../power/settle.ts'
 import { type InstanceRecord, type SnapshotJob, startsFromVolume, type VolumeSnapshot } from '../records.ts'
 import { attachments } from '../store.ts'
 import { inOrder } from '../volumes/attachment.ts'
@@ -23,6 +24,10 @@ export async function sealDisks(
   const volumes = await plannedSnapshots(ports, instance, job)
   const caller: Caller = { ...serviceCaller('req-snapshot'), projectId: instance.projectId, userId: instance.userId }
   const named = volumes.map(({ id, volumeId }) => ({ id, volumeId, name: `snapshot for ${job.imageName}`.slice(0, 255) }))
+  // a guest that stands still for a disk which it cannot reach stands still until it can
+  const power = (await findMachine(ports, id))?.power
+  const isOn = power === 'running' || power === 'paused'
+  if (isOn) for (const { volumeId } of volumes) await ports.volumes.whenOpen(volumeId, signal)
   const still = named.length > 0 ? { whileStill: () => ports.volumes.snapshot(caller, named) } : {}
   const described = { instance, imageId: job.imageId, volumes }
   if (job.withMachine && !job.withMemory) await addMachine(ports, described, null)

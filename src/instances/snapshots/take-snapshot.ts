@@ -37,7 +37,10 @@ export async function takeSnapshot(
     ports.onProblem(error) // the image is there, and the move is ended another time
   })
   if (job.cloneId !== null) await startClone(ports, { ...job, volumes }, job.cloneId)
-  if (job.withMachine) for (const { id } of volumes) await ports.volumes.deleteSnapshot(id) // what they keep is in the image
+  if (job.withMachine) {
+    // what they keep is in the image; one that stays is seen by its owner
+    for (const { id } of volumes) await ports.volumes.deleteSnapshot(id).catch(ports.onProblem)
+  }
   if (job.backup) await rotate(ports, instance, job.backup).catch(ports.onProblem) // the next one does it as well
 }
 

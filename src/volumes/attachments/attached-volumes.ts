@@ -13,6 +13,7 @@ import type { Metadata, VolumeRecord } from '../records.ts'
 import { deleteSnapshot } from '../snapshots/delete-snapshot.ts'
 import { findSnapshot } from '../snapshots/find-snapshot.ts'
 import {
+  aborted,
   checkCopies,
   checkTogether,
   snapshotTogether,
@@ -83,6 +84,11 @@ export class AttachedVolumes {
   async address(volumeId: string, instanceId: string): Promise<DiskAddress> {
     await this.show(volumeId, instanceId)
     return this.#ports.contents.address(volumeId)
+  }
+
+  /** Settles when the machine has it open, as it has not until it has found a service that started anew. @throws ServiceError `cancelled` */
+  async whenOpen(volumeId: string, signal: AbortSignal): Promise<void> {
+    await Promise.race([this.#ports.contents.whenOpen(volumeId), aborted(signal)])
   }
 
   /** `attaching` → `in-use`. */

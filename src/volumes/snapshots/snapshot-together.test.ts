@@ -90,6 +90,20 @@ test('killed before they are recorded, there are none; killed afterwards, they a
   await world.idle()
 })
 
+test('who waits until a volume is open is told when it is, or lets go', async () => {
+  const attached = new AttachedVolumes(world.ports)
+  const { id } = await world.createOne(alice)
+  const cut = new AbortController()
+  const cutOff = attached.whenOpen(id, cut.signal)
+  cut.abort()
+  await assert.rejects(cutOff, { code: 'cancelled' })
+  const open = attached.whenOpen(id, forever)
+  const disk = await world.openDisk(id)
+  await open
+  await attached.whenOpen(id, forever)
+  await disk.release()
+})
+
 function bound(target: object, name: string | symbol): unknown {
   const value = Reflect.get(target, name) as unknown
   return typeof value === 'function' ? value.bind(target) : value

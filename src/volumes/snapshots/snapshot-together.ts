@@ -124,7 +124,8 @@ async function record(
   await snapshots.put(documents, made)
 }
 
-const aborted = (signal: AbortSignal): Promise<never> =>
+/** Never settles otherwise. @throws ServiceError `cancelled` */
+export const aborted = (signal: AbortSignal): Promise<never> =>
   new Promise((_, reject) => {
     const cut = () => reject(new ServiceError('cancelled', 'nobody waits for it any more'))
     if (signal.aborted) cut()
