@@ -3,6 +3,7 @@ import { ServiceError } from '../base/errors.ts'
 import { failpoint } from '../base/failpoint.ts'
 import { changeInstance, changeInstanceAs } from './change-instance.ts'
 import { faultFrom } from './faults.ts'
+import { isHostMissed } from './hosts.ts'
 import { forgetSecrets } from './launch/launch.ts'
 import { leasesOf } from './launch/move-disk.ts'
 import { removeAtTarget } from './migrate/whereabouts.ts'
@@ -28,7 +29,7 @@ export function startDeletion(ports: InstancePorts, id: string): void {
     try {
       await remove(ports, id)
     } catch (error) {
-      if (signal.aborted) return // the next start goes on
+      if (signal.aborted || (await isHostMissed(ports, id, error))) return // the next start goes on, or its host when it is back
       ports.onProblem(error)
       const fault = faultFrom(error, 'it could not be deleted: try again', ports.now())
       await changeInstance(ports, id, () => ({ vmState: 'error', taskState: null, fault }))

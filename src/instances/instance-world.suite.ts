@@ -63,6 +63,7 @@ export async function instanceWorld(options: WorldOptions = {}) {
         promisable: async () => options.promisableBytes ?? Number.POSITIVE_INFINITY,
         promised: promisedToInstances,
       },
+      lookForHostsMs: 3_600_000, // a test says when
       settings: { stopGraceMs: 50, ...options.settings },
       onProblem: (error) => problems.push(error),
       ...(options.pools ? { pools: options.pools } : {}),
@@ -96,6 +97,7 @@ export async function instanceWorld(options: WorldOptions = {}) {
     },
     get: async (id: string) => instances.get(catalog.documents, id),
     idle: () => service.ports.tasks.idle(),
+    lookForHosts: () => service.lookForHosts(),
     /** As a start after a kill would: what went on before goes no further. */
     async reopen(between: Parameters<typeof open>[0] = {}): Promise<void> {
       service = await open(between)
@@ -133,6 +135,16 @@ export const plainInstance: Omit<NewInstances, 'imageId'> = {
   least: 1,
   most: 1,
 }
+
+/** A host, but for some calls. */
+export const but = (real: MachineHost, methods: Partial<MachineHost>): MachineHost =>
+  new Proxy(real, {
+    get: (_, name) => {
+      if (Object.hasOwn(methods, name)) return Reflect.get(methods, name)
+      const value = Reflect.get(real, name) as unknown
+      return typeof value === 'function' ? value.bind(real) : value
+    },
+  })
 
 const implied = { none: [], reader: ['reader'], member: ['member', 'reader'], admin: ['admin', 'member', 'reader'] } as const
 

@@ -17,6 +17,8 @@ export interface InstancePorts {
   readonly hypervisor: Machines
   /** The hosts, the service's own first. */
   readonly hosts: readonly [NamedHost, ...NamedHost[]]
+  /** Names of those that were away when something was asked of them: they are looked at when they are back. */
+  readonly missedHosts: Set<string>
   readonly images: ImageDisks & ImageParts
   readonly snapshots: SnapshotImages
   readonly volumes: InstanceVolumes

@@ -5,7 +5,7 @@ import { ServiceError } from '../base/errors.ts'
 import { type Cut, openCut } from './cut.suite.ts'
 import { deleteInstance } from './delete-instance.ts'
 import { MemoryHypervisor } from './hypervisor/memory/memory-hypervisor.ts'
-import { instanceWorld, someone } from './instance-world.suite.ts'
+import { but, instanceWorld, someone } from './instance-world.suite.ts'
 import type { MachineHost } from './ports.ts'
 import { hardReboot, pauseInstance, softReboot, startInstance, stopInstance } from './power/actions.ts'
 import { statusOf } from './states.ts'
@@ -146,10 +146,7 @@ test('a lease that nobody has any more ends; a machine without a record, and its
 test('a host that cannot be asked changes no record', async () => {
   const { id } = await world.createOne(member)
   const absent = new ServiceError('unavailable', 'QEMU is not installed')
-  const failing = (real: MachineHost) =>
-    new Proxy(real, {
-      get: (target, name) => (name === 'list' ? () => Promise.reject(absent) : Reflect.get(target, name).bind(target)),
-    })
+  const failing = (real: MachineHost) => but(real, { list: () => Promise.reject(absent) })
   await world.reopen({ hypervisor: failing })
   assert.deepEqual(await statusNow(id), ['ACTIVE', 'running', null])
   assert.equal(world.problems.at(-1), absent)

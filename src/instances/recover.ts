@@ -3,84 +3,132 @@ import { isServiceError, ServiceError } from '../base/errors.ts'
 import type { DocumentReader } from '../store/catalog/catalog.ts'
 import { changeInstance } from './change-instance.ts'
 import { startDeletion } from './delete-instance.ts'
-import { hostNameOf } from './hosts.ts'
+import { findHost, hostNameOf, isHostMissed } from './hosts.ts'
 import type { FoundMachine } from './hypervisor/hypervisor.ts'
 import { HOLDER_KIND, holderOf, recordLaunched, startLaunch } from './launch/launch.ts'
 import { leasesOf } from './launch/move-disk.ts'
 import type { InstancePorts, NamedHost } from './ports.ts'
 import { isPowerTask, startAction } from './power/actions.ts'
-import { asFound, isAtRest, recordPower } from './power/settle.ts'
+import { asFound, findMachine, isAtRest, recordPower } from './power/settle.ts'
 import { type InstanceRecord, isJobTask } from './records.ts'
 import { failClone, isWaiting } from './snapshots/start-clone.ts'
 import { endLeftJob, leasesOfJob, startJob } from './start-job.ts'
 import { instances, jobs, seeds } from './store.ts'
-import { recoverVolumes } from './volumes/recover-volumes.ts'
+import { giveBackVolumes, takeUpVolumes } from './volumes/recover-volumes.ts'
 
 /**
  * Takes up what a stop or a kill cut short, and learns what became of the machines meanwhile. To be called before the service
- * answers. Launches, deletions and tasks then go on in the background; of a host that cannot be asked no record changes.
- * @returns the hosts that could not be asked
+ * answers. Launches, deletions and tasks then go on in the background. Of a host that cannot be asked no record changes, and it is missed.
  */
-export async function recoverInstances(ports: InstancePorts): Promise<readonly NamedHost[]> {
+export async function recoverInstances(ports: InstancePorts): Promise<void> {
   const known = await instances.list(ports.catalog.documents)
-  const { machines, away } = await machinesOf(ports, known)
-  const reached = known.filter((instance) => !away.some(({ name }) => name === hostNameOf(ports, instance)))
-  if (away.length === ports.hosts.length) return away
-  await releaseLostLeases(ports, known, away.length === 0 ? machines : null)
+  reportUnknownHosts(ports, known)
+  const { machines, reached } = await machinesOf(ports, known)
+  await releaseLostLeases(ports, known)
   const awaited = await clonesOf(ports, known)
-  for (const instance of reached) {
-    if (!isWaiting(instance)) await takeUp(ports, instance, machines.get(instance.id))
-    else if (!awaited.has(instance.id))
-      await failClone(ports, instance.id, new ServiceError('cancelled', 'nobody makes its disk'))
+  for (const { id } of known.filter((instance) => isWaiting(instance) && !awaited.has(instance.id))) {
+    await failClone(ports, id, new ServiceError('cancelled', 'nobody makes its disk'))
   }
-  await recoverVolumes(ports, known)
+  await giveBackVolumes(ports, known)
+  for (const instance of known.filter((each) => reached.has(hostNameOf(ports, each)))) {
+    const settle = () => changeInstance(ports, instance.id, (now) => asFound(now, machines.get(instance.id), ports.now()))
+    if (!isWaiting(instance)) await takeUp(ports, instance, async () => void (isAtRest(instance) && (await settle())))
+    await takeUpVolumes(ports, instance)
+  }
   reportStrangers(ports, known, machines)
-  return away
 }
 
-/** The same for the instances of a host that was away then and is there now, while the service answers. */
+/**
+ * The same for the instances of a host that was away and is back, while the service answers: each after what is done to it now, and as it is then.
+ * @throws ServiceError `unavailable` where it is away again
+ */
 export async function recoverHost(ports: InstancePorts, { name, machines }: NamedHost): Promise<void> {
   const found = byId(await machines.list())
-  for (const instance of await instances.list(ports.catalog.documents)) {
-    if (hostNameOf(ports, instance) === name && !isWaiting(instance)) await takeUp(ports, instance, found.get(instance.id))
+  const known = await instances.list(ports.catalog.documents)
+  reportStrangers(ports, known, found)
+  for (const instance of known.filter((each) => hostNameOf(ports, each) === name)) {
+    ports.tasks.start(instance.id, () => ifReached(ports, instance.id, takeUpReturned))
   }
+}
+
+async function takeUpReturned(ports: InstancePorts, instance: InstanceRecord): Promise<void> {
+  if (!isWaiting(instance)) await takeUp(ports, instance, () => recordPower(ports, instance.id))
+  await takeUpVolumes(ports, instance)
+}
+
+/** As the instance is now. A host that is away once more is missed again. */
+async function ifReached(
+  ports: InstancePorts,
+  id: string,
+  work: (ports: InstancePorts, instance: InstanceRecord) => Promise<void>,
+): Promise<void> {
+  const instance = await instances.get(ports.catalog.documents, id)
+  if (!instance) return
+  try {
+    await work(ports, instance)
+  } catch (error) {
+    if (!(await isHostMissed(ports, id, error))) throw error
+  }
+}
+
+/**
+ * Leases of instances of which there is neither a record nor a machine. To be called when all hosts can be asked: one that is away may have more.
+ * @throws ServiceError `unavailable` where one cannot
+ */
+export async function releaseLeasesOfNobody(
+  { catalog, images }: InstancePorts,
+  hosts: readonly Pick<NamedHost, 'machines'>[],
+): Promise<void> {
+  const held = await Array.fromAsync(images.held(HOLDER_KIND)) // whatever holds one has a record by then
+  const known = (await instances.list(catalog.documents)).map(({ id }) => holderOf(id))
+  const machines = await Promise.all(hosts.map((host) => host.machines.list()))
+  const holders = new Set([...known, ...machines.flat().map(({ id }) => holderOf(id))])
+  for (const { leaseId, holder } of held) if (!holders.has(holder)) await images.release(leaseId)
 }
 
 type Machines = ReadonlyMap<string, FoundMachine>
 const byId = (found: readonly FoundMachine[]): Machines => new Map(found.map((machine) => [machine.id, machine]))
 
+/** @returns `reached`: the names of the hosts that answered */
 async function machinesOf(
-  { hosts, onProblem }: InstancePorts,
+  { hosts, missedHosts, onProblem }: InstancePorts,
   known: readonly InstanceRecord[],
-): Promise<{ readonly machines: Machines; readonly away: readonly NamedHost[] }> {
-  const away: NamedHost[] = []
+): Promise<{ readonly machines: Machines; readonly reached: ReadonlySet<string> }> {
+  const reached = new Set<string>()
   const found: FoundMachine[] = []
-  for (const host of hosts) {
+  for (const { name, machines } of hosts) {
     try {
-      found.push(...(await host.machines.list()))
+      found.push(...(await machines.list()))
+      reached.add(name)
     } catch (error) {
       if (!isServiceError(error, 'unavailable')) throw error
-      if (known.some((instance) => hostNameOf({ hosts }, instance) === host.name)) onProblem(error) // else none is missed
-      away.push(host)
+      if (known.some((instance) => hostNameOf({ hosts }, instance) === name)) onProblem(error) // else none is missed
+      missedHosts.add(name)
     }
   }
-  return { machines: byId(found), away }
+  return { machines: byId(found), reached }
 }
 
-async function takeUp(ports: InstancePorts, instance: InstanceRecord, machine: FoundMachine | undefined): Promise<void> {
-  const { id, vmState, taskState } = instance
+/** @param settle records what became of the machine of an instance to which nothing is done */
+async function takeUp(ports: InstancePorts, instance: InstanceRecord, settle: () => Promise<void>): Promise<void> {
+  const { id, taskState } = instance
   if (taskState === 'deleting') return startDeletion(ports, id)
-  if (vmState === 'building' && machine) {
-    await recordLaunched(ports, id)
-    return recordPower(ports, id)
-  }
-  if (vmState === 'building' || taskState === 'scheduling' || taskState === 'spawning') {
-    return startLaunch(ports, callerFor(instance), instance)
-  }
+  if (isLaunching(instance)) return ports.tasks.start(id, () => ifReached(ports, id, takeUpLaunch))
   if (isJobTask(taskState)) return startJob(ports, instance)
   if (isPowerTask(taskState)) return startAction(ports, id, taskState)
   await endLeftJob(ports, id).catch(ports.onProblem)
-  if (isAtRest(instance)) await changeInstance(ports, id, (current) => asFound(current, machine, ports.now()))
+  await settle()
+}
+
+const isLaunching = ({ vmState, taskState }: InstanceRecord): boolean =>
+  vmState === 'building' || taskState === 'scheduling' || taskState === 'spawning'
+
+/** The host is asked for this one machine: then it has ended what it was at when nobody waited for it any more. */
+async function takeUpLaunch(ports: InstancePorts, instance: InstanceRecord): Promise<void> {
+  if (!isLaunching(instance)) return
+  if (!(await findMachine(ports, instance.id))) return startLaunch(ports, callerFor(instance), instance)
+  await recordLaunched(ports, instance.id)
+  await recordPower(ports, instance.id)
 }
 
 /** Instances that some job makes a disk for. */
@@ -96,22 +144,13 @@ async function clonesOf({ catalog }: InstancePorts, known: readonly InstanceReco
 /** Who may start from the image was asked when the instance was made. */
 const callerFor = ({ projectId, userId }: InstanceRecord): Caller => ({ ...serviceCaller('req-start'), projectId, userId })
 
-/**
- * Lent to a launch that was killed before it could note that, or to an instance of which nothing is left.
- * @param machines null: some host may have more
- */
-async function releaseLostLeases(
-  { catalog, images }: InstancePorts,
-  known: readonly InstanceRecord[],
-  machines: Machines | null,
-): Promise<void> {
-  const byHolder = new Map(known.map((instance) => [holderOf(instance.id), instance]))
+/** Lent to a launch that was killed before it could note that. Of an instance whose host nobody knows any more none is. */
+async function releaseLostLeases({ catalog, hosts, images }: InstancePorts, known: readonly InstanceRecord[]): Promise<void> {
+  const onHosts = known.filter((instance) => findHost({ hosts }, hostNameOf({ hosts }, instance)))
+  const byHolder = new Map(onHosts.map((instance) => [holderOf(instance.id), instance]))
   for await (const { leaseId, holder } of images.held(HOLDER_KIND)) {
     const instance = byHolder.get(holder)
-    const inUse = instance
-      ? await needs(catalog.documents, instance, leaseId)
-      : !machines || machines.has(holder.slice(HOLDER_KIND.length + 1))
-    if (!inUse) await images.release(leaseId)
+    if (instance && !(await needs(catalog.documents, instance, leaseId))) await images.release(leaseId)
   }
 }
 
@@ -119,6 +158,16 @@ async function needs(documents: DocumentReader, instance: InstanceRecord, leaseI
   const { resumesFrom } = await seeds.get(documents, instance.id)
   const ofJob = leasesOfJob(await jobs.get(documents, instance.id))
   return [...leasesOf(instance), ...ofJob, resumesFrom?.leaseId].includes(leaseId)
+}
+
+function reportUnknownHosts({ hosts, onProblem }: InstancePorts, known: readonly InstanceRecord[]): void {
+  const names = new Set(known.map((instance) => hostNameOf({ hosts }, instance)))
+  for (const name of names) {
+    if (findHost({ hosts }, name)) continue
+    const count = known.filter((instance) => hostNameOf({ hosts }, instance) === name).length
+    const message = `${count} instances are on the host "${name}", which this service does not know: name it among its hosts again`
+    onProblem(new ServiceError('unavailable', message, { host: name, instances: count }))
+  }
 }
 
 /** After a catalog was put back to an earlier state, say. They hold somebody's data: nobody but a person deletes them. */

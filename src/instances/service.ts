@@ -3,7 +3,7 @@ import { TaskLines } from '../base/task-lines.ts'
 import type { Catalog } from '../store/catalog/catalog.ts'
 import { SerialConsoles } from './console/serial-consoles.ts'
 import { loadStandardFlavors } from './flavors/standard.ts'
-import { abilitiesOf } from './hypervisor/machine-host.ts'
+import { HostReturns } from './host-returns.ts'
 import { JobProgress } from './job-progress.ts'
 import { hostPorts } from './launch/host-ports.ts'
 import type {
@@ -21,7 +21,7 @@ import type {
   SnapshotImages,
 } from './ports.ts'
 import { watchPower } from './power/settle.ts'
-import { recoverHost, recoverInstances } from './recover.ts'
+import { recoverInstances } from './recover.ts'
 
 export interface InstanceServiceOptions {
   readonly catalog: Catalog
@@ -37,6 +37,8 @@ export interface InstanceServiceOptions {
   /** What runs at once, and how much of it one project's may be. */
   readonly pools?: Readonly<Record<Pool, PlaceLimits>>
   readonly hostPorts?: HostPorts
+  /** How often hosts that were missed are looked for. */
+  readonly lookForHostsMs?: number
   readonly disk: HostDisk
   readonly onProblem: (error: unknown) => void
   readonly now?: () => number
@@ -44,6 +46,8 @@ export interface InstanceServiceOptions {
 
 export interface InstanceService {
   readonly ports: InstancePorts
+  /** What is done every second: hosts that are back are asked for their machines, and what waits for them goes on in the background. */
+  lookForHosts(): Promise<void>
   /** Work in the background ends, to go on at the next start; machines run on. Requests must have ended before. */
   close(): Promise<void>
 }
@@ -75,6 +79,7 @@ export async function openInstances(options: InstanceServiceOptions): Promise<In
     catalog,
     hypervisor,
     hosts,
+    missedHosts: new Set(),
     images,
     snapshots,
     volumes,
@@ -90,10 +95,13 @@ export async function openInstances(options: InstanceServiceOptions): Promise<In
   }
   await loadStandardFlavors(ports)
   const unwatch = watchPower(ports)
-  const waiting = new Set((await recoverInstances(ports)).filter((host) => host !== hosts[0]))
-  const looking = setInterval(() => void recoverThoseBack(ports, waiting).catch(onProblem), LOOK_FOR_HOSTS_MS).unref()
+  await recoverInstances(ports)
+  const returns = new HostReturns(ports)
+  await returns.look()
+  const looking = setInterval(() => void returns.look().catch(onProblem), options.lookForHostsMs ?? LOOK_FOR_HOSTS_MS).unref()
   return {
     ports,
+    lookForHosts: () => returns.look(),
     async close() {
       clearInterval(looking)
       unwatch()
@@ -101,15 +109,7 @@ export async function openInstances(options: InstanceServiceOptions): Promise<In
       const ended = tasks.stop()
       await hypervisor.close() // ends what waits for a guest
       await ended
+      await returns.end()
     },
-  }
-}
-
-/** @param waiting hosts that were away when the service started; those that are back are taken from it */
-async function recoverThoseBack(ports: InstancePorts, waiting: Set<NamedHost>): Promise<void> {
-  for (const host of waiting) {
-    if (abilitiesOf(host) === null) continue
-    waiting.delete(host)
-    await recoverHost(ports, host)
   }
 }

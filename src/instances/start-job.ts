@@ -2,6 +2,7 @@ import { ServiceError } from '../base/errors.ts'
 import type { DocumentReader } from '../store/catalog/catalog.ts'
 import { changeInstance, type InstanceChanges } from './change-instance.ts'
 import { faultFrom, isForOwner } from './faults.ts'
+import { isHostMissed } from './hosts.ts'
 import { hydrateDisk } from './launch/hydrate-disk.ts'
 import { migrate } from './migrate/migrate.ts'
 import type { InstancePorts } from './ports.ts'
@@ -32,7 +33,7 @@ async function runJob(ports: InstancePorts, id: string, signal: AbortSignal): Pr
   try {
     if (job) await work(ports, instance, job, { signal, cut })
   } catch (error) {
-    if (signal.aborted) return
+    if (signal.aborted || (await waitsForHost(ports, id, error))) return
     if (!isForOwner(error) && !cut.aborted) ports.onProblem(error)
     changes = await undo(ports, instance, cut.aborted ? new ServiceError('cancelled', 'it was ended on request') : error)
   }
@@ -42,6 +43,12 @@ async function runJob(ports: InstancePorts, id: string, signal: AbortSignal): Pr
     return { ...changes.instance, ...(isJobTask(taskState) ? { taskState: null } : {}) }
   })
   await recordPower(ports, id)
+}
+
+/** A rebuild has a machine that may run by now. What else a job was at when its host went away is given back, and may be asked for again. */
+async function waitsForHost(ports: InstancePorts, id: string, error: unknown): Promise<boolean> {
+  const job = await jobs.get(ports.catalog.documents, id)
+  return job?.kind === 'rebuild' && (await isHostMissed(ports, id, error))
 }
 
 /** Whether it can be ended half-way: of a snapshot, until its image is there; of a migration, until it has gone. */

@@ -3,6 +3,7 @@ import { failpoint } from '../../base/failpoint.ts'
 import { MiB } from '../../base/units.ts'
 import { changeInstance } from '../change-instance.ts'
 import { faultFrom, isForOwner } from '../faults.ts'
+import { isHostMissed } from '../hosts.ts'
 import type { DiskAddress, MachineDisk, MachineSpec } from '../hypervisor/hypervisor.ts'
 import type { InstancePorts } from '../ports.ts'
 import { type InstanceRecord, type ResumeSource, startsFromVolume } from '../records.ts'
@@ -23,7 +24,7 @@ export const startLaunch = (ports: InstancePorts, caller: Caller, { id, projectI
 
 /**
  * `building` → `active`: disk, machine, record. Cut short it is left as it stands, for whoever cut it: a deletion comes next, or
- * the next start takes it up (recover.ts). Failed, nothing is left but the record, which says why.
+ * the next start takes it up (recover.ts), or its host when that is back. Failed, nothing is left but the record, which says why.
  */
 async function launch(ports: InstancePorts, caller: Caller, id: string, signal: AbortSignal): Promise<void> {
   const instance = await changeInstance(ports, id, ({ taskState }) =>
@@ -34,7 +35,7 @@ async function launch(ports: InstancePorts, caller: Caller, id: string, signal: 
     const base = startsFromVolume(instance) ? null : await borrow(ports, caller, instance)
     await ports.hypervisor.launch(await machineOf(ports, instance, base), signal)
   } catch (error) {
-    if (!signal.aborted) await giveUp(ports, id, error)
+    if (!signal.aborted && !(await isHostMissed(ports, id, error))) await giveUp(ports, id, error)
     return
   }
   failpoint('instance:launched')

@@ -5,7 +5,7 @@ import { listActions } from '../actions/actions.ts'
 import { changeInstance } from '../change-instance.ts'
 import { deleteInstance } from '../delete-instance.ts'
 import { absentHypervisor } from '../hypervisor/absent/absent-hypervisor.ts'
-import { instanceWorld, someone } from '../instance-world.suite.ts'
+import { but, instanceWorld, someone } from '../instance-world.suite.ts'
 import { cancelJob } from '../job-control.ts'
 import type { MachineHost } from '../ports.ts'
 import { statusOf } from '../states.ts'
@@ -15,16 +15,6 @@ import { showMigration } from './show-migration.ts'
 
 const [member, admin] = [someone('mine'), someone('admins', 'admin')]
 const away = () => absentHypervisor(new ServiceError('unavailable', 'The agent of the host does not answer.'))
-/** The host, but for some calls. */
-const but = (real: MachineHost, methods: Partial<MachineHost>): MachineHost =>
-  new Proxy(real, {
-    get: (_, name) => {
-      if (Object.hasOwn(methods, name)) return methods[name as keyof MachineHost]
-      const value = real[name as keyof MachineHost] as unknown
-      return typeof value === 'function' ? value.bind(real) : value
-    },
-  })
-
 async function twoHosts(context: TestContext) {
   const world = await instanceWorld({ otherHosts: ['left'] })
   context.after(() => world.close())

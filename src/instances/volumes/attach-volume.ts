@@ -4,6 +4,7 @@ import { failpoint } from '../../base/failpoint.ts'
 import { beginAction } from '../actions/actions.ts'
 import { isForOwner } from '../faults.ts'
 import { findInstance } from '../find-instance.ts'
+import { isHostMissed } from '../hosts.ts'
 import type { InstancePorts } from '../ports.ts'
 import { startsFromVolume } from '../records.ts'
 import { attachments } from '../store.ts'
@@ -70,7 +71,7 @@ export function startAttaching(ports: InstancePorts, { instanceId, volumeId }: A
     try {
       await plug(ports, attachment)
     } catch (error) {
-      if (signal.aborted) return // whoever cut it knows what comes next
+      if (signal.aborted || (await isHostMissed(ports, instanceId, error))) return // whoever cut it knows what comes next
       if (!isForOwner(error)) ports.onProblem(error)
       return forgetVolume(ports, attachment, { terminates: false })
     }

@@ -4,6 +4,7 @@ import { failpoint } from '../../base/failpoint.ts'
 import { beginAction } from '../actions/actions.ts'
 import { isForOwner } from '../faults.ts'
 import { findInstance } from '../find-instance.ts'
+import { isHostMissed } from '../hosts.ts'
 import type { InstancePorts } from '../ports.ts'
 import { attachments } from '../store.ts'
 import { showAttachment } from './attach-volume.ts'
@@ -48,7 +49,7 @@ export function startDetaching(ports: InstancePorts, { instanceId, volumeId }: A
     try {
       await ports.hypervisor.detach(instanceId, volumeId, GRACE_MS)
     } catch (error) {
-      if (signal.aborted) return // whoever cut it knows what comes next
+      if (signal.aborted || (await isHostMissed(ports, instanceId, error))) return // whoever cut it knows what comes next
       if (!isForOwner(error)) ports.onProblem(error)
       await ports.volumes.attached(volumeId, instanceId, attachment.device)
       return changeAttachment(ports, attachment, { state: 'attached' })

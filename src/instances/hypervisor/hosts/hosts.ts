@@ -1,7 +1,8 @@
 import type { Duplex } from 'node:stream'
-import { isServiceError, ServiceError } from '../../../base/errors.ts'
+import { isServiceError } from '../../../base/errors.ts'
 import type { BlockSource } from '../../../disk/block/block-source.ts'
 import type { HydrateOptions, NewBase, Sealed, SealOptions } from '../disk-layers.ts'
+import { HostAway } from '../host-away.ts'
 import type { FoundMachine, HypervisorAbilities, MachineChanges, MachineDisk, MachineSpec } from '../hypervisor.ts'
 import { abilitiesOf, type MachineHost, type Machines, type NamedHost } from '../machine-host.ts'
 import type { SavedMemory, SaveOptions } from '../machine-memory.ts'
@@ -139,6 +140,6 @@ export class Hosts implements Machines {
     const host = this.#hosts.find((each) => each.name === name)
     if (host) return host.machines
     const message = `The machine ${id} is on the host "${name}", which this service does not know any more; name it among the hosts again.`
-    throw new ServiceError('unavailable', message, { id, host: name })
+    throw new HostAway(message, { details: { id, host: name } })
   }
 }

@@ -1,6 +1,7 @@
 import type { Socket } from 'node:net'
 import { ServiceError } from '../../../base/errors.ts'
 import { MiB } from '../../../base/units.ts'
+import { HostAway } from '../host-away.ts'
 import { packed, unpacked } from './packing.ts'
 
 /**
@@ -99,7 +100,7 @@ export class FrameLink {
 
   #refuse(how: string): ServiceError {
     this.socket.destroy()
-    return new ServiceError('unavailable', `The other side of a connection between a service and the agent of a host ${how}.`)
+    return new HostAway(`The other side of a connection between a service and the agent of a host ${how}.`)
   }
 
   async #exactly(bytes: number): Promise<Buffer | null> {
@@ -114,4 +115,4 @@ export class FrameLink {
   }
 }
 
-const hungUp = (): ServiceError => new ServiceError('unavailable', 'The other side has hung up.')
+const hungUp = (): HostAway => new HostAway('The other side has hung up.')

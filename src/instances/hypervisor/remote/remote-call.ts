@@ -2,6 +2,7 @@ import { once } from 'node:events'
 import { connect } from 'node:net'
 import { ServiceError } from '../../../base/errors.ts'
 import type { HydrateOptions } from '../disk-layers.ts'
+import { HostAway } from '../host-away.ts'
 import { type Frame, FrameLink } from './frames.ts'
 import { receiveStream, sendStream } from './streams.ts'
 import { errorOf, type Failure, type Opening, type Question } from './words.ts'
@@ -18,22 +19,21 @@ export interface Parts {
   readonly onProgress?: (progress: Progress) => void
 }
 
-/** @throws ServiceError `unavailable` where no agent listens */
+/** @throws HostAway where no agent listens */
 export async function openLink(socketPath: string, opening: Opening): Promise<FrameLink> {
   const socket = connect({ path: socketPath })
   try {
     await once(socket, 'connect', { signal: AbortSignal.timeout(CONNECT_WITHIN_MS) })
   } catch (error) {
     socket.destroy()
-    const message = 'The agent of the host does not answer; see whether it runs.'
-    throw new ServiceError('unavailable', message, {}, { cause: error })
+    throw new HostAway('The agent of the host does not answer; see whether it runs.', { cause: error })
   }
   const link = new FrameLink(socket)
   await link.send(opening)
   return link
 }
 
-/** @throws ServiceError that the agent answered with; `unavailable` where it hung up instead */
+/** @throws ServiceError that the agent answered with; HostAway where it hung up instead */
 export async function answerOf(link: FrameLink): Promise<Frame['head']> {
   const frame = await link.next()
   if (!frame) throw hungUp()
@@ -120,8 +120,5 @@ export class RemoteCall {
   }
 }
 
-const hungUp = (): ServiceError =>
-  new ServiceError(
-    'unavailable',
-    'The agent of the host has hung up, and nobody knows how far it came; see how the machine stands.',
-  )
+const hungUp = (): HostAway =>
+  new HostAway('The agent of the host has hung up, and nobody knows how far it came; see how the machine stands.')

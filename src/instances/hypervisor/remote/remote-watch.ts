@@ -1,5 +1,6 @@
 import { setTimeout as pause } from 'node:timers/promises'
 import { ServiceError } from '../../../base/errors.ts'
+import { HostAway } from '../host-away.ts'
 import type { FoundMachine } from '../hypervisor.ts'
 import type { FrameLink } from './frames.ts'
 import { openLink } from './remote-call.ts'
@@ -42,10 +43,10 @@ export class RemoteWatch {
     return this.#link !== null
   }
 
-  /** @throws ServiceError `unavailable` where the agent is away */
+  /** @throws HostAway where the agent is away */
   get about(): About {
     if (this.#about && this.#link) return this.#about
-    throw new ServiceError('unavailable', 'The host is away: its agent does not answer.', {}, { cause: this.#problem })
+    throw new HostAway('The host is away: its agent does not answer.', { cause: this.#problem })
   }
 
   /** The last that was known, also where the agent is away by now. */
