@@ -149,6 +149,13 @@ export const bootFactsOf = (volume: VolumeRecord | undefined): Pick<Origin, 'isB
 })
 
 function originOfImage({ id, name, diskBytes, minDisk, minRam, properties }: SourceImage, { part }: FromImage): Origin {
+  if (part === undefined && diskBytes === 0 && properties.block_device_mapping !== undefined) {
+    throw new ServiceError(
+      'invalid-request',
+      `Invalid image identifier: image ${id} holds no disk: its block_device_mapping names snapshots of volumes; make the volume of one of these`,
+      { imageId: id },
+    )
+  }
   if (part !== undefined) {
     const source = { kind: 'image', imageId: id, part } as const
     return { source, leastGiB: Math.ceil(diskBytes / GiB), isBootable: false, imageMetadata: null }

@@ -189,6 +189,8 @@ test('what cannot be is refused before anything is recorded', async () => {
   const refused = (wanted: Parameters<VolumeWorld['create']>[1], code: string, message: RegExp, caller = alice) =>
     assert.rejects(world.create(caller, wanted), { code, message })
   await refused({ from: { kind: 'image', imageId } }, 'invalid-request', /Invalid image identifier/)
+  const empty = await world.addImage(alice, Buffer.alloc(0), { block_device_mapping: '[{}]' })
+  await refused({ from: { kind: 'image', imageId: empty } }, 'invalid-request', /holds no disk: .* names snapshots of volumes/)
   await refused({ from: { kind: 'image', imageId }, sizeGiB: 2 }, 'invalid-request', /cannot be smaller than the 3GB/, bob)
   await refused({ from: { kind: 'volume', volumeId: foreign.id } }, 'not-found', /could not be found/)
   await refused({ from: { kind: 'snapshot', snapshotId: foreign.id } }, 'not-found', /could not be found/)

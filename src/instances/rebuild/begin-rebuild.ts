@@ -15,7 +15,7 @@ import { type InstanceRecord, type RebuildJob, startsFromVolume } from '../recor
 import { assertMemoryIn } from '../snapshots/machine-parts.ts'
 import { endLeftJob, startJob } from '../start-job.ts'
 import { jobs, keypairs } from '../store.ts'
-import { withoutMapping } from '../volumes/image-mapping.ts'
+import { assertOwnDisk, withoutMapping } from '../volumes/image-mapping.ts'
 import { assertSameImage, revertsFrom } from './volumes-of-rebuild.ts'
 
 type Renamed = Pick<InstanceRecord, 'name' | 'description' | 'metadata' | 'accessIPv4' | 'accessIPv6' | 'diskConfig'>
@@ -71,7 +71,8 @@ async function begin(
       `image ${image.id} is no snapshot of instance ${found.id}: to start anew from it, rebuild`,
     )
   }
-  if (!how.isOwn && startsFromVolume(found)) await assertSameImage(ports, found, image.id)
+  if (!startsFromVolume(found)) assertOwnDisk(image)
+  else if (!how.isOwn) await assertSameImage(ports, found, image.id)
   const reverts = how.isOwn ? await revertsFrom(ports, caller, found, image) : []
   const becomes = await becomesOf(ports, caller, found, image, wish)
   if (wish.userData) assertUserData(wish.userData)

@@ -72,6 +72,19 @@ export function mappedDisks({ id, properties }: Pick<BootImage, 'id' | 'properti
   })
 }
 
+/**
+ * For what is made of an image's own bytes: one that names a disk to start from has none, or none that is meant.
+ * @throws ServiceError `invalid-request`
+ */
+export function assertOwnDisk(image: BootImage): void {
+  if (!mappedDisks(image).some(({ bootIndex }) => bootIndex === ROOT_INDEX)) return
+  throw new ServiceError(
+    'invalid-request',
+    `image ${image.id} holds no disk: its block_device_mapping names a volume to start from; make another server of it, or volumes of the snapshots that it names`,
+    { imageId: image.id },
+  )
+}
+
 function sourceOf(kind: unknown, device: Readonly<Record<string, unknown>>): WantedDisk['from'] | undefined {
   const idIn = (name: string) =>
     typeof device[name] === 'string' && UUID.test(device[name]) ? device[name].toLowerCase() : undefined

@@ -5,7 +5,7 @@ import { asRequested } from '../launch/requested.ts'
 import type { BootImage, InstancePorts } from '../ports.ts'
 import { type InstanceRecord, startsFromVolume } from '../records.ts'
 import { type AttachmentRecord, type MadeVolume, nextDevice, ROOT_INDEX } from './attachment.ts'
-import { mappedDisks, withoutMapping } from './image-mapping.ts'
+import { assertOwnDisk, mappedDisks, withoutMapping } from './image-mapping.ts'
 
 /** A volume that an instance is made with. */
 export interface WantedDisk {
@@ -69,7 +69,7 @@ async function assertDisks(
   if (new Set(named).size < named.length) refuse('a volume is named twice')
   for (const volumeId of named) await asRequested(() => ports.volumes.check(caller, volumeId))
   for (const { from } of volumes) {
-    if (from.kind === 'image') await asRequested(() => ports.images.show(caller, from.imageId))
+    if (from.kind === 'image') assertOwnDisk(await asRequested(() => ports.images.show(caller, from.imageId)))
     if (from.kind === 'snapshot') await asRequested(() => ports.volumes.checkSnapshot(caller, from.snapshotId))
   }
 }

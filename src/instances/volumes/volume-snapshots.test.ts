@@ -6,6 +6,7 @@ import { GiB } from '../../base/units.ts'
 import { type Cut, type CutPort, openCut } from '../cut.suite.ts'
 import { deleteInstance } from '../delete-instance.ts'
 import { instanceWorld, someone } from '../instance-world.suite.ts'
+import { rebuildInstance, restoreInstance } from '../rebuild/begin-rebuild.ts'
 import { cloneInstance } from '../snapshots/clone.ts'
 import { createBackup, createSnapshot } from '../snapshots/create-snapshot.ts'
 import { statusOf } from '../states.ts'
@@ -121,6 +122,21 @@ test('what an image names is held against what the caller may have, and its form
     tag: null,
   } as const
   await assert.rejects(world.create(alice, { imageId: '', volumes: [disk] }), { message: /Snapshot .* could not be found/ })
+})
+
+test('where a disk is wanted, its image is refused: it holds none', async () => {
+  const imageId = await createSnapshot(world.ports, alice, await volumeBacked(), plain)
+  const { id } = await world.createOne(alice)
+  const { boots } = world.host.machine(id)
+  const refusal = { code: 'invalid-request', message: /holds no disk: .* names a volume to start from/ }
+  await assert.rejects(rebuildInstance(world.ports, alice, id, { imageId }), refusal)
+  const mine = world.images.images.get(imageId)!
+  world.images.images.set(imageId, { ...mine, properties: { ...mine.properties, instance_uuid: id } })
+  await assert.rejects(restoreInstance(world.ports, alice, id, { imageId, withMemory: false }), refusal)
+  assert.deepEqual([await statusNow(id), world.host.machine(id).boots], [['ACTIVE', null, null], boots])
+  const disk = { from: { kind: 'image', imageId }, sizeGiB: 1, deleteOnTermination: false, tag: null } as const
+  await assert.rejects(world.create(alice, { imageId: '', volumes: [{ ...disk, bootIndex: 0 }] }), refusal)
+  await assert.rejects(world.create(alice, { volumes: [{ ...disk, bootIndex: null }] }), refusal)
 })
 
 test('a backup of it is refused, as by Nova', async () => {
