@@ -20,6 +20,7 @@ interface MemorySnapshot extends AttachedVolume {
   readonly name: string
   readonly volumeId: string
   readonly content: string
+  readonly projectId: string | null
 }
 
 /** Volumes as `src/volumes` has them for instances: for tests. */
@@ -89,9 +90,9 @@ export class MemoryVolumes implements InstanceVolumes {
   async delete(volumeId: string): Promise<void> {
     this.volumes.delete(volumeId)
   }
-  async checkSnapshot(_: Caller, snapshotId: string): Promise<MemorySnapshot> {
+  async checkSnapshot(caller: Caller, snapshotId: string): Promise<MemorySnapshot> {
     const snapshot = this.snapshots.get(snapshotId)
-    if (snapshot) return snapshot
+    if (snapshot && (caller.isAdmin || snapshot.projectId === caller.projectId)) return snapshot
     throw new ServiceError('not-found', `Snapshot ${snapshotId} could not be found.`)
   }
   async checkSnapshots(_: Caller, volumeIds: readonly string[]): Promise<void> {
@@ -100,10 +101,10 @@ export class MemoryVolumes implements InstanceVolumes {
   async checkCopies(_: Caller, volumeIds: readonly string[]): Promise<void> {
     for (const id of volumeIds) this.#find(id)
   }
-  async snapshot(_: Caller, wanted: readonly NewVolumeSnapshot[]): Promise<void> {
+  async snapshot({ projectId }: Caller, wanted: readonly NewVolumeSnapshot[]): Promise<void> {
     for (const { id, volumeId, name } of wanted) {
       const { bytes, content, isBootable, imageMetadata } = this.#find(volumeId)
-      this.snapshots.set(id, { id, volumeId, name, bytes, content, isBootable, imageMetadata })
+      this.snapshots.set(id, { id, volumeId, name, bytes, content, isBootable, imageMetadata, projectId })
     }
   }
   async stored(wanted: readonly Pick<NewVolumeSnapshot, 'id' | 'volumeId'>[]): Promise<void> {

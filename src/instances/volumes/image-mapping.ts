@@ -2,7 +2,7 @@ import { ServiceError } from '../../base/errors.ts'
 import { GiB } from '../../base/units.ts'
 import type { BootImage } from '../ports.ts'
 import type { VolumeSnapshot } from '../records.ts'
-import { ROOT_INDEX } from './attachment.ts'
+import { type MadeVolume, ROOT_INDEX } from './attachment.ts'
 import type { WantedDisk } from './new-disks.ts'
 
 /**
@@ -42,8 +42,17 @@ export function mappingOf(snapshots: readonly VolumeSnapshot[], diskBus: string)
 export const withoutMapping = (properties: Readonly<Record<string, string>>): Readonly<Record<string, string>> =>
   Object.fromEntries(Object.entries(properties).filter(([name]) => !(mappingProperties as readonly string[]).includes(name)))
 
-/** What an instance that is made of the image gets beside, or in place of, its bytes. @throws ServiceError `invalid-request` */
-export function mappedDisks({ id, properties }: Pick<BootImage, 'id' | 'properties'>): readonly WantedDisk[] {
+/** A volume that is made of what an image names. */
+export interface MappedDisk extends WantedDisk {
+  readonly from: MadeVolume['from']
+}
+
+/**
+ * What an instance that is made of the image gets beside, or in place of, its bytes: volumes that are made, never ones that are there. The
+ * image may be somebody else's, who would choose what becomes of them.
+ * @throws ServiceError `invalid-request`
+ */
+export function mappedDisks({ id, properties }: Pick<BootImage, 'id' | 'properties'>): readonly MappedDisk[] {
   const { block_device_mapping: text, bdm_v2: isOfNow } = properties
   if (text === undefined) return []
   const refuse = (problem: string): never => {
@@ -52,16 +61,16 @@ export function mappedDisks({ id, properties }: Pick<BootImage, 'id' | 'properti
   if (isOfNow?.toLowerCase() !== 'true') refuse('is of the older form: set bdm_v2 where it is of the newer one')
   const devices = text.length <= MAX_CHARACTERS ? parsed(text) : undefined
   if (!Array.isArray(devices)) return refuse('is no list of JSON')
-  return devices.filter(isObject).map((device): WantedDisk => {
+  return devices.filter(isObject).map((device): MappedDisk => {
     const { source_type, destination_type, boot_index, volume_size, delete_on_termination, tag } = device
     if (destination_type !== 'volume') refuse('names a disk that is no volume')
     const index = Number(boot_index ?? -1)
     const sizeGiB = Number(volume_size ?? 0)
     if (!Number.isInteger(index) || !Number.isInteger(sizeGiB))
       refuse('has a boot_index or a volume_size that is no whole number')
+    if (source_type === 'volume') refuse('names a volume that is there: name it in block_device_mapping_v2 of the request')
     const from = sourceOf(source_type, device) ?? refuse(`names a source_type ${JSON.stringify(source_type)} without its id`)
-    if (from.kind !== 'snapshot' && from.kind !== 'volume' && sizeGiB < 1)
-      refuse(`makes a volume of source_type ${from.kind} without volume_size`)
+    if (from.kind !== 'snapshot' && sizeGiB < 1) refuse(`makes a volume of source_type ${from.kind} without volume_size`)
     return {
       bootIndex: index < 0 ? null : index,
       from,
@@ -85,14 +94,13 @@ export function assertOwnDisk(image: BootImage): void {
   )
 }
 
-function sourceOf(kind: unknown, device: Readonly<Record<string, unknown>>): WantedDisk['from'] | undefined {
+function sourceOf(kind: unknown, device: Readonly<Record<string, unknown>>): MappedDisk['from'] | undefined {
   const idIn = (name: string) =>
     typeof device[name] === 'string' && UUID.test(device[name]) ? device[name].toLowerCase() : undefined
-  const [imageId, snapshotId, volumeId] = [idIn('image_id'), idIn('snapshot_id'), idIn('volume_id')]
+  const [imageId, snapshotId] = [idIn('image_id'), idIn('snapshot_id')]
   if (kind === 'blank') return { kind }
   if (kind === 'snapshot' && snapshotId) return { kind, snapshotId }
-  if (kind === 'image' && imageId) return { kind, imageId }
-  return kind === 'volume' && volumeId ? { kind, volumeId } : undefined
+  return kind === 'image' && imageId ? { kind, imageId } : undefined
 }
 
 const isObject = (value: unknown): value is Readonly<Record<string, unknown>> => typeof value === 'object' && value !== null

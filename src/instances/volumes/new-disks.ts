@@ -42,6 +42,8 @@ export async function sourcesOf(
   const isMapped = mapped.some(({ bootIndex }) => bootIndex === ROOT_INDEX)
   const all = [...mapped, ...volumes]
   await assertDisks(ports, caller, { volumes: all, imageId: isMapped ? '' : imageId, most })
+  await assertMakeable(ports, { ...caller, isAdmin: false }, mapped) // an administrator did not choose what it names
+  await assertMakeable(ports, caller, volumes)
   const properties = withoutMapping(named?.properties ?? {})
   if (named && isMapped) return { image: { ...named, id: '', diskBytes: 0, minDisk: 0, properties }, volumes: all }
   if (named) return { image: { ...named, properties }, volumes: all }
@@ -68,6 +70,10 @@ async function assertDisks(
   if (named.length > 0 && most > 1) refuse('a volume is attached to one instance: make one at a time, or have volumes made')
   if (new Set(named).size < named.length) refuse('a volume is named twice')
   for (const volumeId of named) await asRequested(() => ports.volumes.check(caller, volumeId))
+}
+
+/** Whether the caller may have what they are made from. @throws ServiceError `invalid-request` */
+async function assertMakeable(ports: InstancePorts, caller: Caller, volumes: readonly WantedDisk[]): Promise<void> {
   for (const { from } of volumes) {
     if (from.kind === 'image') assertOwnDisk(await asRequested(() => ports.images.show(caller, from.imageId)))
     if (from.kind === 'snapshot') await asRequested(() => ports.volumes.checkSnapshot(caller, from.snapshotId))

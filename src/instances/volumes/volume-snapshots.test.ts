@@ -103,7 +103,6 @@ test('what an image names is held against what the caller may have, and its form
   const foreign = '00000000-0000-4000-8000-000000000000'
   for (const [imageId, message] of [
     [mapped([{ ...root, source_type: 'snapshot', snapshot_id: foreign }]), /Snapshot .* could not be found/],
-    [mapped([{ ...root, source_type: 'volume', volume_id: foreign }]), /Volume .* could not be found/],
     [mapped([{ ...root, source_type: 'snapshot', snapshot_id: '../x' }]), /without its id/],
     [mapped([{ ...root, source_type: 'blank' }]), /without volume_size/],
     [mapped([{ ...root, destination_type: 'local', source_type: 'blank' }]), /no volume/],
@@ -122,6 +121,27 @@ test('what an image names is held against what the caller may have, and its form
     tag: null,
   } as const
   await assert.rejects(world.create(alice, { imageId: '', volumes: [disk] }), { message: /Snapshot .* could not be found/ })
+})
+
+test("an image names nothing that is there but snapshots and images of the caller's own project, whoever the caller is", async () => {
+  const volumeId = world.volumes.add({ content: 'mine', isBootable: true })
+  const device = { destination_type: 'volume', boot_index: 0, delete_on_termination: true }
+  const naming = (device: object) =>
+    world.images.add({ properties: { block_device_mapping: JSON.stringify([device]), bdm_v2: 'True' } })
+  const imageId = naming({ ...device, source_type: 'volume', volume_id: volumeId })
+  const message = /names a volume that is there: name it in block_device_mapping_v2/
+  await assert.rejects(world.create(alice, { imageId }), { code: 'invalid-request', message })
+  assert.equal(world.volumes.volumes.get(volumeId)?.status, 'available')
+
+  const snapshotId = '00000000-0000-4000-8000-0000000000a1'
+  await world.volumes.snapshot(alice, [{ id: snapshotId, volumeId, name: 's' }])
+  const named = naming({ ...device, source_type: 'snapshot', snapshot_id: snapshotId })
+  await assert.rejects(world.create(someone('bob', 'admin'), { imageId: named }), { message: /Snapshot .* could not be found/ })
+  const { id } = await world.createOne(someone('alice', 'admin'), { imageId: named })
+  assert.deepEqual(
+    (await volumesOf(id)).map(({ content }) => content),
+    ['mine'],
+  )
 })
 
 test('where a disk is wanted, its image is refused: it holds none', async () => {
