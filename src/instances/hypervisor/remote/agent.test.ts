@@ -138,6 +138,28 @@ test('memory is taken no faster than it is used', async (context) => {
   assert.equal(given, stream.length)
 })
 
+test('a caller that asks for a memory and never takes it keeps nobody else from it', async (context) => {
+  const { remote, socketPath, problems } = await world(context)
+  const spec = plainSpec()
+  await remote.launch(spec)
+  const gone = new FrameLink(connect({ path: socketPath }))
+  await gone.send({ say: 'saveMemory', values: [spec.id], key: 'never' })
+  assert.equal((await gone.next())?.head.ask, 'sink')
+  gone.destroy()
+  const refusing = new FrameLink(connect({ path: socketPath }))
+  await refusing.send({ say: 'saveMemory', values: [spec.id], key: 'refused' })
+  assert.equal((await refusing.next())?.head.ask, 'sink')
+  await refusing.send({ answer: 'sink', hasFailed: true })
+  const failed = (await refusing.next())?.head.failed as { readonly isYours?: boolean } | undefined
+  assert.equal(failed?.isYours, true)
+  const pieces: Uint8Array[] = []
+  await remote.saveMemory(spec.id, async (body) => {
+    for await (const bytes of body) pieces.push(bytes)
+  })
+  assert.ok(pieces.length > 0)
+  assert.deepEqual(problems, [])
+})
+
 const hostile: readonly (readonly [string, Buffer])[] = [
   ['a head of 4 GiB', Buffer.from('ffffffff00000000', 'hex')],
   ['a body of 4 GiB', Buffer.from('00000002ffffffff7b7d', 'hex')],

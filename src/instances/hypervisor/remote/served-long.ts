@@ -85,7 +85,7 @@ class Caller {
 
   async *memory(stream: () => Promise<FrameLink>): AsyncGenerator<Uint8Array, void, undefined> {
     const answer = this.#expect('memory')
-    const coming = stream()
+    const coming = heeded(stream())
     await this.#link.send({ ask: 'memory' })
     const failed = answer.then(() => new Promise<never>(() => {})) // what was sent in full is seen by its last frame
     const link = await Promise.race([coming, failed])
@@ -101,7 +101,7 @@ class Caller {
   /** Settles when the caller has taken all of it. @throws CallerFailed; what `body` throws */
   async take(stream: () => Promise<FrameLink>, body: AsyncIterable<Uint8Array>): Promise<void> {
     const answer = this.#expect('sink')
-    const coming = stream()
+    const coming = heeded(stream())
     await this.#link.send({ ask: 'sink' })
     let isBroken = false
     const watched = async function* () {
@@ -112,13 +112,12 @@ class Caller {
         throw error
       }
     }
-    const sent = coming.then((link) => sendStream(link, watched()))
+    const sent = heeded(coming.then((link) => sendStream(link, watched())))
     try {
       await Promise.race([sent, answer.then(() => sent)])
       await answer
     } catch (error) {
       coming.then((link) => link.destroy()).catch(() => {})
-      await sent.catch(() => {})
       if (!isBroken) await answer // why nobody took it
       throw error
     }
@@ -126,10 +125,9 @@ class Caller {
 
   #expect(question: Question): Promise<void> {
     const expected = Promise.withResolvers<void>()
-    expected.promise.catch(() => {}) // who asked may have ended before
     this.#questions.set(question, expected)
     if (this.#cut.signal.aborted) expected.reject(new CallerFailed('The caller has gone.'))
-    return expected.promise
+    return heeded(expected.promise)
   }
 
   async #hear(): Promise<void> {
@@ -147,4 +145,10 @@ class Caller {
     this.#cut.abort()
     for (const asked of this.#questions.values()) asked.reject(new CallerFailed('The caller has gone.'))
   }
+}
+
+/** Who waits for it may have ended before it fails. */
+function heeded<T>(work: Promise<T>): Promise<T> {
+  work.catch(() => {})
+  return work
 }
