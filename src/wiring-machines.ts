@@ -10,6 +10,7 @@ import { divide } from './instances/hypervisor/qemu/cgroup.ts'
 import type { ProcessUser } from './instances/hypervisor/qemu/process.ts'
 import { QemuHypervisor } from './instances/hypervisor/qemu/qemu-hypervisor.ts'
 import { assertReaches, systemUser } from './instances/hypervisor/qemu/system-user.ts'
+import { assertBridge } from './instances/hypervisor/qemu/taps.ts'
 import { RemoteHypervisor } from './instances/hypervisor/remote/remote-hypervisor.ts'
 import type { MachineHost, Machines, NamedHost } from './instances/ports.ts'
 import type { Settings } from './settings/settings.ts'
@@ -23,13 +24,20 @@ export interface Confinement {
 }
 
 /** @throws ServiceError `invalid-request` for a setting that cannot be met here, saying what would */
-export async function confinement({ instanceUser, instanceCgroup }: Settings): Promise<Confinement> {
+export async function confinement(settings: Settings): Promise<Confinement> {
+  const { instanceUser, instanceCgroup } = settings
+  const user = instanceUser ? await systemUser(instanceUser) : undefined
+  const bridge = bridgeOf(settings)
+  if (bridge !== null) await assertBridge(bridge, user)
   return {
-    ...(instanceUser ? { user: await systemUser(instanceUser) } : {}),
+    ...(user ? { user } : {}),
     ...(instanceCgroup ? { cgroup: instanceCgroup } : {}),
     controllers: instanceCgroup ? await divide(instanceCgroup) : [],
   }
 }
+
+/** In which guests are; null: in networks of their own. */
+export const bridgeOf = ({ instanceNetwork }: Settings): string | null => /^bridge=(.+)$/.exec(instanceNetwork)?.[1] ?? null
 
 /** @throws ServiceError `invalid-request` where QEMU's user cannot get at the socket */
 export async function assertReachable({ user }: Confinement, socketPath: string): Promise<void> {

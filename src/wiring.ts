@@ -53,7 +53,7 @@ import { openChunkStore } from './store/chunks/open.ts'
 import { ScratchDisks } from './store/scratch/scratch-disks.ts'
 import { AttachedVolumes } from './volumes/attachments/attached-volumes.ts'
 import { openVolumes } from './volumes/service.ts'
-import { assertReachable, confinement, joinHosts, letPass, openHypervisor } from './wiring-machines.ts'
+import { assertReachable, bridgeOf, confinement, joinHosts, letPass, openHypervisor } from './wiring-machines.ts'
 import { hostRoom } from './wiring-room.ts'
 
 const VERSION = (JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string }).version
@@ -275,6 +275,7 @@ function instanceSettings(settings: Settings): Partial<InstanceSettings> {
     forwardAddress: settings.instanceAddress,
     forwardPorts: { first, last },
     isolateGuests: settings.instanceNetwork === 'isolated',
+    bridge: bridgeOf(settings),
     stopGraceMs: settings.instanceStopSeconds * 1000,
   }
 }

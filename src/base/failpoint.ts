@@ -52,6 +52,7 @@ export const failpoints = [
   'snapshot:active',
   'snapshot:deleted',
   'machine:frozen',
+  'machine:tapped',
   'machine:still',
   'machine:sealed-still',
   'machine:on-base',

@@ -76,7 +76,7 @@ export async function createFromMachine(ports: InstancePorts, caller: Caller, wi
     name: wish.name,
     metadata: withFreshPorts(metadata),
     network: mac === null ? 'none' : 'auto',
-    // networks of instances do not meet, so two may have the same card
+    // networks of instances do not meet, so two may have the same card; where they are in a bridge, that is refused
     ...(wish.withMemory && mac !== null ? { mac } : {}),
     userData,
     passwordHash: null,

@@ -47,6 +47,8 @@ export interface InstanceSettings {
   readonly forwardPorts: { readonly first: number; readonly last: number }
   /** Guests reach nobody by themselves. Of machines that are there already, it is as it was when they were made. */
   readonly isolateGuests: boolean
+  /** Of this host, in which guests are; null: each has a network of its own. Those that are there already stay where they were made. */
+  readonly bridge: string | null
   /** How long a guest may take to shut itself down, as Nova's `shutdown_timeout`. */
   readonly stopGraceMs: number
   /** How long a snapshot may keep a guest's file systems from writing. */

@@ -137,6 +137,8 @@ export interface InstanceFault {
 export interface InstanceNetwork {
   readonly mac: string
   readonly forwards: readonly PortForward[]
+  /** Of the host, in which it was made; absent: its network is its own. */
+  readonly bridge?: string
 }
 
 /** Also of what comes out of URLs: whatever is not shaped like an id names nothing. */

@@ -57,6 +57,7 @@ export const defaultInstanceSettings: InstanceSettings = {
   forwardAddress: '127.0.0.1',
   forwardPorts: { first: 1024, last: 32_767 }, // above what needs privileges, below what Linux gives to clients
   isolateGuests: false,
+  bridge: null,
   stopGraceMs: 60_000, // Nova's shutdown_timeout
   freezeMs: 5000, // a guest whose writes stand still for longer is one that people miss
 }

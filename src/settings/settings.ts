@@ -119,9 +119,10 @@ export const settingsTable = {
     parse: portRange,
   }),
   instanceNetwork: setting({
-    summary: 'what guests reach: open, all that this machine reaches, its loopback included; or isolated, nothing by themselves',
+    summary:
+      'what guests reach: open, all that this machine reaches, its loopback included; isolated, nothing by themselves; or bridge=NAME, as machines in that bridge of this machine',
     default: 'open',
-    parse: oneOf('open', 'isolated'),
+    parse: guestNetwork,
   }),
   instanceStopSeconds: setting({
     summary: 'how long the guest of an instance may take to shut down before it is switched off',
@@ -287,6 +288,10 @@ function list(value: string): string[] {
     .split(',')
     .map((part) => part.trim())
     .filter(Boolean)
+}
+function guestNetwork(value: string): string {
+  if (value === 'open' || value === 'isolated' || /^bridge=[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}$/.test(value)) return value
+  throw new Error('takes open, isolated, or bridge=NAME, as bridge=br0')
 }
 function networks(value: string): string[] {
   const cidrs = list(value)

@@ -122,6 +122,7 @@ export function hypervisorSuite(
     assert.equal((await hypervisor.show(spec.id)).power, 'running')
   })
 
+  const aCard = { mac: '52:54:00:00:00:01', forwards: [] }
   const impossible: readonly (readonly [string, (on: TestHost) => Partial<MachineSpec>])[] = [
     ['an id that is none', () => ({ id: '../x' })],
     ['no processor', () => ({ cpus: 0 })],
@@ -137,6 +138,9 @@ export function hypervisorSuite(
       'a socket beside the point',
       () => ({ disks: [{ name: 'root', bytes: 512, serial: '', base: { socketPath: 'x', exportName: '' } }] }),
     ],
+    ['a bridge whose name would be read as more', () => ({ networks: [{ ...aCard, bridge: 'br0 up\nlink delete eth0' }] })],
+    ['a bridge whose name would be read as an option', () => ({ networks: [{ ...aCard, bridge: '-force' }] })],
+    ['a card that is isolated in a bridge', () => ({ networks: [{ ...aCard, bridge: 'br0', isIsolated: true }] })],
     ['a card with a group address', () => ({ networks: [{ mac: '53:54:00:00:00:01', forwards: [] }] })],
     [
       'a host address with an option in it',

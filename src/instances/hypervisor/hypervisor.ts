@@ -170,13 +170,18 @@ export interface DiskAddress {
   readonly exportName: string
 }
 
-/** QEMU's user-mode network: the guest reaches out, and named ports of it are reached from the host. */
+/**
+ * A network of the machine's own, in user mode: the guest reaches out, and named ports of it are reached from the host. Or a bridge of the
+ * host, by which it is as any machine in that network; nothing is forwarded then.
+ */
 export interface MachineNetwork {
   /** `52:54:00:…` */
   readonly mac: string
   readonly forwards: readonly PortForward[]
   /** The guest reaches nobody by itself, neither this host nor what lies beyond; forwarded ports lead to it all the same. */
   readonly isIsolated?: boolean
+  /** Name of the bridge. */
+  readonly bridge?: string
 }
 export interface PortForward {
   readonly protocol: 'tcp' | 'udp'

@@ -13,7 +13,7 @@ const SERIAL = /^[\x20-\x7e]{0,20}$/
 const IPV4 = /^(25[0-5]|2[0-4]\d|1?\d?\d)(\.(25[0-5]|2[0-4]\d|1?\d?\d)){3}$/
 const MAX_NAME_CODE_POINTS = 255 // Nova's limit
 export const MAX_DISKS = 16 // with 8 network cards and what else a machine has, they fit the 32 slots of a PCI bus
-const MAX_NETWORKS = 8
+export const MAX_NETWORKS = 8
 const MAX_FORWARDS = 64
 const MAX_SEED_BYTES = 4 * 1024 * 1024 // user data is at most 64 KiB in Nova
 /** What a unix socket's address can hold, less its final zero: `sun_path` of unix(7). */
@@ -118,7 +118,12 @@ function assertAddress({ socketPath, exportName }: DiskAddress, of: string): voi
   )
 }
 
-function assertNetwork({ mac, forwards }: MachineNetwork): void {
+function assertNetwork({ mac, forwards, isIsolated = false, bridge }: MachineNetwork): void {
+  must(bridge === undefined || isBridgeName(bridge), 'the name of a bridge is up to 15 letters, digits, "_", "." and "-"')
+  must(
+    bridge === undefined || (forwards.length === 0 && !isIsolated),
+    'a machine in a bridge has no forwarded ports, and is not isolated',
+  )
   must(MAC.test(mac), 'a network card needs a unicast MAC address in small letters')
   must(forwards.length <= MAX_FORWARDS, `it forwards ${forwards.length} ports; ${MAX_FORWARDS} is the limit`)
   for (const { protocol, hostAddress, hostPort, guestPort } of forwards) {
@@ -127,6 +132,9 @@ function assertNetwork({ mac, forwards }: MachineNetwork): void {
     must(isPort(hostPort) && isPort(guestPort), 'a port is a number from 1 to 65535')
   }
 }
+
+/** What the kernel takes for a name, and no shell or option takes for anything else. */
+export const isBridgeName = (name: string): boolean => /^[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}$/.test(name)
 
 const isPort = (port: number): boolean => whole(port, 1) && port <= 65_535
 const whole = (value: number, least: number): boolean => Number.isSafeInteger(value) && value >= least

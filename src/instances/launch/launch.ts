@@ -77,7 +77,7 @@ export const plannedMachine = (
   memoryBytes: flavor.ramMiB * MiB,
   hardware,
   disks,
-  networks: network ? [{ ...network, isIsolated: settings.isolateGuests }] : [],
+  networks: network ? [{ ...network, isIsolated: network.bridge === undefined && settings.isolateGuests }] : [],
 })
 
 /** It is held until the machine runs, whatever becomes of its image. */

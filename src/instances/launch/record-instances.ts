@@ -7,7 +7,7 @@ import { hostsThatAreUp, placeNamed } from '../hosts.ts'
 import type { PortForward } from '../hypervisor/hypervisor.ts'
 import type { InstancePorts, NamedHost } from '../ports.ts'
 import { countWithinQuota, quotaOf } from '../quotas.ts'
-import type { InstanceRecord } from '../records.ts'
+import type { InstanceNetwork, InstanceRecord } from '../records.ts'
 import { attachments, forwardedPorts, instances, type Seed, seeds } from '../store.ts'
 import { attachmentsFor, type WantedDisk } from '../volumes/new-disks.ts'
 import { chooseHostPorts, FORWARDS_KEY, forwardsFrom, forwardsText } from './forwards.ts'
@@ -60,8 +60,9 @@ async function record(
   const most = (await placesFor(ports.catalog.documents, wanted.most)).length
   const forwards = await forwardsOf(ports, wanted, most)
   return ports.catalog.write(async ({ documents }) => {
+    const cards = await cardsFor(documents, ports.settings.bridge, wanted.mac)
     const records = (await placesFor(documents, most)).map((host, index) => ({
-      ...recordOf(common, wanted, index, forwards[index] ?? [], ports.now()),
+      ...recordOf(common, wanted, index, cards(forwards[index] ?? []), ports.now()),
       host: placeNamed(ports, host.name),
     }))
     for (const record of records) {
@@ -93,13 +94,8 @@ export type Common = Omit<
   'id' | 'name' | 'hostname' | 'metadata' | 'network' | 'launchIndex' | 'createdAt' | 'updatedAt'
 >
 
-function recordOf(
-  common: Common,
-  wanted: Beginning,
-  launchIndex: number,
-  forwards: readonly PortForward[],
-  at: number,
-): InstanceRecord {
+function recordOf(common: Common, wanted: Beginning, launchIndex: number, card: InstanceNetwork, at: number): InstanceRecord {
+  const { forwards } = card
   const id = randomUUID()
   const name = wanted.most > 1 ? `${wanted.name}-${launchIndex + 1}` : wanted.name
   return {
@@ -108,7 +104,7 @@ function recordOf(
     name,
     hostname: hostnameFrom(name, id),
     metadata: forwards.length > 0 ? { ...wanted.metadata, [FORWARDS_KEY]: forwardsText(forwards) } : wanted.metadata,
-    network: wanted.network === 'none' ? null : { mac: wanted.mac ?? newMac(), forwards },
+    network: wanted.network === 'none' ? null : card,
     launchIndex,
     createdAt: at,
     updatedAt: at,
@@ -124,6 +120,13 @@ async function forwardsOf(
   const forwards = forwardsFrom(metadata)
   if (forwards.length === 0) return []
   if (network === 'none') throw new ServiceError('invalid-request', `${FORWARDS_KEY} needs a network: ask for networks "auto"`)
+  const { bridge } = ports.settings
+  if (bridge !== null) {
+    throw new ServiceError(
+      'invalid-request',
+      `${FORWARDS_KEY}: instances here are in the bridge ${bridge}, where no ports are forwarded: leave it out, and reach them at the addresses that they have there`,
+    )
+  }
   if (wanted.most > 1 && forwards.some(({ hostPort }) => hostPort !== 0)) {
     throw new ServiceError(
       'invalid-request',
@@ -134,6 +137,30 @@ async function forwardsOf(
   const all: (readonly PortForward[])[] = []
   for (let n = 0; n < count; n += 1) all.push(await chooseHostPorts(ports, forwards, taken))
   return all
+}
+
+/**
+ * @param mac of a machine whose memory knows it
+ * @returns a card for each instance. In a bridge no two have one address
+ * @throws ServiceError `conflict` where another instance in the bridge has it
+ */
+async function cardsFor(
+  documents: DocumentReader,
+  bridge: string | null,
+  mac: string | undefined,
+): Promise<(forwards: readonly PortForward[]) => InstanceNetwork> {
+  if (bridge === null) return (forwards) => ({ mac: mac ?? newMac(), forwards })
+  const taken = new Set((await instances.list(documents)).flatMap(({ network }) => network?.mac ?? []))
+  if (mac !== undefined && taken.has(mac)) {
+    const message = `an instance that goes on with this memory has the address ${mac}, which another one in the bridge ${bridge} has: delete that first, or start without memory`
+    throw new ServiceError('conflict', message, { mac })
+  }
+  return (forwards) => {
+    let own = mac ?? newMac()
+    while (mac === undefined && taken.has(own)) own = newMac()
+    taken.add(own)
+    return { mac: own, forwards, bridge }
+  }
 }
 
 /** Within OpenStack's own range, `fa:16:3e`. */

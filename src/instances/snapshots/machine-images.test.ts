@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
 import { createFromMachine } from '../create-from-machine.ts'
+import { deleteInstance } from '../delete-instance.ts'
 import { instanceWorld, someone } from '../instance-world.suite.ts'
 import { createKeypair } from '../keypairs/keypairs.ts'
 import { stopInstance } from '../power/actions.ts'
@@ -89,4 +90,23 @@ test('from its memory an instance goes on where it was: restored, and as another
   await world.idle()
   await restoreInstance(world.ports, member, id, { imageId, withMemory: false })
   assert.deepEqual(await statusNow(id), ['SHUTOFF', 'shutdown', null])
+})
+
+test('in a bridge no second machine goes on with a memory that knows the card of the first', async () => {
+  const bridged = await instanceWorld({ settings: { bridge: 'br0' } })
+  const source = await bridged.createOne(member)
+  const imageId = await createSnapshot(bridged.ports, member, source.id, {
+    name: 's',
+    properties: {},
+    withMemory: true,
+    withMachine: true,
+  })
+  await bridged.idle()
+  const again = () => createFromMachine(bridged.ports, member, { name: 'again', imageId, withMemory: true })
+  await assert.rejects(again(), { code: 'conflict', message: /which another one in the bridge br0 has/ })
+  await deleteInstance(bridged.ports, member, source.id)
+  await bridged.idle()
+  const { id } = await again()
+  assert.deepEqual((await bridged.get(id))!.network, source.network)
+  await bridged.close()
 })

@@ -63,10 +63,11 @@ const spec = (changes: Partial<MachineSpec> = {}, wants: Partial<Hardware> = {})
   seed: { metaData: '', userData: Buffer.of(), networkConfig: null, vendorData: null },
   ...changes,
 })
+const tapOf = (card: number) => `tap${card}`
 const plan = (one: MachineSpec, firmwares: readonly Firmware[] = [plain, secure], accelerator: 'kvm' | 'tcg' = 'tcg') => {
   const chosen = choose(one, program, firmwares)
   const firmware = one.hardware.firmware === 'uefi' ? (one.hardware.secureBoot ? secure : plain) : undefined
-  return planMachine(keptSpec(one), chosen, { accelerator, firmware })
+  return planMachine(keptSpec(one), chosen, { accelerator, firmware, tapOf })
 }
 const valuesOf = (args: readonly string[], option: string) =>
   args.flatMap((arg, index) => (args[index - 1] === option ? [arg] : []))
@@ -75,6 +76,14 @@ test('a secret stands in no argument: every user of the host can read them', () 
   const { args, blockNodes } = plan(spec())
   assert.ok(!args.join(' ').includes(base.exportName))
   assert.equal(blockNodes.find((node) => node.driver === 'nbd')?.export, base.exportName)
+})
+
+test('a card in a bridge is a tap that is there: QEMU runs nothing for it', () => {
+  const { args } = plan(spec({ networks: [{ mac: 'fa:16:3e:00:00:01', forwards: [], bridge: 'br0' }] }))
+  assert.deepEqual(
+    valuesOf(args, '-netdev').map((text) => JSON.parse(text)),
+    [{ type: 'tap', id: 'net0', ifname: 'tap0', script: 'no', downscript: 'no', vhost: false }],
+  )
 })
 
 test('no driver is left to be probed, and no disk is read beneath its overlay but the one that was named', () => {
@@ -97,7 +106,7 @@ test('the layers of a disk lie on its base in order, and only the top one is wri
   const [root, ...others] = one.disks
   const chosen = choose(spec(), program, [])
   const layered = { ...one, disks: [{ ...root!, layers: [0, 1, 5] }, ...others] }
-  const { args, blockNodes } = planMachine(layered, chosen, { accelerator: 'tcg', firmware: undefined })
+  const { args, blockNodes } = planMachine(layered, chosen, { accelerator: 'tcg', firmware: undefined, tapOf })
   const layers = blockNodes.filter((node) => node['node-name'].startsWith('disk0-'))
   assert.deepEqual(
     layers.map((node) => [node['node-name'], node.backing, node['read-only']]),

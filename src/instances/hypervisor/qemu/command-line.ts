@@ -78,6 +78,7 @@ export const firmwareOf = (
  * @param host.accelerator what the machine runs by now
  * @param host.isFilled it does not start anew: its memory and the state of its devices come from a stream
  * @param host.isArriving its ports are another process's by now
+ * @param host.tapOf the device of the host behind a card that is in a bridge
  */
 export function planMachine(
   spec: KeptSpec,
@@ -87,6 +88,7 @@ export function planMachine(
     readonly firmware: Firmware | undefined
     readonly isFilled?: boolean
     readonly isArriving?: boolean
+    readonly tapOf: (card: number) => string
   },
 ): MachinePlan {
   const { accelerator, firmware } = host
@@ -117,7 +119,11 @@ export function planMachine(
     ...(hardware.secureBoot ? [['-global', 'driver=cfi.pflash01,property=secure,value=on']] : []),
     ...networks.map((network, index) => [
       '-netdev',
-      json(userNetwork(host.isArriving ? { ...network, forwards: [] } : network, index)),
+      json(
+        network.bridge === undefined
+          ? userNetwork(host.isArriving ? { ...network, forwards: [] } : network, index)
+          : tapNetwork(host.tapOf(index), index),
+      ),
     ]),
     ...devicesOf(spec, chosen).map((device) => ['-device', json(device)]),
     ...(host.isFilled ? [['-incoming', 'defer']] : []),
@@ -151,6 +157,16 @@ const userNetwork = ({ forwards, isIsolated = false }: KeptSpec['networks'][numb
   id: `net${index}`,
   restrict: isIsolated,
   hostfwd: forwards.map((forward) => ({ str: ruleOf(forward) })),
+})
+
+/** The tap is there and in its bridge: QEMU runs nothing for it. */
+const tapNetwork = (ifname: string, index: number) => ({
+  type: 'tap',
+  id: `net${index}`,
+  ifname,
+  script: 'no',
+  downscript: 'no',
+  vhost: false, // the kernel would read rings of the guest's in its own stead
 })
 
 const firmwareNodes = (firmware: Firmware | undefined): readonly BlockNode[] =>

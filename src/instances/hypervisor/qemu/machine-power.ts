@@ -150,7 +150,7 @@ export class MachinePower {
   async #hasEnded(run: Run): Promise<void> {
     this.#onEnd()
     const { spec } = this.#kept.now
-    await unbound(this.#host, spec.id)
+    await unbound(this.#host, spec.id).catch(this.#host.onProblem)
     const reason = run.isToEnd ? null : await run.why(spec)
     const ended = (record: MachineRecord): MachineRecord => ({
       ...arrived(record),

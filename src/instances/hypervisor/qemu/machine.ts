@@ -87,6 +87,7 @@ export class Machine {
     const record = await folder.read()
     if (!record?.isLaunched) {
       await endWhatRuns(folder)
+      await unbound(host, id)
       await folder.remove()
       return null
     }
@@ -404,7 +405,7 @@ export class Machine {
       if (signal.aborted) throw cancelled(this.id)
     } catch (error) {
       await run.kill()
-      await unbound(this.#host, this.id)
+      await unbound(this.#host, this.id).catch(this.#host.onProblem)
       if (before.isLaunched) await this.#kept.save(() => before)
       throw error
     }
@@ -417,6 +418,7 @@ export class Machine {
     const { spec, power } = this.#record
     const found = await Run.find(this.#folder, spec)
     if (!found) {
+      await unbound(this.#host, spec.id).catch(this.#host.onProblem) // tried again at its next start
       await this.#disks.takeUpOff().catch(this.#host.onProblem) // it is done again after the next change of bases
       if (power !== 'on') return
       const reason = await whyEnded(this.#folder, spec)

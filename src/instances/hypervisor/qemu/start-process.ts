@@ -8,8 +8,9 @@ import { firmwareOf, planMachine } from './command-line.ts'
 import { fileProblem, type MachineFolder, type MachineRecord } from './machine-folder.ts'
 import type { QemuHost } from './qemu-host.ts'
 import { resumeMemory } from './resume-memory.ts'
-import { cancelled, Run } from './run.ts'
+import { cancelled, endWhatRuns, Run } from './run.ts'
 import { shapeOf } from './shape-of-machine.ts'
+import { makeTaps, removeTaps, tapName } from './taps.ts'
 
 /** QEMU frees what it had of the guest. */
 const ENDS_WITHIN_MS = 30_000
@@ -37,18 +38,22 @@ export async function startProcess(
   how: { readonly isFilled: boolean; readonly isArriving?: boolean },
 ): Promise<Run> {
   const { accelerator, cgroup, firmwares, program, user } = host
-  const plan = planMachine(spec, chosen, { accelerator, firmware: firmwareOf(spec, chosen, firmwares), ...how })
+  const tapOf = (card: number) => tapName(host.root, spec.id, card)
+  const plan = planMachine(spec, chosen, { accelerator, firmware: firmwareOf(spec, chosen, firmwares), tapOf, ...how })
   await folder.handOver(spec.id)
+  await endWhatRuns(folder) // what still has the taps
+  await makeTaps(host, spec)
   const bound = async (pid: number) => (cgroup ? confine(cgroup, spec, accelerator, pid) : undefined)
   return Run.start(program, plan, folder, spec, { user, confine: bound, signal }).catch(async (error) => {
-    await unbound(host, spec.id)
+    await unbound(host, spec.id).catch(host.onProblem)
     throw fileProblem(error, spec.id)
   })
 }
 
-/** There is no process any more. */
-export async function unbound({ cgroup }: QemuHost, id: string): Promise<void> {
-  if (cgroup) await unconfine(cgroup, id)
+/** There is no process any more. @throws ServiceError `unavailable` where something of it stays on the host */
+export async function unbound(host: QemuHost, id: string): Promise<void> {
+  await removeTaps(host, id)
+  if (host.cgroup) await unconfine(host.cgroup, id)
 }
 
 /** Gives a process that was started to be filled its memory. @throws as `resumeMemory`; `unavailable` with QEMU's own words */

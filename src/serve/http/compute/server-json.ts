@@ -157,11 +157,11 @@ interface Address {
 }
 
 /**
- * The guest's own address is its own business in a user-mode network: nobody else reaches it. Where ports are forwarded, the
+ * In a bridge the guest has what a DHCP server there gives it, which nobody tells us. The guest's own address is its own business in a user-mode network: nobody else reaches it. Where ports are forwarded, the
  * host's address stands beside it, as a floating one would, with what leads where.
  */
 export function addressesOf({ network }: InstanceRecord): Readonly<Record<string, readonly Address[]>> {
-  if (!network) return {}
+  if (!network || network.bridge !== undefined) return {}
   const { mac, forwards } = network
   const common = { version: 4, 'OS-EXT-IPS-MAC:mac_addr': mac }
   const hosts = new Set(forwards.map(({ hostAddress }) => hostAddress))

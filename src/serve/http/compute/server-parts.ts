@@ -1,6 +1,7 @@
 import { Type } from '@sinclair/typebox'
 import { ServiceError } from '../../../base/errors.ts'
 import { showInstance } from '../../../instances/find-instance.ts'
+import type { InstanceRecord } from '../../../instances/records.ts'
 import { addTag, noSuchTag, removeTag, replaceTags } from '../../../instances/tags.ts'
 import { bodyOf } from '../json-body.ts'
 import { type Call, noContent, ok, part, type Route } from './route.ts'
@@ -10,18 +11,12 @@ import { addressesOf } from './server-json.ts'
 const tagsBody = bodyOf(Type.Object({ tags: Type.Array(Type.String({ minLength: 1, maxLength: 60 }), { maxItems: 50 }) }, strict))
 
 const find = (call: Call) => showInstance(call.ports, call.caller, part(call, 'id'))
-/** A list of what instances here never have, for clients that look. */
-const empty = (path: string, name: string): Route => ({
-  method: 'GET',
-  path: `/servers/:id/${path}`,
-  async handle(call) {
-    await find(call)
-    return ok({ [name]: [] })
-  },
-})
-
 export const serverPartRoutes: readonly Route[] = [
-  empty('os-interface', 'interfaceAttachments'),
+  {
+    method: 'GET',
+    path: '/servers/:id/os-interface',
+    handle: async (call) => ok({ interfaceAttachments: interfacesOf(await find(call)) }),
+  },
   {
     method: 'GET',
     path: '/servers/:id/os-security-groups',
@@ -89,3 +84,9 @@ async function putTag(call: Call) {
   const { id } = await addTag(call.ports, call.caller, part(call, 'id'), tag)
   return had ? noContent : { status: 201, headers: { location: `${call.base}/servers/${id}/tags/${encodeURIComponent(tag)}` } }
 }
+
+/** Only of a card in a bridge is there something to tell: by its MAC it is found among the addresses that were given out there. */
+const interfacesOf = ({ id, network }: InstanceRecord): readonly object[] =>
+  network?.bridge === undefined
+    ? []
+    : [{ port_id: id, port_state: 'ACTIVE', net_id: network.bridge, mac_addr: network.mac, fixed_ips: [] }]

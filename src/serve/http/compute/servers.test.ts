@@ -358,3 +358,27 @@ test('what was done to a server is listed and shown as in Nova', async () => {
   assert.equal((await ask(`GET ${path}?changes-before=2999-01-01`, { version: '2.66' })).json.instanceActions.length, 2)
   assert.equal((await ask(`GET ${path}/req-none`)).status, 404)
 })
+
+test('in a bridge no address of a server is known here, its card is told, and ports are not forwarded', async () => {
+  const bridged = await computeServer({ settings: { bridge: 'br0' } })
+  const [one, two] = [await bridged.boot(), await bridged.boot()]
+  const cards = [one, two].map((id) => bridged.world.host.machine(id).spec.networks[0]!)
+  assert.deepEqual(
+    cards.map(({ bridge, forwards, isIsolated }) => [bridge, forwards, isIsolated]),
+    [
+      ['br0', [], false],
+      ['br0', [], false],
+    ],
+  )
+  assert.notEqual(cards[0]!.mac, cards[1]!.mac)
+  assert.deepEqual((await bridged.ask(`GET /servers/${one}`)).json.server.addresses, {})
+  assert.deepEqual((await bridged.ask(`GET /servers/${one}/ips`)).json, { addresses: {} })
+  assert.deepEqual((await bridged.ask(`GET /servers/${one}/os-interface`)).json.interfaceAttachments, [
+    { port_id: one, port_state: 'ACTIVE', net_id: 'br0', mac_addr: cards[0]!.mac, fixed_ips: [] },
+  ])
+  const server = { name: 'w', imageRef: bridged.world.image, flavorRef: '1', metadata: { 'imprint:forwards': 'tcp:0:22' } }
+  const refused = await bridged.ask('POST /servers', { json: { server } })
+  assert.equal(refused.status, 400)
+  assert.match(refused.text, /in the bridge br0, where no ports are forwarded/)
+  await bridged.close()
+})
