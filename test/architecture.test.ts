@@ -57,6 +57,7 @@ const mayImport: Record<string, readonly string[]> = {
     'disk/filters',
     'disk/formats',
     'disk/guest',
+    'instances/seed',
     'store/content',
     'store/chunks/workers',
     'cli/client',

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { mkdir, readFile, stat, writeFile } from 'node:fs/promises'
+import { mkdir, readFile, stat, truncate, writeFile } from 'node:fs/promises'
 import { after, before, test } from 'node:test'
 import { lacking, scratch } from '../../../test/fixtures/disk/tools.ts'
 import { MiB } from '../../base/units.ts'
@@ -85,6 +85,33 @@ test('what is there is not replaced unasked; what cannot be done is refused by n
   assert.equal((await deploy('asked', '--to', '/proc', '--yes')).status, 1)
   const { exports } = (await run(['export', 'list', '--json'], { environment: admin })).json
   assert.deepEqual(exports, [], 'and no export is left behind')
+})
+
+test('what cloud-init shall do lies on the disk, in a partition that the table names; a second run writes nothing', {
+  skip: lacking('sfdisk'),
+}, async (t) => {
+  const path = await scratch(t)
+  await writeFile(path('table'), '')
+  await truncate(path('table'), 12 * MiB)
+  execFileSync('sfdisk', ['--quiet', path('table')], { input: 'label: gpt\nstart=2048, size=8192, name=root\n' })
+  await added(path('gpt'), 'with a table', await readFile(path('table')))
+  await writeFile(path('user-data'), '#cloud-config\nhostname: web\n')
+  await writeFile(path('disk'), '')
+  await truncate(path('disk'), 20 * MiB)
+  const words = ['deploy', 'with a table', '--to', path('disk'), '--yes', '--user-data', path('user-data')]
+  const said = await run([...words, '--json'], { environment: admin })
+  assert.equal(said.status, 0, said.err)
+  assert.match(said.json.partitionTable, /cidata/)
+  const { partitiontable } = JSON.parse(execFileSync('sfdisk', ['--json', path('disk')], { encoding: 'utf8' }))
+  assert.deepEqual(
+    partitiontable.partitions.map(({ name }: { name: string }) => name),
+    ['root', 'cidata'],
+  )
+  assert.ok((await readFile(path('disk'))).includes('#cloud-config\nhostname: web\n'))
+  const again = await run([...words, '--json'], { environment: admin })
+  assert.deepEqual([again.json.writtenBytes, again.json.zeroedBytes], [0, 0])
+  const other = ['deploy', 'with a table', '--to', path('disk'), '--yes', '--no-grow', '--user-data', path('user-data')]
+  assert.equal((await run(other, { environment: admin })).status, 2)
 })
 
 const root = process.getuid?.() === 0 ? lacking('losetup') : 'needs root'

@@ -1,4 +1,5 @@
-import { formatBytes } from '../../base/units.ts'
+import { readFile } from 'node:fs/promises'
+import { formatBytes, MiB } from '../../base/units.ts'
 import { assertFits } from '../../host/deploy/fit.ts'
 import { thisMachine } from '../../host/deploy/this-machine.ts'
 import { httpOrigin } from '../../host/http-origin.ts'
@@ -12,6 +13,8 @@ import { Progress } from '../progress.ts'
 import { safeText } from '../safe-text.ts'
 import { openSession } from '../session.ts'
 
+/** Of a seed on a disk there is no limit; nobody writes more by hand. */
+const MAX_USER_DATA_BYTES = MiB
 /** Where the kernel tells what the machine is, unless IMPRINT_SYS names another folder, as tests do. */
 const SYS = '/sys'
 
@@ -30,17 +33,26 @@ export const deploy = command({
     yes: { type: 'flag', help: 'do not ask before the content of the disk is replaced' },
     dryRun: { type: 'flag', help: 'write nothing; say how much differs' },
     forceModel: { type: 'flag', help: 'write it also where the image says that it is not made for such a machine' },
+    userData: {
+      type: 'text',
+      value: 'FILE',
+      help: 'what cloud-init does when the system starts: a script, or #cloud-config; in a partition at the end of the disk',
+      completes: 'file',
+    },
     noGrow: { type: 'flag', help: 'leave the partition table (GPT) as it is, also where the disk is larger than the image' },
   },
   examples: [
     ['imprint deploy debian-12 --to /dev/sda', 'reinstall this machine, from a rescue system'],
     ['imprint deploy debian-12 --to /dev/nvme0n1 --yes --json', 'in a script'],
+    ['imprint deploy debian-12 --to /dev/sda --user-data setup.yaml', 'with its first configuration'],
     ['imprint deploy debian-12 --to disk.raw --dry-run', 'compare'],
   ],
   exits: [3, 4, 5, 6, 7],
-  async run({ image: wanted, to: path, yes, dryRun, noGrow, forceModel }, { out, connect, signal, environment }) {
+  async run({ image: wanted, to: path, yes, dryRun, noGrow, forceModel, userData }, { out, connect, signal, environment }) {
     if (path === undefined)
       throw new UsageError('say where to with --to: a disk, as /dev/sda, or a file; see: imprint deploy --help')
+    if (userData !== undefined && noGrow) throw new UsageError('--user-data needs the partition table, which --no-grow leaves')
+    const configuration = userData === undefined ? undefined : await readUserData(userData)
     const session = await connect()
     const image = await session.images.find(wanted)
     const name = image.name ?? image.id
@@ -53,6 +65,7 @@ export const deploy = command({
       path,
       isDry: dryRun,
       isGrown: !noGrow,
+      ...(configuration ? { seed: { imageId: image.id, userData: configuration } } : {}),
       signal,
       onProgress: (state) => progress.show(state),
       assertFits: async (target) => {
@@ -66,6 +79,12 @@ export const deploy = command({
     return 0
   },
 })
+
+async function readUserData(path: string): Promise<Uint8Array> {
+  const bytes = await readFile(path)
+  if (bytes.length <= MAX_USER_DATA_BYTES) return bytes
+  throw new UsageError(`--user-data ${path} has ${bytes.length} bytes; ${MAX_USER_DATA_BYTES} is the limit`)
+}
 
 function tell(out: Output, name: string, outcome: DeployOutcome, isDry: boolean): void {
   const { target, sameBytes, writtenBytes, zeroedBytes, fetchedBytes, readsMedium, partitionTable, isReread } = outcome

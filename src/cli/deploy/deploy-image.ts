@@ -6,6 +6,7 @@ import { ChunkPool } from '../../host/chunk-pool.ts'
 import { bootPatches } from '../../host/deploy/boot-patches.ts'
 import type { FitTarget } from '../../host/deploy/fit.ts'
 import { type ImageDisk, openImageDisk } from '../../host/deploy/image-disk.ts'
+import { seedPatches } from '../../host/deploy/seed-partition.ts'
 import { Target } from '../../host/deploy/target.ts'
 import { type Deployed, writeDisk } from '../../host/deploy/write-disk.ts'
 import type { ChunkOrigin } from '../../host/origin.ts'
@@ -21,6 +22,8 @@ export interface DeployWish {
   readonly isDry: boolean
   /** Whether the partition table is fitted to a disk that is larger than the image. */
   readonly isGrown: boolean
+  /** For cloud-init, in a partition at the end of the disk; absent: none. */
+  readonly seed?: { readonly imageId: string; readonly userData: Uint8Array }
   readonly signal: AbortSignal
   readonly onProgress: (state: TransferState) => void
   /** Asked first, also in a dry run. @throws where the image cannot start from there */
@@ -71,7 +74,10 @@ export async function deployImage(wish: DeployWish): Promise<DeployOutcome> {
   const isDisk = described.device !== null
   await wish.assertFits({ ...described, tableSectorBytes: isDisk ? await tableSectorBytes(image) : null })
   if (!isDry) await wish.confirm(described)
-  const { patches, note } = isGrown ? await bootPatches(image, target.source(), target.sectorBytes) : nothingMoved
+  const { seed } = wish
+  const seeded = seed ? await seedPatches(image, target.size, seed.imageId, seed.userData) : undefined
+  const grown = isGrown && !seeded ? await bootPatches(image, target.source(), target.sectorBytes) : nothingMoved
+  const { patches, note } = seeded ? { patches: seeded, note: SEEDED } : grown
   if (!isDry) await target.prepare()
   const { counters } = pool
   const leave = () => void image.close() // reads that wait for the service end
@@ -102,6 +108,7 @@ export async function deployImage(wish: DeployWish): Promise<DeployOutcome> {
   }
 }
 
+const SEEDED = 'a partition for cloud-init (cidata) lies at the end of the disk'
 const nothingMoved = { patches: [], note: null }
 
 /** A damaged table is told of when it is to be fitted to the disk. */

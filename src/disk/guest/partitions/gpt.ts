@@ -91,6 +91,78 @@ export function gptForDisk(gpt: Gpt, diskBytes: number): readonly Piece[] | unde
   ]
 }
 
+/** Where a partition is to lie, in logical blocks, both included. */
+export interface NewPartition {
+  /** GUIDs, as `0fc63daf-8483-4772-8e79-3d69d8477de4`. */
+  readonly type: string
+  readonly id: string
+  /** At most 36 characters. */
+  readonly name: string
+  readonly firstLba: number
+  readonly lastLba: number
+}
+
+/**
+ * A stretch at the end of what partitions may take of a disk, when the table is fitted to it, beginning on a whole MiB.
+ * @returns undefined where partitions leave no room there
+ */
+export function roomAtEnd(gpt: Gpt, diskBytes: number, bytes: number): Pick<NewPartition, 'firstLba' | 'lastLba'> | undefined {
+  const { sectorBytes, header: before, lastUsedLba } = gpt
+  const endLba = Math.floor(diskBytes / sectorBytes) - 1 - tableSectors(before, sectorBytes)
+  const aligned = MiB / sectorBytes
+  const count = Math.ceil(bytes / sectorBytes)
+  const firstLba = Math.floor((endLba - count) / aligned) * aligned
+  if (firstLba <= lastUsedLba || firstLba < before.firstUsableLba) return undefined
+  return { firstLba, lastLba: firstLba + count - 1 }
+}
+
+/**
+ * The table with one partition more, fitted to a disk; the disk's other partitions stay as they are.
+ * @returns ascending pieces of the disk; undefined where all entries are taken
+ */
+export function gptWithPartition(gpt: Gpt, diskBytes: number, partition: NewPartition): readonly Piece[] | undefined {
+  const { sectorBytes, header: before } = gpt
+  const entries = Buffer.from(gpt.entries)
+  const at = freeEntry(entries.subarray(0, before.entryCount * before.entryBytes), before.entryBytes)
+  if (at === undefined) return undefined
+  guidBytes(partition.type).copy(entries, at)
+  guidBytes(partition.id).copy(entries, at + 16)
+  entries.writeBigUInt64LE(BigInt(partition.firstLba), at + 32)
+  entries.writeBigUInt64LE(BigInt(partition.lastLba), at + 40)
+  entries.fill(0, at + 48, at + 128)
+  entries.write(partition.name, at + 56, 72, 'utf16le')
+  const entriesCrc = crc32(entries.subarray(0, before.entryCount * before.entryBytes))
+  const alternateLba = Math.floor(diskBytes / sectorBytes) - 1
+  const backupEntriesLba = alternateLba - tableSectors(before, sectorBytes)
+  const both = { entriesCrc, lastUsableLba: backupEntriesLba - 1 }
+  const primary = changed(gpt, { ...both, alternateLba })
+  const backup = changed(gpt, { ...both, myLba: alternateLba, alternateLba: PRIMARY_LBA, entriesLba: backupEntriesLba })
+  return [
+    { offset: 0, bytes: Buffer.concat([protectiveMbr(gpt.mbr, alternateLba), primary]) },
+    { offset: before.entriesLba * sectorBytes, bytes: entries },
+    { offset: backupEntriesLba * sectorBytes, bytes: Buffer.concat([entries, backup]) },
+  ]
+}
+
+/** @returns where it begins in the table */
+function freeEntry(table: Buffer, entryBytes: number): number | undefined {
+  for (let at = 0; at + entryBytes <= table.length; at += entryBytes) {
+    if (table.subarray(at, at + 16).every((byte) => byte === 0)) return at
+  }
+  return undefined
+}
+
+/** The first three groups are little-endian: UEFI 2.10, appendix A. */
+function guidBytes(guid: string): Buffer {
+  const all = Buffer.from(guid.replaceAll('-', ''), 'hex')
+  return Buffer.concat([
+    all.subarray(0, 4).reverse(),
+    all.subarray(4, 6).reverse(),
+    all.subarray(6, 8).reverse(),
+    all.subarray(8),
+  ])
+}
+
 function parseHeader(sector: Uint8Array, diskBytes: number): Gpt['header'] {
   const h = header.parse(sector)
   const sectorBytes = sector.length
@@ -128,7 +200,7 @@ function changed({ headerSector, header: before }: Gpt, values: Partial<Gpt['hea
   const sector = Buffer.from(headerSector)
   const view = new DataView(sector.buffer, sector.byteOffset, sector.length)
   const after = { ...before, ...values }
-  for (const name of ['myLba', 'alternateLba', 'lastUsableLba', 'entriesLba'] as const) {
+  for (const name of ['myLba', 'alternateLba', 'lastUsableLba', 'entriesLba', 'entriesCrc'] as const) {
     fields[name].write(view, fields[name].offset, after[name])
   }
   fields.headerCrc.write(view, fields.headerCrc.offset, headerCrcOf(sector, before.headerBytes))
