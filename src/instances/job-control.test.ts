@@ -70,6 +70,54 @@ test('what is done is shown with its progress, and ended on request; the instanc
   assert.ok(world.images.images.has(next))
 })
 
+test('a job that failed and could not be undone is undone on request, and the next one is not ended for it', async () => {
+  const { id } = await world.createOne(member)
+  const { save, giveUp } = world.images
+  world.images.save = world.images.giveUp = () => Promise.reject(new Error('the store is away'))
+  const lost = await createSnapshot(world.ports, member, id, plain)
+  assert.deepEqual(await statusNow(id), ['ACTIVE', 'running', null])
+  assert.deepEqual([(await showJob(world.ports, member, id)).taskState, world.images.begun.has(lost)], [null, true])
+  await assert.rejects(cancelJob(world.ports, member, id), { message: 'the store is away' })
+  Object.assign(world.images, { save, giveUp })
+  await cancelJob(world.ports, member, id)
+  await assert.rejects(showJob(world.ports, member, id), { code: 'not-found' })
+  assert.ok(!world.images.begun.has(lost))
+  const next = await createSnapshot(world.ports, member, id, plain)
+  await world.idle()
+  assert.ok(world.images.images.has(next), JSON.stringify((await world.get(id))!.fault))
+})
+
+test('a job is ended that is only being begun; where it is not begun at all, the next one is', async () => {
+  const { id } = await world.createOne(member)
+  const { begin } = world.images
+  /** A snapshot that is ended while its image is begun. */
+  const endedEarly = async (andThen: typeof begin) => {
+    const [reached, held] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
+    world.images.begin = async (...asked) => {
+      world.images.begin = begin
+      reached.resolve()
+      await held.promise
+      return andThen.apply(world.images, asked)
+    }
+    const asked = createSnapshot(world.ports, member, id, plain)
+    await reached.promise
+    await cancelJob(world.ports, member, id)
+    held.resolve()
+    return asked
+  }
+  const ended = await endedEarly(begin)
+  assert.deepEqual(await statusNow(id), ['ACTIVE', 'running', null])
+  assert.deepEqual([world.images.begun.has(ended), world.images.images.has(ended)], [false, false])
+  const refusal = new ServiceError('over-quota', 'no more images')
+  await assert.rejects(
+    endedEarly(() => Promise.reject(refusal)),
+    { code: 'over-quota' },
+  )
+  const next = await createSnapshot(world.ports, member, id, plain)
+  await world.idle()
+  assert.ok(world.images.images.has(next))
+})
+
 test('a rebuild is not ended half-way', async () => {
   const { id } = await world.createOne(member)
   const held = Promise.withResolvers<void>()

@@ -5,7 +5,10 @@ export interface Progress {
 }
 export type JobReport = (progress: Progress) => void
 
-/** The jobs that run or are about to, by instance: how far they are, and how they are ended. It is forgotten with the service. */
+/**
+ * The jobs that run or are about to, by instance: how far they are, and how they are ended. It is forgotten with the service. Who ends a job, and
+ * who forgets one, does so in the transaction that finds it, or is done with it: so nothing that was meant for one is left for the next.
+ */
 export class JobProgress {
   readonly #progress = new Map<string, Progress>()
   readonly #cuts = new Map<string, AbortController>()
@@ -28,7 +31,7 @@ export class JobProgress {
     this.#cutOf(instanceId).abort()
   }
 
-  /** There is no job any more. */
+  /** Nobody goes on with the job. */
   forget(instanceId: string): void {
     this.#progress.delete(instanceId)
     this.#cuts.delete(instanceId)

@@ -37,8 +37,8 @@ async function runJob(ports: InstancePorts, id: string, signal: AbortSignal): Pr
     if (!isForOwner(error) && !cut.aborted) ports.onProblem(error)
     changes = await undo(ports, instance, cut.aborted ? new ServiceError('cancelled', 'it was ended on request') : error)
   }
-  ports.progress.forget(id)
   await changeInstance(ports, id, async ({ taskState }, writer) => {
+    ports.progress.forget(id)
     if (changes.isUndone) await jobs.delete(writer, id)
     return { ...changes.instance, ...(isJobTask(taskState) ? { taskState: null } : {}) }
   })
@@ -103,7 +103,10 @@ export async function endJob(ports: InstancePorts, id: string, why: unknown): Pr
   const job = await jobs.get(ports.catalog.documents, id)
   if (!job) return
   await giveBack(ports, job, why)
-  await ports.catalog.write(async ({ documents }) => void (await jobs.delete(documents, id)))
+  await ports.catalog.write(async ({ documents }) => {
+    ports.progress.forget(id)
+    await jobs.delete(documents, id)
+  })
 }
 
 /**

@@ -108,6 +108,7 @@ export async function beginSnapshot(
     })
   } catch (error) {
     await changeInstance(ports, instance.id, async ({ taskState }, documents) => {
+      ports.progress.forget(instance.id)
       await jobs.delete(documents, instance.id)
       return taskState === 'deleting' ? null : { taskState: null }
     })
