@@ -16,6 +16,8 @@ import type { LongCall, Opening, PlainCall } from './words.ts'
 export interface RemoteOptions {
   /** Where the host's agent listens. */
   readonly socketPath: string
+  /** How long it may take to say what it is; absent: ten seconds. */
+  readonly answersWithinMs?: number
   /** Told when the agent goes away, and of what it says that cannot be. */
   readonly onProblem: (error: unknown) => void
 }
@@ -47,6 +49,7 @@ export class RemoteHypervisor implements MachineHost {
     const remote = new RemoteHypervisor(options)
     remote.#watch = await RemoteWatch.start({
       socketPath: options.socketPath,
+      answersWithinMs: options.answersWithinMs,
       closing: remote.#closing.signal,
       tell: (machine) => remote.#tell(machine),
       onBack: () => void remote.#tellAll().catch(options.onProblem),

@@ -7,9 +7,12 @@ import { openLink } from './remote-call.ts'
 import { type About, PROTOCOL, type Told } from './words.ts'
 
 const AGAIN_MS = 500
+/** One that takes a connection and says nothing is away, too. */
+const ANSWERS_WITHIN_MS = 10_000
 
 export interface Watching {
   readonly socketPath: string
+  readonly answersWithinMs?: number | undefined
   readonly closing: AbortSignal
   readonly tell: (machine: FoundMachine) => void
   /** After the agent was away, during which nobody was told of anything. */
@@ -75,14 +78,18 @@ export class RemoteWatch {
   }
 
   async #connect(): Promise<FrameLink | null> {
-    const { closing, socketPath } = this.#watching
+    const { answersWithinMs = ANSWERS_WITHIN_MS, closing, socketPath } = this.#watching
     if (closing.aborted) return null
     let link: FrameLink | null = null
     try {
       link = await openLink(socketPath, { say: 'watch' })
-      const about = (await link.next())?.head as unknown as About | undefined
-      if (about?.protocol !== PROTOCOL) {
-        const message = `The agent of the host speaks version ${about?.protocol} and the service ${PROTOCOL}: install one version of both.`
+      const silent = link
+      const late = setTimeout(() => silent.destroy(), answersWithinMs)
+      const frame = await link.next().finally(() => clearTimeout(late))
+      if (!frame) throw new HostAway('The agent of the host does not say what it is.')
+      const about = frame.head as unknown as About
+      if (about.protocol !== PROTOCOL) {
+        const message = `The agent of the host speaks version ${about.protocol} and the service ${PROTOCOL}: install one version of both.`
         throw new ServiceError('unavailable', message)
       }
       const known = link
