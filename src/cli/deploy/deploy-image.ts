@@ -69,7 +69,7 @@ export async function deployImage(wish: DeployWish): Promise<DeployOutcome> {
   await using opened = new AsyncDisposableStack()
   const pool = opened.adopt(new ChunkPool({ memoryBytes: MEMORY_BYTES }), (it) => it.close())
   const image = opened.adopt(await openImageDisk({ origin, pool, signal }), (it) => it.close())
-  const target = opened.adopt(await Target.open(path, { isReadOnly: isDry, leastBytes: image.size }), (it) => it.close())
+  const target = opened.adopt(await Target.open(path, { isReadOnly: isDry, leastBytes: image.size, signal }), (it) => it.close())
   const described = await describe(target)
   const isDisk = described.device !== null
   await wish.assertFits({ ...described, tableSectorBytes: isDisk ? await tableSectorBytes(image) : null })

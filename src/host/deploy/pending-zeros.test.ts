@@ -6,7 +6,7 @@ import { PendingZeros } from './pending-zeros.ts'
 test('neighbours are one, in whatever order they come; what overlaps is seen', () => {
   const pending = new PendingZeros()
   for (const offset of [8, 0, 4, 20]) pending.add({ offset, length: 4 })
-  assert.equal(pending.count, 2)
+  assert.deepEqual([pending.count, pending.bytes], [2, 16])
   assert.deepEqual(
     [11, 12, 19, 20, 23, 24].map((offset) => pending.overlaps({ offset, length: 1 })),
     [true, false, false, true, true, false],
@@ -16,7 +16,7 @@ test('neighbours are one, in whatever order they come; what overlaps is seen', (
     { offset: 0, length: 12 },
     { offset: 20, length: 4 },
   ])
-  assert.deepEqual([pending.count, pending.take()], [0, []])
+  assert.deepEqual([pending.count, pending.bytes, pending.take()], [0, 0, []])
 })
 
 test('what is taken covers what was added, and nothing else', () => {

@@ -6,8 +6,14 @@ export class PendingZeros {
   readonly #byOffset = new Map<number, Stretch>()
   readonly #byEnd = new Map<number, Stretch>()
 
+  #bytes = 0
+
   get count(): number {
     return this.#byOffset.size
+  }
+  /** Of all of them. */
+  get bytes(): number {
+    return this.#bytes
   }
 
   /** @param added overlaps none of those that are there */
@@ -20,6 +26,7 @@ export class PendingZeros {
     const whole = { offset, length: end - offset }
     this.#byOffset.set(offset, whole)
     this.#byEnd.set(end, whole)
+    this.#bytes += added.length
   }
 
   overlaps({ offset, length }: Stretch): boolean {
@@ -34,6 +41,7 @@ export class PendingZeros {
     const all = [...this.#byOffset.values()].sort((a, b) => a.offset - b.offset)
     this.#byOffset.clear()
     this.#byEnd.clear()
+    this.#bytes = 0
     return all
   }
 

@@ -12,9 +12,10 @@ import {
   type KernelFolders,
   kernelFolders,
 } from './block-device.ts'
+import { lockFile } from './file-lock.ts'
 import type { Stretch } from './patched-disk.ts'
 import { PendingZeros } from './pending-zeros.ts'
-import { CheapZeros, rereadPartitions } from './zeroing.ts'
+import { CheapZeros, rereadPartitions, stopped } from './zeroing.ts'
 
 /** O_DIRECT wants offsets and lengths in blocks of the medium: no disk has larger ones. */
 const BLOCK_BYTES = 4 * KiB
@@ -22,6 +23,8 @@ const BLOCK_BYTES = 4 * KiB
 const LEAST_CHEAP_BYTES = 2 * MiB
 /** Of ranges that are to be zeros: a command line holds so many. */
 const MOST_PENDING = 256
+/** A disk that has to write them takes seconds over so many, and they are seconds until it can be stopped. */
+const MOST_PENDING_BYTES = 512 * MiB
 const zeros = new Uint8Array(MiB)
 
 export interface TargetOptions {
@@ -29,6 +32,8 @@ export interface TargetOptions {
   readonly isReadOnly: boolean
   /** A file that is absent is made, and one that is shorter is made so long, once `prepare` is called. */
   readonly leastBytes: number
+  /** Ends what makes zeros: it throws `cancelled` then. */
+  readonly signal?: AbortSignal
   readonly kernel?: KernelFolders
 }
 
@@ -41,21 +46,30 @@ export class Target {
   readonly #handle: FileHandle
   readonly #direct: FileHandle | null
   readonly #zeros: CheapZeros
+  readonly #signal: AbortSignal | undefined
   readonly #pending = new PendingZeros()
   #isDirect: boolean
 
-  private constructor(path: string, device: BlockDevice | null, size: number, handle: FileHandle, direct: FileHandle | null) {
+  private constructor(
+    path: string,
+    device: BlockDevice | null,
+    size: number,
+    handle: FileHandle,
+    direct: FileHandle | null,
+    signal?: AbortSignal,
+  ) {
     this.path = path
     this.device = device
     this.size = size
     this.#handle = handle
     this.#direct = direct
+    this.#signal = signal
     this.#zeros = new CheapZeros(handle.fd)
     this.#isDirect = direct !== null
   }
 
   /**
-   * Claims a disk for this process (O_EXCL), or opens a file.
+   * Claims a disk (O_EXCL), or a file by a lock, for this process and those that it has make zeros.
    * @throws ServiceError `not-found`, `invalid-request`, `denied`; `conflict` where it is in use; `too-large` for a disk that is too small
    */
   static async open(path: string, options: TargetOptions): Promise<Target> {
@@ -66,8 +80,9 @@ export class Target {
     else await assertMayBeMade(path, options, kernel)
     const handle = await opened(path, device, options)
     try {
+      if (!device) await lockFile(handle.fd, path, { isShared: options.isReadOnly })
       const bytes = device?.bytes ?? Math.max((await handle.stat()).size, options.leastBytes)
-      return new Target(path, device, bytes, handle, await openDirect(path))
+      return new Target(path, device, bytes, handle, await openDirect(path), options.signal)
     } catch (error) {
       await handle.close()
       throw error
@@ -123,11 +138,11 @@ export class Target {
     }
   }
 
-  /** Frees the room where the medium can, at the next `sync` at the latest; until then old bytes may be read. @throws as `write` */
+  /** Frees the room where the medium can, at the next `sync` at the latest; until then old bytes may be read. @throws as `write`; `cancelled` */
   async zero(offset: number, length: number): Promise<void> {
     if (this.#pending.overlaps({ offset, length })) await this.#makeZeros()
     this.#pending.add({ offset, length })
-    if (this.#pending.count >= MOST_PENDING) await this.#makeZeros()
+    if (this.#pending.count >= MOST_PENDING || this.#pending.bytes >= MOST_PENDING_BYTES) await this.#makeZeros()
   }
 
   async #makeZeros(): Promise<void> {
@@ -135,15 +150,16 @@ export class Target {
     const isCheap = ({ offset, length }: Stretch) =>
       length >= LEAST_CHEAP_BYTES && offset % this.sectorBytes === 0 && length % this.sectorBytes === 0
     const cheap = ranges.filter(isCheap)
-    const isMade = cheap.length === 0 || (await this.#zeros.make(cheap))
+    const isMade = cheap.length === 0 || (await this.#zeros.make(cheap, this.#signal))
     for (const { offset, length } of isMade ? ranges.filter((range) => !isCheap(range)) : ranges) {
       for (let done = 0; done < length; done += zeros.length) {
+        if (this.#signal?.aborted) throw stopped()
         await this.#write(offset + done, zeros.subarray(0, Math.min(zeros.length, length - done)))
       }
     }
   }
 
-  /** Settles when what was written is on the medium. */
+  /** Settles when what was written is on the medium. @throws as `zero` */
   async sync(): Promise<void> {
     await this.#makeZeros()
     await this.#handle.datasync().catch((error) => this.#refuse(error, 'sync', 0))

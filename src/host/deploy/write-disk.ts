@@ -8,6 +8,7 @@ import { ChunkLanes, LANES, WINDOW_BYTES } from './chunk-lanes.ts'
 import type { ImageDisk, Wanted } from './image-disk.ts'
 import { patchedDisk, type Stretch, stretchesBeyond } from './patched-disk.ts'
 import type { Target } from './target.ts'
+import { stopped } from './zeroing.ts'
 
 /** Boot sector, partition table, the start of a boot loader: without them no firmware starts from a disk. */
 const HEAD_BYTES = 64 * KiB
@@ -254,7 +255,7 @@ class DiskWriter {
       }),
     )
     await Promise.all(running)
-    if (this.#signal.aborted) throw new ServiceError('cancelled', 'stopped; give the same command again to go on')
+    if (this.#signal.aborted) throw stopped()
     if (isOver) throw failure
   }
 
