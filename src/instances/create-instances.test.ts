@@ -32,7 +32,7 @@ test('several at once are numbered, share a reservation, and each is a machine o
   assert.equal(new Set(made.map(({ id }) => world.host.machine(id).spec.networks[0]!.mac)).size, 5)
 })
 
-test('no more machines start at once than were asked for', async () => {
+test('no more machines start at once than there are places, nor all of them of one project', async () => {
   let now = 0
   let most = 0
   world.host.beforeStart = async () => {
@@ -42,8 +42,11 @@ test('no more machines start at once than were asked for', async () => {
   }
   await world.create(member, { most: 40, least: 40 })
   await world.idle()
-  world.host.beforeStart = () => {}
   assert.equal(most, 10)
+  await Promise.all(['mine', 'other'].map((project) => world.create(someone(project), { most: 20, least: 20 })))
+  await world.idle()
+  assert.equal(most, 12)
+  world.host.beforeStart = () => {}
 })
 
 test('concurrent requests never overshoot a quota, and what is deleted counts no more', async () => {

@@ -19,5 +19,5 @@ export async function hydrateInstance(ports: InstancePorts, caller: Caller, id: 
     return { taskState: 'hydrating' }
   })
   failpoint('instance:hydrate-asked')
-  startJob(ports, instance)
+  await startJob(ports, instance)
 }

@@ -6,9 +6,10 @@ import { instanceWorld, someone } from './instance-world.suite.ts'
 import { cancelJob, showJob } from './job-control.ts'
 import type { SaveOptions } from './ports.ts'
 import { startInstance, stopInstance } from './power/actions.ts'
-import { rebuildInstance } from './rebuild/begin-rebuild.ts'
+import { rebuildInstance, restoreInstance } from './rebuild/begin-rebuild.ts'
 import { createSnapshot } from './snapshots/create-snapshot.ts'
 import { statusOf } from './states.ts'
+import { attachVolume } from './volumes/attach-volume.ts'
 
 const world = await instanceWorld()
 after(() => world.close())
@@ -150,6 +151,37 @@ test('a hydration that fails says so in what was done, and changes nothing', asy
     [leaseId],
   )
   await world.reopen()
+})
+
+test('launches do not wait for a restore that waits for volumes, nor a rebuild without any for jobs', async () => {
+  const one = { places: 1, share: 1 }
+  const small = await instanceWorld({ pools: { launches: one, jobs: one } })
+  const [restored, rebuilt] = [await small.createOne(member), await small.createOne(member)]
+  const volumeId = small.volumes.add({ content: 'then' })
+  await attachVolume(small.ports, member, restored.id, { volumeId, deleteOnTermination: false, tag: null })
+  await small.idle()
+  const imageId = await createSnapshot(small.ports, member, restored.id, { ...plain, withMachine: true })
+  await small.idle()
+  small.volumes.volumes.get(volumeId)!.content = 'now'
+  const { revert } = small.volumes
+  const [reached, held] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
+  small.volumes.revert = async (...asked) => {
+    reached.resolve()
+    await held.promise
+    return revert.apply(small.volumes, asked)
+  }
+  await restoreInstance(small.ports, member, restored.id, { imageId, withMemory: false })
+  await reached.promise
+  const [launched] = await small.create(member)
+  await rebuildInstance(small.ports, member, rebuilt.id, { imageId: small.image })
+  for (const id of [launched!.id, rebuilt.id]) {
+    await small.ports.tasks.idleAt(id)
+    assert.deepEqual([statusOf((await small.get(id))!), (await small.get(id))!.taskState], ['ACTIVE', null])
+  }
+  held.resolve()
+  await small.idle()
+  assert.deepEqual([statusOf((await small.get(restored.id))!), small.volumes.volumes.get(volumeId)!.content], ['ACTIVE', 'then'])
+  await small.close()
 })
 
 test('a job that waits for the jobs of others is ended at once on request, and launches do not wait for it', async () => {

@@ -62,8 +62,8 @@ export const defaultInstanceSettings: InstanceSettings = {
   freezeMs: 5000, // a guest whose writes stand still for longer is one that people miss
 }
 const pools: Readonly<Record<Pool, PlaceLimits>> = {
-  // each reads and writes files and starts a process; ten make a batch appear at once, and are over so soon that one project may have all
-  launches: { places: 10, share: 10 },
+  // each reads and writes files and starts a process; ten make a batch appear at once, and are over so soon that one project may have as many
+  launches: { places: 12, share: 10 },
   // each reads and writes a disk or a memory as fast as it can
   jobs: { places: 8, share: 4 },
 }

@@ -5,7 +5,7 @@ import { faultFrom, isForOwner } from './faults.ts'
 import { isHostMissed } from './hosts.ts'
 import { hydrateDisk } from './launch/hydrate-disk.ts'
 import { migrate } from './migrate/migrate.ts'
-import type { InstancePorts } from './ports.ts'
+import type { InstancePorts, Pool } from './ports.ts'
 import { recordPower } from './power/settle.ts'
 import { rebuild, rebuildFailed } from './rebuild/rebuild.ts'
 import { type InstanceJob, type InstanceRecord, isJobTask, type SnapshotJob } from './records.ts'
@@ -17,11 +17,15 @@ import { instances, jobs } from './store.ts'
  * What is done to an instance in several steps, of which each is noted: stopped or killed at any point, the next start goes on by what was
  * noted. While there is a job, the instance has its task.
  */
-export function startJob(ports: InstancePorts, { id, projectId, taskState }: InstanceRecord): void {
-  const pool = taskState === 'rebuilding' ? 'launches' : 'jobs'
+export async function startJob(ports: InstancePorts, { id, projectId }: InstanceRecord): Promise<void> {
+  const pool = poolOf(await jobs.get(ports.catalog.documents, id))
   const place = { pool, owner: projectId, ends: ports.progress.cutOf(id) } as const
   ports.tasks.start(id, (signal) => runJob(ports, id, signal), place)
 }
+
+/** A rebuild is a launch, but for one that reads memory, or waits until what its volumes were is stored. */
+const poolOf = (job: InstanceJob | undefined): Pool =>
+  job?.kind === 'rebuild' && job.partsFrom === null && job.reverts.length === 0 ? 'launches' : 'jobs'
 
 /** Cut short, the job stays, for whoever cut it: a deletion gives back what it holds, the next start goes on. */
 async function runJob(ports: InstancePorts, id: string, signal: AbortSignal): Promise<void> {

@@ -32,7 +32,7 @@ export async function migrateInstance(
     return { taskState: 'migrating' }
   })
   failpoint('instance:migrate-asked')
-  startJob(ports, instance)
+  await startJob(ports, instance)
 }
 
 function candidatesFor(ports: InstancePorts, instance: InstanceRecord, to: string | null): readonly NamedHost[] {

@@ -100,7 +100,7 @@ async function begin(
     return { taskState: 'rebuilding' }
   })
   failpoint('instance:rebuild-asked')
-  startJob(ports, instance)
+  await startJob(ports, instance)
   return instance
 }
 

@@ -116,7 +116,7 @@ export async function beginSnapshot(
   }
   failpoint('instance:snapshot-begun')
   await assertStillWanted(ports, instance.id, imageId)
-  startJob(ports, instance)
+  await startJob(ports, instance)
   return imageId
 }
 
