@@ -5,8 +5,10 @@ import { connect, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
+import { HostAway } from '../host-away.ts'
 import { plainSpec } from '../hypervisor.suite.ts'
 import type { FoundMachine } from '../hypervisor.ts'
+import type { MachineHost } from '../machine-host.ts'
 import { MemoryHost, plainGuest } from '../memory/memory-host.ts'
 import { MemoryHypervisor } from '../memory/memory-hypervisor.ts'
 import { FrameLink } from './frames.ts'
@@ -14,13 +16,13 @@ import { MachineAgent } from './machine-agent.ts'
 import { RemoteHypervisor } from './remote-hypervisor.ts'
 
 /** An agent that can be ended and started anew on its host, and somebody who speaks to it. */
-async function world(context: TestContext, host = new MemoryHost()) {
+async function world(context: TestContext, host = new MemoryHost(), first?: MachineHost) {
   const folder = await mkdtemp(join(tmpdir(), 'imprint-agent-'))
   const socketPath = join(folder, 'agent.sock')
   const problems: unknown[] = []
-  const listen = () =>
-    MachineAgent.listen({ hypervisor: new MemoryHypervisor(host), socketPath, onProblem: (error) => problems.push(error) })
-  let agent = await listen()
+  const listen = (hypervisor: MachineHost = new MemoryHypervisor(host)) =>
+    MachineAgent.listen({ hypervisor, socketPath, onProblem: (error) => problems.push(error) })
+  let agent = await listen(first)
   const away: unknown[] = []
   const remote = await RemoteHypervisor.open({ socketPath, onProblem: (error) => away.push(error) })
   context.after(async () => {
@@ -130,6 +132,54 @@ test('a launch whose caller is gone leaves nothing, and another waits for its en
     (await remote.list()).map(({ id, power }) => [id, power]),
     [[spec.id, 'running']],
   )
+})
+
+test('an agent outlives a caller that goes before it is asked to take memory', async (context) => {
+  const host = new MemoryHost()
+  const real = new MemoryHypervisor(host)
+  const [begun, gone, ended] = [0, 1, 2].map(() => Promise.withResolvers<void>())
+  const saveMemory: MemoryHypervisor['saveMemory'] = async (id, sink) => {
+    begun!.resolve()
+    await gone!.promise
+    return real.saveMemory(id, sink).finally(ended!.resolve) // it was too far to be cut short
+  }
+  const held = new Proxy(real, {
+    get(_, name) {
+      if (name === 'saveMemory') return saveMemory
+      const value = Reflect.get(real, name) as unknown
+      return typeof value === 'function' ? value.bind(real) : value
+    },
+  })
+  const { remote, socketPath } = await world(context, host, held)
+  const spec = plainSpec()
+  await remote.launch(spec)
+  const caller = new FrameLink(connect({ path: socketPath }))
+  await caller.send({ say: 'saveMemory', values: [spec.id], key: 'a' })
+  await begun!.promise
+  caller.destroy()
+  await once(caller.socket, 'close')
+  await remote.list() // by then the agent has seen it too
+  gone!.resolve()
+  await ended!.promise
+  assert.equal((await remote.show(spec.id)).power, 'running')
+})
+
+test('a launch under way when its agent ends leaves nothing, and its caller hears that the host is away', async (context) => {
+  const begun = Promise.withResolvers<void>()
+  const held = Promise.withResolvers<void>()
+  const host = new MemoryHost({
+    beforeStart: () => {
+      begun.resolve()
+      return held.promise
+    },
+  })
+  const { remote, endAgent } = await world(context, host)
+  const launched = assert.rejects(remote.launch(plainSpec()), (error) => error instanceof HostAway)
+  await begun.promise
+  const ended = endAgent()
+  held.resolve()
+  await Promise.all([launched, ended])
+  assert.equal(host.machines.size, 0)
 })
 
 test('memory is taken no faster than it is used', async (context) => {
