@@ -97,12 +97,20 @@ export async function joinHosts(
   placeOf: (id: string) => Promise<string | null>,
   onProblem: (error: unknown) => void,
 ): Promise<{ readonly hypervisor: Machines; readonly hosts: readonly [NamedHost, ...NamedHost[]] }> {
-  const opened = others.map(async (other): Promise<NamedHost> => {
-    const [name = '', ...socketPath] = other.split('=')
-    if (name === hostname())
-      throw new ServiceError('invalid-request', `"${name}" is this service's own host: name the other one otherwise`)
-    return { name, machines: await RemoteHypervisor.open({ socketPath: socketPath.join('='), onProblem }) }
+  const named = others.map((other) => ({ name: other.split('=', 1)[0] ?? '', socketPath: other.slice(other.indexOf('=') + 1) }))
+  const ownName = hostname()
+  if (named.some(({ name }) => name === ownName)) {
+    throw new ServiceError('invalid-request', `"${ownName}" is this service's own host: name the other one otherwise`)
+  }
+  const opened = named.map(async ({ name, socketPath }): Promise<NamedHost> => {
+    return { name, machines: await RemoteHypervisor.open({ socketPath, onProblem: (error) => onProblem(ofHost(name, error)) }) }
   })
-  const hosts = [{ name: hostname(), machines: own }, ...(await Promise.all(opened))] as const
+  const hosts = [{ name: ownName, machines: own }, ...(await Promise.all(opened))] as const
   return { hosts, hypervisor: new Hosts({ hosts, placeOf }) }
+}
+
+/** Which host it is, the connection does not know. */
+const ofHost = (name: string, error: unknown): ServiceError => {
+  const why = error instanceof Error ? error.message : String(error)
+  return new ServiceError('unavailable', `host "${name}": ${why}`, { host: name }, { cause: error })
 }

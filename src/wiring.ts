@@ -175,9 +175,12 @@ async function openService(
   opened.defer(every(MINUTE_MS, endExpired, problem('exports')))
   const lent = new DiskLeases({ ...images.ports, ...leases }, nbd.addresses.socketPath)
   const snapshots = new ImageSnapshots(images.ports)
-  const own = await openHypervisor(settings, confined, join(data, 'machines'), log, problem('instances'))
+  const own = opened.adopt(await openHypervisor(settings, confined, join(data, 'machines'), log, problem('instances')), (it) =>
+    it.close(),
+  )
   const placeOf = async (id: string) => (await instanceRecords.get(catalog.documents, id))?.host ?? null
   const machines = await joinHosts(own, settings.instanceHosts, placeOf, problem('hosts'))
+  opened.adopt(machines.hypervisor, (it) => it.close()) // for a start that fails: else the instances close it
   const promises = { reservedBytes: settings.volumeReserve, promiseRatio: settings.volumePromisePercent / 100 }
   const room = hostRoom({ folder: data, images: catalog.images, scratch, hypervisor: machines.hypervisor, promises })
   const volumes = opened.adopt(

@@ -37,6 +37,8 @@ const refused: readonly [string, Parameters<typeof readSettings>, RegExp][] = [
   ['an unknown name in the file', [{}, {}, file('{"lissten": "x"}')], /unknown setting "lissten"/],
   ['a file that is no JSON', [{}, {}, file('listen = x')], /cannot read the settings file/],
   ['a file that is not there', [{}, {}, '/nonexistent/imprint.json'], /cannot read the settings file/],
+  ['two hosts of one name', [{ instanceHosts: 'left=/a.sock,left=/b.sock' }, {}], /names a host twice/],
+  ['one agent under two names', [{ instanceHosts: 'left=/srv/a.sock,right=/srv//a.sock' }, {}], /one agent under two names/],
   ['a scheme that is not HTTP', [{ publicUrl: 'ftp://x' }, {}], /--public-url: takes an http/],
 ]
 for (const [name, args, says] of refused) {

@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { isIPv4 } from 'node:net'
+import { normalize } from 'node:path'
 import { ServiceError } from '../base/errors.ts'
 import { inNetworks } from '../base/networks.ts'
 import { formatBytes, GiB, MiB, TiB } from '../base/units.ts'
@@ -306,6 +307,8 @@ function hosts(value: string): string[] {
   }
   const names = all.map((each) => each.split('=', 1)[0])
   if (new Set(names).size < names.length) throw new Error('names a host twice')
+  const sockets = all.map((each) => normalize(each.slice(each.indexOf('=') + 1)))
+  if (new Set(sockets).size < sockets.length) throw new Error('has one agent under two names: its machines would be of both')
   return all
 }
 function url(value: string): string {

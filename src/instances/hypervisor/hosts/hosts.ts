@@ -43,7 +43,9 @@ export class Hosts implements Machines {
 
   /** Those of hosts that are there. @throws ServiceError `unavailable` where none is */
   async list(): Promise<readonly FoundMachine[]> {
-    const lists = await Promise.allSettled(this.#hosts.map(({ machines }) => machines.list()))
+    const up = this.#hosts.filter((host) => abilitiesOf(host) !== null)
+    const asked = up.length > 0 ? up : this.#hosts.slice(0, 1) // which says why it is not
+    const lists = await Promise.allSettled(asked.map(({ machines }) => machines.list()))
     const failed = lists.flatMap((each) => (each.status === 'rejected' ? [each.reason] : []))
     const worse = failed.find((error) => !isServiceError(error, 'unavailable'))
     if (worse !== undefined || failed.length === lists.length) throw worse ?? failed[0]

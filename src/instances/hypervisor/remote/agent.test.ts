@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { mkdtemp, rm, stat } from 'node:fs/promises'
-import { connect, createServer } from 'node:net'
+import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
@@ -91,21 +91,6 @@ test('where there is no agent yet the host is away, and it is found when it come
   })
   assert.equal((await found).power, 'running')
   assert.equal(remote.type, 'memory')
-})
-
-test('one that takes connections and says nothing is away, and keeps no service from starting', async (context) => {
-  const folder = await mkdtemp(join(tmpdir(), 'imprint-agent-'))
-  const socketPath = join(folder, 'agent.sock')
-  const mute = createServer(() => {})
-  mute.listen(socketPath)
-  await once(mute, 'listening')
-  const remote = await RemoteHypervisor.open({ socketPath, answersWithinMs: 20, onProblem: () => {} })
-  context.after(async () => {
-    await remote.close()
-    mute.close()
-    await rm(folder, { recursive: true, force: true })
-  })
-  assert.throws(() => remote.abilities, { code: 'unavailable', message: /away/ })
 })
 
 test('a launch whose caller is gone leaves nothing, and another waits for its end', async (context) => {

@@ -14,11 +14,15 @@ export interface AgentOptions {
   /** Whoever may connect there commands the host's machines: the folder around it keeps others out. */
   readonly socketPath: string
   readonly onProblem: (error: unknown) => void
+  /** Those who watch hear something at least this often. */
+  readonly saysEveryMs?: number
 }
 
 /** Of a service: its consoles, layers that are read, and calls. */
 const MAX_CONNECTIONS = 4096
 const SAID_WITHIN_MS = 60_000
+/** Much more often than those who watch take it for away (remote-hypervisor.ts). */
+const SAYS_EVERY_MS = 2000
 /** Told to a watcher that does not listen: then of each machine only how it stands. */
 const MAX_UNHEARD = 1024
 
@@ -26,6 +30,7 @@ const MAX_UNHEARD = 1024
 export class MachineAgent {
   readonly #hypervisor: MachineHost
   readonly #onProblem: (error: unknown) => void
+  readonly #saysEveryMs: number
   readonly #server: Server
   readonly #links = new Set<FrameLink>()
   readonly #watchers = new Set<(machine: FoundMachine, told: number) => void>()
@@ -36,8 +41,9 @@ export class MachineAgent {
   readonly #unwatch: () => void
   #told = 0
 
-  private constructor({ hypervisor, onProblem }: AgentOptions) {
+  private constructor({ hypervisor, onProblem, saysEveryMs = SAYS_EVERY_MS }: AgentOptions) {
     this.#hypervisor = hypervisor
+    this.#saysEveryMs = saysEveryMs
     this.#onProblem = onProblem
     this.#server = createServer({ pauseOnConnect: true }, (socket) => void this.#hear(socket))
     this.#server.maxConnections = MAX_CONNECTIONS
@@ -139,6 +145,11 @@ export class MachineAgent {
   async #watch(link: FrameLink): Promise<void> {
     let unheard: { machine: FoundMachine; told: number }[] = []
     let wake = () => {}
+    let isWordDue = false
+    const alive = setInterval(() => {
+      isWordDue = true
+      wake()
+    }, this.#saysEveryMs)
     const tell = (machine: FoundMachine, told: number) => {
       if (unheard.length >= MAX_UNHEARD) unheard = unheard.filter((each) => each.machine.id !== machine.id)
       unheard.push({ machine, told })
@@ -155,7 +166,8 @@ export class MachineAgent {
     )
     await link.send(this.#about()).catch(() => {})
     while (!link.isOver) {
-      const next = unheard.shift()
+      const next = unheard.shift() ?? (isWordDue ? {} : undefined)
+      isWordDue = false
       if (next) await link.send(next).catch(() => link.destroy())
       else {
         await new Promise<void>((woken) => {
@@ -164,6 +176,7 @@ export class MachineAgent {
         })
       }
     }
+    clearInterval(alive)
   }
 
   #about(): About {

@@ -11,16 +11,22 @@ import type { FrameLink } from './frames.ts'
 import { answerOf, openLink, type Parts, RemoteCall } from './remote-call.ts'
 import { remoteDisk } from './remote-disk.ts'
 import { RemoteWatch } from './remote-watch.ts'
+import { Silence } from './silence.ts'
 import type { LongCall, Opening, PlainCall } from './words.ts'
 
 export interface RemoteOptions {
   /** Where the host's agent listens. */
   readonly socketPath: string
-  /** How long it may take to say what it is; absent: ten seconds. */
-  readonly answersWithinMs?: number
-  /** Told when the agent goes away, and of what it says that cannot be. */
+  /** Told when the agent goes away, and of what it says that cannot be: of each reason once, until it is back. */
   readonly onProblem: (error: unknown) => void
+  /** An agent that says nothing for so long is away. */
+  readonly silenceMs?: number
 }
+
+/** Agents say a word every few seconds (machine-agent.ts). */
+const SILENCE_MS = 10_000
+/** What an agent has to look up only. */
+const ANSWERS_WITHIN_MS = 30_000
 
 /** What is given up when it is closed must be known to be, or is let go of after so long. */
 const ENDS_WITHIN_MS = 30_000
@@ -49,11 +55,14 @@ export class RemoteHypervisor implements MachineHost {
     const remote = new RemoteHypervisor(options)
     remote.#watch = await RemoteWatch.start({
       socketPath: options.socketPath,
-      answersWithinMs: options.answersWithinMs,
       closing: remote.#closing.signal,
       tell: (machine) => remote.#tell(machine),
       onBack: () => void remote.#tellAll().catch(options.onProblem),
-      onAway: options.onProblem,
+      onAway: (error) => {
+        remote.#letGo() // of an agent that stands still no call would ever end
+        options.onProblem(error)
+      },
+      silenceMs: options.silenceMs ?? SILENCE_MS,
     })
     return remote
   }
@@ -86,11 +95,11 @@ export class RemoteHypervisor implements MachineHost {
   }
 
   list(): Promise<readonly FoundMachine[]> {
-    return this.#call('list', [])
+    return this.#call('list', [], ANSWERS_WITHIN_MS)
   }
 
   show(id: string): Promise<FoundMachine> {
-    return this.#call('show', [id])
+    return this.#call('show', [id], ANSWERS_WITHIN_MS)
   }
 
   async stop(id: string, graceMs: number): Promise<void> {
@@ -201,8 +210,10 @@ export class RemoteHypervisor implements MachineHost {
     for (const link of this.#links) link.destroy()
   }
 
-  async #call<T>(say: PlainCall, values: readonly unknown[]): Promise<T> {
+  /** @param withinMs after which the agent counts as away; absent: it takes its time */
+  async #call<T>(say: PlainCall, values: readonly unknown[], withinMs?: number): Promise<T> {
     const link = await this.#linkFor({ say, values })
+    const silence = withinMs === undefined ? null : new Silence(withinMs, () => link.destroy())
     const closed = () => link.destroy()
     this.#closing.signal.addEventListener('abort', closed, { once: true })
     if (this.#closing.signal.aborted) closed()
@@ -214,6 +225,7 @@ export class RemoteHypervisor implements MachineHost {
       throw this.#closing.signal.aborted ? cancelled() : error
     } finally {
       this.#closing.signal.removeEventListener('abort', closed)
+      silence?.end()
       link.destroy()
     }
   }
@@ -269,6 +281,7 @@ export class RemoteHypervisor implements MachineHost {
 
   async #linkFor(opening: Opening): Promise<FrameLink> {
     this.#assertOpen(opening.say === 'stream')
+    void this.#watch?.about // throws where the host is away
     const link = await openLink(this.#options.socketPath, opening)
     this.#links.add(link)
     link.socket.once('close', () => this.#links.delete(link))

@@ -56,12 +56,6 @@ export async function serveLong(
   }
 }
 
-/** Whoever waits for it may have failed before, and then nobody does. */
-function heeded<T>(promise: Promise<T>): Promise<T> {
-  promise.catch(() => {})
-  return promise
-}
-
 /** Who waits for a call: asked for its part of it, and heard when it wants no more. */
 class Caller {
   readonly #link: FrameLink

@@ -7,7 +7,7 @@ import type { MachineHost } from '../machine-host.ts'
  * ask for what the call needs (`Question`), says how far it is, and ends with an answer. The connection's end cuts short what can be cut
  * short. Memory travels on a connection of its own, so that a word is never behind it.
  */
-export const PROTOCOL = 1
+export const PROTOCOL = 2
 
 /** Calls that are an answer to some values, and no more. */
 export const plainCalls = [
@@ -61,6 +61,7 @@ export interface About {
   readonly told: number
 }
 
+/** To those who watch; a frame without it only says that the agent is alive. */
 export interface Told {
   readonly machine: FoundMachine
   readonly told: number
