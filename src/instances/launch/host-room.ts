@@ -87,7 +87,7 @@ const sum = (numbers: readonly number[]): number => numbers.reduce((total, numbe
 const countOf = (room: number, each: number): number => (each === 0 ? Number.POSITIVE_INFINITY : Math.floor(room / each))
 
 const diskProblem = (promisableBytes: number, promisedBytes: number, moreBytes: number): string =>
-  `of ${formatBytes(Math.floor(promisableBytes))} that this host can promise to volumes and instances, ${formatBytes(promisedBytes)} are, and ${formatBytes(moreBytes)} more do not fit; take a smaller flavor or image, or delete instances or volumes`
+  `of ${formatBytes(Math.floor(promisableBytes))} that this host can promise to volumes and instances, ${formatBytes(promisedBytes)} are, and ${formatBytes(moreBytes)} more do not fit; take a smaller flavor or image, delete instances or volumes, or let the host promise more (the setting volumePromisePercent)`
 
 /**
  * Whether a guest that is there may write so much more than before, asked inside `catalog.write`. What it has is not asked for again.
