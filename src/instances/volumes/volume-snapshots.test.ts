@@ -224,6 +224,34 @@ test('a clone whose volumes cannot be made says so, and neither they nor what th
   assert.equal(await statusNow(clone.id), undefined)
 })
 
+test('stopped while the volumes of a clone that failed go, all of them are made again at the next start', async () => {
+  const id = await volumeBacked()
+  const before = world.volumes.snapshots.size
+  const { create, delete: remove } = world.volumes
+  const reached = Promise.withResolvers<void>()
+  let calls = 0
+  world.volumes.create = async (...asked) => {
+    calls += 1
+    if (calls === 2) throw new ServiceError('over-quota', 'VolumeLimitExceeded')
+    await create.apply(world.volumes, asked)
+  }
+  world.volumes.delete = async (volumeId) => {
+    await remove.call(world.volumes, volumeId)
+    reached.resolve()
+    return new Promise(() => {})
+  }
+  const clone = await cloneInstance(world.ports, alice, id, { name: 'twin' })
+  await reached.promise
+  Object.assign(world.volumes, { create, delete: remove })
+  await world.reopen()
+  assert.deepEqual(await statusNow(clone.id), ['ACTIVE', null, null])
+  assert.deepEqual(
+    (await volumesOf(clone.id)).map(({ content }) => content),
+    ['system', 'data'],
+  )
+  assert.equal(world.volumes.snapshots.size, before)
+})
+
 test('a clone for whose volumes there is no quota is refused before there is anything of it', async () => {
   const id = await volumeBacked()
   const instances = () => world.catalog.documents.list('instance', { limit: 500 })
