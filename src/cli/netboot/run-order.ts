@@ -1,5 +1,5 @@
 import { isServiceError, ServiceError } from '../../base/errors.ts'
-import { chosenDisk } from '../../host/deploy/choose-disk.ts'
+import { chosenDisk, secondsOf } from '../../host/deploy/choose-disk.ts'
 import { assertFits, type Demands } from '../../host/deploy/fit.ts'
 import { thisMachine } from '../../host/deploy/this-machine.ts'
 import { fileOrigin } from '../../host/http-origin.ts'
@@ -39,9 +39,7 @@ export async function runOrder(order: Order): Promise<DeployOutcome> {
     const { image, target } = orderFrom(
       await insistently(() => http.json('GET', `${path}/order`, undefined, { signal: order.signal })),
     )
-    const disk = await chosenDisk(target)
-    order.onBegin(image, disk)
-    const outcome = await write(order, http, path, image, disk, report)
+    const outcome = await write(order, http, path, { image, target }, report)
     await insistently(() => report({ state: 'done' }))
     return outcome
   } catch (error) {
@@ -54,14 +52,37 @@ export async function runOrder(order: Order): Promise<DeployOutcome> {
 }
 
 async function write(
-  { sys, signal, onProgress }: Order,
+  { sys, signal, onBegin, onProgress }: Order,
   http: HttpClient,
   path: string,
-  image: Demands,
-  target: string,
+  { image, target }: { readonly image: Demands; readonly target: string },
   report: (body: object) => Promise<unknown>,
 ): Promise<DeployOutcome> {
+  using progress = reported(report)
+  const disk = await chosenDisk(target, secondsOf(signal))
+  onBegin(image, disk)
   const machine = await thisMachine(sys)
+  return await deployImage({
+    origin: fileOrigin(http, `${path}/file`, noSignIn),
+    path: disk,
+    isDry: false,
+    isGrown: true,
+    signal,
+    assertFits: async (found) => assertFits(image, machine, found),
+    confirm: async () => undefined, // whoever ordered it did
+    onProgress(state) {
+      onProgress(state)
+      progress.is(state)
+    },
+  })
+}
+
+interface Progress extends Disposable {
+  is(state: TransferState): void
+}
+
+/** Tells the service how it goes, and that the machine is there while nothing goes on, from now until it is disposed of. */
+function reported(report: (body: object) => Promise<unknown>): Progress {
   let latest = { doneBytes: 0, totalBytes: 0 }
   let reportedAt = Number.NEGATIVE_INFINITY
   const tell = () => {
@@ -71,24 +92,13 @@ async function write(
   const alive = setInterval(() => {
     if (performance.now() - reportedAt >= ALIVE_EVERY_MS) tell()
   }, ALIVE_EVERY_MS)
-  try {
-    return await deployImage({
-      origin: fileOrigin(http, `${path}/file`, noSignIn),
-      path: target,
-      isDry: false,
-      isGrown: true,
-      signal,
-      assertFits: async (found) => assertFits(image, machine, found),
-      confirm: async () => undefined, // whoever ordered it did
-      onProgress(state) {
-        onProgress(state)
-        if (performance.now() - reportedAt < REPORT_EVERY_MS || state.totalBytes === null) return
-        latest = { doneBytes: state.doneBytes, totalBytes: state.totalBytes }
-        tell()
-      },
-    })
-  } finally {
-    clearInterval(alive)
+  return {
+    is({ doneBytes, totalBytes }) {
+      if (performance.now() - reportedAt < REPORT_EVERY_MS || totalBytes === null) return
+      latest = { doneBytes, totalBytes }
+      tell()
+    },
+    [Symbol.dispose]: () => clearInterval(alive),
   }
 }
 

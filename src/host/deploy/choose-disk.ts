@@ -1,5 +1,7 @@
-import { readdir, readFile } from 'node:fs/promises'
+import { readdir, readFile, realpath } from 'node:fs/promises'
 import { join } from 'node:path'
+import { setTimeout as wait } from 'node:timers/promises'
+import { isDeepStrictEqual } from 'node:util'
 import { type DiskChoice, parseDiskChoice } from '../../base/disk-choice.ts'
 import { ServiceError } from '../../base/errors.ts'
 import { formatBytes, GiB } from '../../base/units.ts'
@@ -9,22 +11,55 @@ import { type BlockDevice, describeDevice, type KernelFolders, kernelFolders } f
 interface Disk extends Pick<BlockDevice, 'name' | 'bytes' | 'model' | 'serial'> {
   /** As the kernel has it: `naa.5000c500a1b2c3d4`, `eui.0025385b71b0b3a1`. */
   readonly wwn: string | null
-  /** A stick, a card. */
+  /** A stick, a card, whatever hangs on USB: the kernel says so itself only of those whose medium can be taken out. */
   readonly isRemovable: boolean
 }
 
 /** Optical and floppy drives, and the parts of an eMMC that firmware boots from. */
 const NO_DISK = /^(sr|fd)\d|^mmcblk\d+(boot\d|rpmb)/
 
+/** Controllers find their disks one after another, those on USB and Fibre Channel seconds after the system has started. */
+const LOOK_EVERY_MS = 1000
+const LOOKS_ALIKE = 5
+const MOST_LOOKS = 60
+
 /**
- * The path of the disk that is meant.
+ * The path of the disk that is meant, on a machine that may just have started: chosen when the same disks have been there for five seconds. Until
+ * what is meant is among them it is looked for again, for a minute.
  * @param choice as `parseDiskChoice` takes it
- * @throws ServiceError `invalid-request`; `not-found` where there is none, `conflict` where it may be one of several, both naming those that are there
+ * @param pause between two looks, a second (`secondsOf`)
+ * @throws ServiceError `invalid-request`; `not-found` where there is none, `conflict` where it may be one of several, both naming those that are there,
+ *   or where disks go on coming and going; what `pause` throws
  */
-export async function chosenDisk(choice: string, kernel: KernelFolders = kernelFolders): Promise<string> {
+export async function chosenDisk(
+  choice: string,
+  pause: () => Promise<unknown>,
+  kernel: KernelFolders = kernelFolders,
+): Promise<string> {
   const wanted = parseDiskChoice(choice)
   if (wanted.by === 'path') return wanted.path
-  const disks = await disksOf(kernel)
+  let disks = await disksOf(kernel)
+  for (let looks = 1, alike = 0; looks < MOST_LOOKS; looks += 1) {
+    await pause()
+    const now = await disksOf(kernel)
+    alike = isDeepStrictEqual(now, disks) ? alike + 1 : 0
+    disks = now
+    const isSettled = alike >= LOOKS_ALIKE
+    if (isSettled && matching(wanted, disks).length > 0) return oneOf(disks, wanted, choice)
+    if (!isSettled && looks === MOST_LOOKS - 1) {
+      throw new ServiceError('conflict', `disks of this machine go on coming and going: ${listed(disks)}; nothing was written`)
+    }
+  }
+  return oneOf(disks, wanted, choice)
+}
+
+export const secondsOf = (signal: AbortSignal) => (): Promise<void> =>
+  wait(LOOK_EVERY_MS, undefined, { signal }).catch(() => {
+    throw new ServiceError('cancelled', 'stopped before a disk was chosen; nothing was written')
+  })
+
+/** @throws ServiceError `not-found`, `conflict` */
+function oneOf(disks: readonly Disk[], wanted: Exclude<DiskChoice, { by: 'path' }>, choice: string): string {
   const found = matching(wanted, disks)
   const [one, ...others] = found
   if (!one) throw new ServiceError('not-found', `this machine has no disk with ${choice}: it has ${listed(disks)}`)
@@ -71,9 +106,15 @@ async function disksOf(kernel: KernelFolders): Promise<readonly Disk[]> {
     const { bytes, model, serial, isReadOnly } = await describeDevice(await says('dev'), kernel)
     if (bytes === 0 || isReadOnly) continue
     const wwn = printable((await says('wwid')) || (await says('device/wwid')))
-    disks.push({ name, bytes, model, serial, wwn, isRemovable: (await says('removable')) === '1' })
+    disks.push({ name, bytes, model, serial, wwn, isRemovable: await isRemovable(folder, says) })
   }
   return disks
+}
+
+/** An SSD on USB and a card in a reader of its own say `removable` 0. Source: Linux, Documentation/ABI/testing/sysfs-bus-mmc, sysfs-block. */
+async function isRemovable(folder: string, says: (file: string) => Promise<string>): Promise<boolean> {
+  if ((await says('removable')) === '1' || (await says('device/type')) === 'SD') return true
+  return /\/usb\d/.test(await realpath(folder).catch(() => ''))
 }
 
 /** What a device says of itself is shown, so it must not steer. */
