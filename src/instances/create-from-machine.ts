@@ -4,6 +4,7 @@ import { failpoint } from '../base/failpoint.ts'
 import { GiB } from '../base/units.ts'
 import { authorizeCreate, flavorOfInstance } from './create-instances.ts'
 import { findFlavor, listFlavors } from './flavors/flavors.ts'
+import { hostsFit } from './hosts.ts'
 import { assertFits } from './launch/fit.ts'
 import { withFreshPorts } from './launch/forwards.ts'
 import { startLaunch } from './launch/launch.ts'
@@ -54,13 +55,15 @@ const volumeFrom = (imageId: string, { part, bytes, ...how }: DescribedVolume): 
  */
 export async function createFromMachine(ports: InstancePorts, caller: Caller, wish: MachineWish): Promise<InstanceRecord> {
   const projectId = authorizeCreate(caller)
-  const { abilities } = ports.hypervisor
+  void ports.hypervisor.abilities // throws where no host runs machines
   const image = await asRequested(() => ports.images.show(caller, wish.imageId))
   const machine = await machineIn(ports, caller, image.id)
   if (wish.withMemory) await assertMemoryIn(ports, caller, image.id) // refused now rather than later
   const flavor = await asRequested(() => findFlavor(ports.catalog.documents, caller, wish.flavorId ?? machine.flavor.id))
   const isOnVolume = startsFromVolume(machine)
-  assertFits(isOnVolume ? { ...image, diskBytes: 0, minDisk: 0 } : image, flavor, abilities, await listFlavors(ports, caller, {}))
+  const others = await listFlavors(ports, caller, {})
+  const disk = isOnVolume ? { ...image, diskBytes: 0, minDisk: 0 } : image
+  const { hosts } = hostsFit(ports, ports.hosts, (abilities) => assertFits(disk, flavor, abilities, others))
   const { format: _, mac, memory: __, userData, metadata, volumes, ...kept } = machine
   const common: Common = {
     ...kept,
@@ -75,6 +78,7 @@ export async function createFromMachine(ports: InstancePorts, caller: Caller, wi
   const [made] = await recordInstances(ports, caller, common, {
     name: wish.name,
     metadata: withFreshPorts(metadata),
+    hosts,
     network: mac === null ? 'none' : 'auto',
     // networks of instances do not meet, so two may have the same card; where they are in a bridge, that is refused
     ...(wish.withMemory && mac !== null ? { mac } : {}),

@@ -3,7 +3,7 @@ import type { Caller } from '../base/caller.ts'
 import { ServiceError } from '../base/errors.ts'
 import { failpoint } from '../base/failpoint.ts'
 import { findFlavor, listFlavors } from './flavors/flavors.ts'
-import { findHost, hostNameOf, hostsThatAreUp } from './hosts.ts'
+import { findHost, hostNameOf, hostsFit, hostsThatAreUp } from './hosts.ts'
 import { assertFits, rootBytesOf } from './launch/fit.ts'
 import { hardwareFrom } from './launch/hardware.ts'
 import { startLaunch } from './launch/launch.ts'
@@ -61,10 +61,9 @@ export async function createInstances(
   const projectId = authorizeCreate(caller)
   assertWanted(wanted)
   const sources = await sourcesOf(ports, caller, wanted)
-  const draft = await draftOf(ports, caller, wanted, sources)
+  const { draft, hosts } = await draftOf(ports, caller, wanted, sources, await hostsFor(ports, caller, wanted))
   const passwordHash = wanted.adminPassword === null ? null : await sha512Crypt(wanted.adminPassword)
   const common = { ...draft, projectId, userId: caller.userId, reservationId: `r-${randomBytes(4).toString('hex')}` }
-  const hosts = await hostsFor(ports, caller, wanted)
   const asked = { ...wanted, hosts, volumes: sources.volumes, passwordHash, resumesFrom: null }
   const made = await recordInstances(ports, caller, common, asked)
   failpoint('instance:recorded')
@@ -89,18 +88,27 @@ function assertWanted({ userData, metadata, tags, least, most }: NewInstances): 
   if (userData !== null) assertUserData(userData)
 }
 
-/** What all instances of the request have in common. */
-async function draftOf(ports: InstancePorts, caller: Caller, wanted: NewInstances, { image }: Sources) {
+/** What all instances of the request have in common. @param allowed those that may have them @returns `hosts`: those that can */
+async function draftOf(
+  ports: InstancePorts,
+  caller: Caller,
+  wanted: NewInstances,
+  { image }: Sources,
+  allowed: readonly NamedHost[],
+) {
   const { documents } = ports.catalog
-  const { abilities } = ports.hypervisor
   const flavor = await asRequested(() => findFlavor(documents, caller, wanted.flavorId))
   const keypair = wanted.keyName === null ? null : await keypairs.get(documents, caller.userId, wanted.keyName)
   if (keypair === undefined) {
     throw new ServiceError('invalid-request', `Invalid key_name provided: you have no keypair ${JSON.stringify(wanted.keyName)}`)
   }
-  const hardware = hardwareFrom(image.properties, abilities)
-  assertFits(image, flavor, abilities, await listFlavors(ports, caller, {}))
-  return {
+  const others = await listFlavors(ports, caller, {})
+  const { hosts, planned: hardware } = hostsFit(ports, allowed, (abilities) => {
+    const planned = hardwareFrom(image.properties, abilities)
+    assertFits(image, flavor, abilities, others)
+    return planned
+  })
+  const draft = {
     imageId: image.id,
     imageProperties: image.properties,
     description: wanted.description,
@@ -121,6 +129,7 @@ async function draftOf(ports: InstancePorts, caller: Caller, wanted: NewInstance
     diskConfig: wanted.diskConfig,
     launchedAt: null,
   } as const satisfies Partial<InstanceRecord>
+  return { draft, hosts }
 }
 
 /**

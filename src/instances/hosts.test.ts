@@ -3,8 +3,10 @@ import { test } from 'node:test'
 import { ServiceError } from '../base/errors.ts'
 import { describeHosts } from './describe-host.ts'
 import { absentHypervisor } from './hypervisor/absent/absent-hypervisor.ts'
-import { instanceWorld, someone } from './instance-world.suite.ts'
-import { stopInstance } from './power/actions.ts'
+import { but, instanceWorld, someone } from './instance-world.suite.ts'
+import type { MachineHost } from './ports.ts'
+import { hardReboot, startInstance, stopInstance } from './power/actions.ts'
+import { attachVolume } from './volumes/attach-volume.ts'
 
 const [member, admin] = [someone('mine'), someone('admins', 'admin')]
 const GiB = 2 ** 30
@@ -52,18 +54,34 @@ test('of a host that is away all is shown as it was, and it is asked again when 
   context.after(() => world.close())
   const here = await world.createOne(member)
   const there = await world.createOne(admin, { host: 'left' })
+  const beside = await world.createOne(admin, { host: 'left' })
   world.otherHosts.get('left')!.machine(there.id).crash('the power went')
   await world.idle()
   await world.reopen({ others: away })
   assert.equal((await world.get(there.id))?.vmState, 'error')
   assert.equal((await world.get(here.id))?.power, 'running')
-  await stopInstance(world.ports, admin, there.id)
+  const volumeId = world.volumes.add()
+  const refused = { code: 'unavailable', message: /does not answer/ }
+  await assert.rejects(startInstance(world.ports, admin, there.id), refused)
+  await assert.rejects(hardReboot(world.ports, admin, there.id), refused)
+  await assert.rejects(attachVolume(world.ports, admin, beside.id, { volumeId, deleteOnTermination: false, tag: null }), refused)
+  assert.equal(world.volumes.volumes.get(volumeId)?.status, 'available')
+  assert.equal((await world.get(there.id))?.taskState, null)
+  await stopInstance(world.ports, admin, here.id)
   await world.idle()
-  const asked = await world.get(there.id)
-  assert.equal(asked?.taskState, null)
-  assert.match(String(asked?.fault?.details), /does not answer/)
   assert.equal((await describeHosts(world.ports, admin))[1]?.isUp, false)
   await assert.rejects(world.create(admin, { host: 'left' }), { code: 'unavailable', message: /none that may have it answers/ })
   await world.reopen()
   assert.equal((await world.get(there.id))?.power, 'crashed')
+})
+
+test('what one host cannot give is given by another, and refused where none of those named can', async (context) => {
+  const world = await instanceWorld({ otherHosts: ['left'] })
+  context.after(() => world.close())
+  const biosOnly = (real: MachineHost) =>
+    but(real, { abilities: { ...real.abilities, firmwares: ['bios'], memoryBytes: 64 * GiB } })
+  await world.reopen({ hypervisor: biosOnly })
+  const imageId = world.images.add({ properties: { hw_firmware_type: 'uefi' } })
+  for (let count = 0; count < 3; count += 1) assert.equal((await world.createOne(member, { imageId })).host, 'left')
+  await assert.rejects(world.create(admin, { imageId, host: 'host' }), { code: 'invalid-request', message: /hw_firmware_type/ })
 })

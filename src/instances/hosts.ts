@@ -1,5 +1,7 @@
+import { isDeepStrictEqual } from 'node:util'
 import { isServiceError } from '../base/errors.ts'
 import { HostAway } from './hypervisor/host-away.ts'
+import type { HypervisorAbilities } from './hypervisor/hypervisor.ts'
 import { abilitiesOf } from './hypervisor/machine-host.ts'
 import type { InstancePorts, NamedHost } from './ports.ts'
 import type { InstanceRecord } from './records.ts'
@@ -22,6 +24,41 @@ export function hostAt(ports: Ports, place: string | null): NamedHost {
   const host = place === null ? ports.hosts[0] : findHost(ports, place)
   if (host) return host
   throw new HostAway(`this service does not know the host "${place}": name it among its hosts again`)
+}
+
+/** Of the host where the instance is. @throws ServiceError `unavailable` where that is away, or can run no machines: nothing is to be begun then */
+export const abilitiesAt = (ports: Ports, instance: Pick<InstanceRecord, 'host'>): HypervisorAbilities =>
+  hostAt(ports, placeOf(instance)).machines.abilities
+
+/**
+ * Those of the hosts on which something can be planned, and the plan, which is the same on all of them; where none is up, as it would be elsewhere.
+ * @param plan throws `invalid-request` for what cannot be on such a host
+ * @throws what `plan` throws of the first host, where it is possible on none; ServiceError `unavailable` where no host at all is up
+ */
+export function hostsFit<T>(
+  { hypervisor }: Pick<InstancePorts, 'hypervisor'>,
+  hosts: readonly NamedHost[],
+  plan: (abilities: HypervisorAbilities) => T,
+): { readonly hosts: readonly NamedHost[]; readonly planned: T } {
+  const fitting: { readonly host: NamedHost; readonly planned: T }[] = []
+  const refusals: unknown[] = []
+  for (const host of hosts) {
+    const abilities = abilitiesOf(host)
+    if (abilities === null) continue
+    try {
+      fitting.push({ host, planned: plan(abilities) })
+    } catch (error) {
+      if (!isServiceError(error, 'invalid-request')) throw error
+      refusals.push(error)
+    }
+  }
+  const [first] = fitting
+  if (first) {
+    const same = fitting.filter(({ planned }) => isDeepStrictEqual(planned, first.planned))
+    return { hosts: same.map(({ host }) => host), planned: first.planned }
+  }
+  if (refusals.length > 0) throw refusals[0]
+  return { hosts: [], planned: plan(hypervisor.abilities) }
 }
 
 /** Those on which machines can be started now. */

@@ -2,6 +2,8 @@ import type { Caller } from '../../base/caller.ts'
 import { failpoint } from '../../base/failpoint.ts'
 import { changeInstance, changeInstanceAs } from '../change-instance.ts'
 import { faultFrom, isForOwner } from '../faults.ts'
+import { findInstance } from '../find-instance.ts'
+import { abilitiesAt } from '../hosts.ts'
 import { ROOT } from '../launch/launch.ts'
 import { endMove } from '../launch/move-disk.ts'
 import type { InstanceVerb } from '../policy.ts'
@@ -53,7 +55,7 @@ async function startAgain(ports: InstancePorts, instance: InstanceRecord, signal
 const action =
   (verb: InstanceVerb, task: PowerTask): Action =>
   async (ports, caller, id) => {
-    void ports.hypervisor.abilities // throws where this host runs no machines: nothing is begun then
+    void abilitiesAt(ports, await findInstance(ports.catalog.documents, caller, id, 'show'))
     const instance = await changeInstanceAs(ports, caller, id, verb, () => ({ taskState: task }))
     failpoint('instance:asked')
     startAction(ports, instance.id, task)

@@ -4,6 +4,7 @@ import { failpoint } from '../../base/failpoint.ts'
 import { changeInstanceAs } from '../change-instance.ts'
 import { findInstance } from '../find-instance.ts'
 import { listFlavors } from '../flavors/flavors.ts'
+import { abilitiesAt } from '../hosts.ts'
 import { assertFits, rootBytesOf } from '../launch/fit.ts'
 import { hardwareFrom } from '../launch/hardware.ts'
 import { assertRoomToGrow } from '../launch/host-room.ts'
@@ -112,7 +113,7 @@ async function becomesOf(
   { imageId: _, keyName, userData: __, adminPassword: ___, metadata, ...renamed }: RebuildWish,
 ): Promise<RebuildJob['becomes']> {
   const { userId, flavor, rootBytes, key } = instance
-  const { abilities } = ports.hypervisor
+  const abilities = abilitiesAt(ports, instance)
   const { documents } = ports.catalog
   const hardware = hardwareFrom(image.properties, abilities)
   const isOnVolume = startsFromVolume(instance)

@@ -5,6 +5,7 @@ import { failpoint } from '../../base/failpoint.ts'
 import { GiB } from '../../base/units.ts'
 import { changeInstance, changeInstanceAs } from '../change-instance.ts'
 import { findInstance } from '../find-instance.ts'
+import { abilitiesAt } from '../hosts.ts'
 import type { InstancePorts } from '../ports.ts'
 import { type InstanceRecord, type JobTask, type SnapshotJob, startsFromVolume } from '../records.ts'
 import { endLeftJob, startJob } from '../start-job.ts'
@@ -74,8 +75,9 @@ export async function beginSnapshot(
   task: JobTask,
   wanted: Wanted,
 ): Promise<string> {
-  void ports.hypervisor.abilities // throws where this host runs no machines: nothing is begun then
-  await endLeftJob(ports, (await findInstance(ports.catalog.documents, caller, id, 'snapshot')).id)
+  const there = await findInstance(ports.catalog.documents, caller, id, 'snapshot')
+  void abilitiesAt(ports, there)
+  await endLeftJob(ports, there.id)
   const imageId = randomUUID()
   const { withMemory, backup, cloneId } = wanted
   const withMachine = wanted.withMachine || withMemory

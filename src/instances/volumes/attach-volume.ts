@@ -4,7 +4,7 @@ import { failpoint } from '../../base/failpoint.ts'
 import { beginAction } from '../actions/actions.ts'
 import { isForOwner } from '../faults.ts'
 import { findInstance } from '../find-instance.ts'
-import { isHostMissed } from '../hosts.ts'
+import { abilitiesAt, isHostMissed } from '../hosts.ts'
 import type { InstancePorts } from '../ports.ts'
 import { startsFromVolume } from '../records.ts'
 import { attachments } from '../store.ts'
@@ -28,8 +28,8 @@ export async function attachVolume(
   instanceId: string,
   { volumeId, deleteOnTermination, tag }: WantedAttachment,
 ): Promise<AttachmentRecord> {
-  void ports.hypervisor.abilities // throws where this host runs no machines: nothing is begun then
   const instance = await findInstance(ports.catalog.documents, caller, instanceId, 'attach-volume')
+  void abilitiesAt(ports, instance)
   const volume = await ports.volumes.reserve(caller, volumeId, instance.id)
   failpoint('instance:volume-reserved')
   const attachment = await note(ports, caller, {

@@ -4,7 +4,7 @@ import { failpoint } from '../../base/failpoint.ts'
 import { beginAction } from '../actions/actions.ts'
 import { isForOwner } from '../faults.ts'
 import { findInstance } from '../find-instance.ts'
-import { isHostMissed } from '../hosts.ts'
+import { abilitiesAt, isHostMissed } from '../hosts.ts'
 import type { InstancePorts } from '../ports.ts'
 import { attachments } from '../store.ts'
 import { showAttachment } from './attach-volume.ts'
@@ -20,10 +20,10 @@ const GRACE_MS = 30_000
  * @throws ServiceError `not-found`; `denied` for the disk that the instance starts from; `conflict`; `unavailable`
  */
 export async function detachVolume(ports: InstancePorts, caller: Caller, instanceId: string, volumeId: string): Promise<void> {
-  void ports.hypervisor.abilities
   await showAttachment(ports, caller, instanceId, volumeId)
   const attachment = await ports.catalog.write(async ({ documents }) => {
     const instance = await findInstance(documents, caller, instanceId, 'detach-volume')
+    void abilitiesAt(ports, instance)
     const found = await attachments.get(documents, instance.id, volumeId.toLowerCase())
     if (!found) throw new ServiceError('not-found', `Instance ${instance.id} is not attached to volume ${volumeId.slice(0, 80)}`)
     if (found.bootIndex === ROOT_INDEX) {
