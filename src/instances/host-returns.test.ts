@@ -8,6 +8,7 @@ import { absentHypervisor } from './hypervisor/absent/absent-hypervisor.ts'
 import { HostAway } from './hypervisor/host-away.ts'
 import { but, instanceWorld, someone } from './instance-world.suite.ts'
 import type { MachineHost } from './ports.ts'
+import { rebuildInstance } from './rebuild/begin-rebuild.ts'
 import { attachments } from './store.ts'
 import { attachVolume } from './volumes/attach-volume.ts'
 import { detachVolume } from './volumes/detach-volume.ts'
@@ -101,6 +102,21 @@ for (const when of ['before', 'after'] as const) {
     assert.equal(await it.attachmentOf(id, volumeId), undefined)
     assert.equal(it.volumes.volumes.get(volumeId)?.status, 'available')
     assert.deepEqual((await it.ports.hypervisor.show(id)).disks, ['root'])
+  })
+
+  test(`a rebuild whose host goes away ${when} its new machine started has that machine when it is back`, async (context) => {
+    const it = await world(context)
+    const { id, leaseId: old } = await it.createOne(admin, { host: 'left' })
+    it.cutAt('launch', when)
+    await rebuildInstance(it.ports, admin, id, { imageId: it.image })
+    await it.idle()
+    assert.equal((await it.get(id))?.taskState, 'rebuilding')
+    await it.back()
+    assert.deepEqual(await it.stateOf(id), ['active', null, 'running', null])
+    const { leaseId } = (await it.get(id))!
+    assert.notEqual(leaseId, old)
+    assert.deepEqual([...it.images.lent.keys()], [leaseId])
+    assert.equal(it.left.machine(id).power, 'running')
   })
 
   test(`a deletion whose host goes away ${when} the machine was removed goes on when it is back`, async (context) => {
