@@ -79,6 +79,10 @@ export async function openHypervisor(
     const { version, accelerators } = hypervisor.abilities
     const bounds = cgroup ? { boundedBy: controllers } : {}
     log.info({ event: 'hypervisor', type: hypervisor.type, version, accelerators, ...(user ?? {}), ...bounds })
+    if (cgroup && controllers.length === 0) {
+      const message = `${cgroup} bounds nothing: neither memory nor cpu nor pids is delegated to it`
+      log.warn({ event: 'instances-unbounded', message })
+    }
     return hypervisor
   } catch (error) {
     const message = error instanceof Error ? error.message : String(error)

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
-import { existsSync, mkdtempSync, readFileSync, rmdirSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmdirSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
@@ -16,6 +16,23 @@ test('a group is made, and what the host has of controllers is there for groups 
   const enabled = readFileSync(join(cgroup, 'cgroup.subtree_control'), 'utf8').trim().split(' ').filter(Boolean)
   assert.deepEqual([...controllers].sort(), enabled.sort())
   assert.deepEqual(await divide(cgroup), controllers, 'at the next start it is there')
+})
+
+test('what the group has not is asked of its parent, where that has it', async (t) => {
+  const parent = mkdtempSync(join(tmpdir(), 'cgroup-'))
+  t.after(() => rmSync(parent, { recursive: true }))
+  const cgroup = join(parent, 'machines') // files that stand for the kernel's
+  mkdirSync(cgroup)
+  for (const [folder, has] of [
+    [parent, 'cpuset cpu memory'],
+    [cgroup, 'memory'],
+  ] as const) {
+    writeFileSync(join(folder, 'cgroup.controllers'), `${has}\n`)
+    writeFileSync(join(folder, 'cgroup.subtree_control'), '')
+  }
+  assert.deepEqual(await divide(cgroup), ['memory'], 'the kernel would have handed on the rest by now')
+  assert.equal(readFileSync(join(parent, 'cgroup.subtree_control'), 'utf8'), '+cpu')
+  assert.equal(readFileSync(join(cgroup, 'cgroup.subtree_control'), 'utf8'), '+memory')
 })
 
 test('a folder that is no control group is refused, and none is made there', async (t) => {

@@ -32,7 +32,8 @@ export async function divide(cgroup: string): Promise<readonly string[]> {
       await readFile(join(dirname(cgroup), CONTROLLERS_FILE)) // elsewhere the new folder would be a mere folder
       await makeGroup(cgroup)
     }
-    const delegated = (await readFile(join(cgroup, CONTROLLERS_FILE), 'utf8')).trim().split(' ')
+    await askForControllers(cgroup)
+    const delegated = await controllersOf(cgroup)
     const ours = CONTROLLERS.filter((each) => delegated.includes(each))
     await writeFile(join(cgroup, 'cgroup.subtree_control'), ours.map((each) => `+${each}`).join(' '), { flag: 'r+' })
     await mkdir(trial)
@@ -42,6 +43,19 @@ export async function divide(cgroup: string): Promise<readonly string[]> {
     const { code } = error as NodeJS.ErrnoException
     const message = `instanceCgroup: ${cgroup} ${whyNot(code)} (${code})`
     throw new ServiceError('invalid-request', message, { code: code ?? null }, { cause: error })
+  }
+}
+
+const controllersOf = async (cgroup: string): Promise<readonly string[]> =>
+  (await readFile(join(cgroup, CONTROLLERS_FILE), 'utf8')).trim().split(' ')
+
+/** A group has what its parent hands on, and whoever a parent was delegated to has to see to that: systemd does not. */
+async function askForControllers(cgroup: string): Promise<void> {
+  const parent = dirname(cgroup)
+  const there = await controllersOf(cgroup)
+  const held = await controllersOf(parent).catch((): readonly string[] => []) // it is the root of what we see
+  for (const name of CONTROLLERS.filter((each) => held.includes(each) && !there.includes(each))) {
+    await writeFile(join(parent, 'cgroup.subtree_control'), `+${name}`, { flag: 'r+' }).catch(() => undefined) // not ours to hand on
   }
 }
 
