@@ -75,7 +75,8 @@ export async function isHostMissed(
 ): Promise<boolean> {
   const instance = await instances.get(ports.catalog.documents, id)
   if (!instance) return false
-  const name = hostNameOf(ports, instance)
+  const told = error instanceof HostAway ? error.details.host : undefined // it may be another one than the instance's
+  const name = typeof told === 'string' ? told : hostNameOf(ports, instance)
   const host = findHost(ports, name)
   const isOff = host !== undefined && isServiceError(error, 'unavailable') && abilitiesOf(host) === null
   if (!isOff && !(error instanceof HostAway) && !isServiceError(error, 'cancelled')) return false

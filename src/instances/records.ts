@@ -156,6 +156,8 @@ export interface MigrateJob {
   readonly kind: 'migrate'
   readonly from: string | null
   readonly to: string | null
+  /** Whether the target was told that it comes: before that nothing that is there has come by it. */
+  readonly hasBegun: boolean
 }
 
 export interface SnapshotJob {

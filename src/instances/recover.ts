@@ -30,7 +30,8 @@ export async function recoverInstances(ports: InstancePorts): Promise<void> {
     await failClone(ports, id, new ServiceError('cancelled', 'nobody makes its disk'))
   }
   await giveBackVolumes(ports, known)
-  for (const instance of known.filter((each) => reached.has(hostNameOf(ports, each)))) {
+  const mayBeTakenUp = (each: InstanceRecord) => each.taskState === 'migrating' || reached.has(hostNameOf(ports, each)) // it may have gone
+  for (const instance of known.filter(mayBeTakenUp)) {
     const settle = () => changeInstance(ports, instance.id, (now) => asFound(now, machines.get(instance.id), ports.now()))
     if (!isWaiting(instance)) await takeUp(ports, instance, async () => void (isAtRest(instance) && (await settle())))
     await takeUpVolumes(ports, instance)
@@ -46,7 +47,8 @@ export async function recoverHost(ports: InstancePorts, { name, machines }: Name
   const found = byId(await machines.list())
   const known = await instances.list(ports.catalog.documents)
   reportStrangers(ports, known, found)
-  for (const instance of known.filter((each) => hostNameOf(ports, each) === name)) {
+  const isConcerned = (each: InstanceRecord) => hostNameOf(ports, each) === name || each.taskState === 'deleting' // what came there of it
+  for (const instance of known.filter(isConcerned)) {
     ports.tasks.start(instance.id, () => ifReached(ports, instance.id, takeUpReturned))
   }
 }

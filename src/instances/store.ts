@@ -139,8 +139,11 @@ export const backupSchedules = {
 
 /** At most one of each instance. */
 export const jobs = {
-  get: async (docs: DocumentReader, id: string): Promise<InstanceJob | undefined> =>
-    (await docs.get<InstanceJob>('instance-job', id))?.body,
+  get: async (docs: DocumentReader, id: string): Promise<InstanceJob | undefined> => {
+    const job = (await docs.get<InstanceJob>('instance-job', id))?.body
+    // those of before volumes were put back say nothing of them
+    return job?.kind === 'rebuild' ? { ...job, reverts: job.reverts ?? [], partsFrom: job.partsFrom ?? null } : job
+  },
   put: async (docs: DocumentWriter, id: string, job: InstanceJob): Promise<void> => {
     await docs.put<InstanceJob>('instance-job', id, job)
   },

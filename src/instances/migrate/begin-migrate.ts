@@ -28,7 +28,7 @@ export async function migrateInstance(
   const candidates = candidatesFor(ports, found, to)
   const instance = await changeInstanceAs(ports, caller, id, 'migrate', async (now, writer) => {
     const host = await roomiest(ports, writer, now, candidates)
-    await jobs.put(writer, now.id, { kind: 'migrate', from: placeOf(now), to: placeNamed(ports, host.name) })
+    await jobs.put(writer, now.id, { kind: 'migrate', from: placeOf(now), to: placeNamed(ports, host.name), hasBegun: false })
     return { taskState: 'migrating' }
   })
   failpoint('instance:migrate-asked')

@@ -142,6 +142,29 @@ for (const [step, whereCut] of [
   })
 }
 
+test('a copy that an earlier migration left at the other host is not taken for the machine', async (context) => {
+  const { world, id } = await twoHosts(context)
+  await world.ports.hosts[1]!.machines.launch(world.host.machine(id).spec)
+  const stayed = await moved(world, id, 'left')
+  assert.deepEqual([stayed.host, stayed.vmState, stayed.taskState], [null, 'active', null])
+  assert.match(stayed.fault?.message ?? '', /is there already/)
+  assert.equal(world.host.machine(id).power, 'running')
+})
+
+test('cut short when it had gone, it is found where it is, though the host where it was is away', async (context) => {
+  const { world, left, id } = await twoHosts(context)
+  const there = await moved(world, id, 'left')
+  await world.catalog.write(async ({ documents }) => {
+    await jobs.put(documents, id, { kind: 'migrate', from: 'left', to: null, hasBegun: true })
+  })
+  await changeInstance(world.ports, id, () => ({ taskState: 'migrating' }))
+  await world.ports.hosts[1]!.machines.migrateTo(id, await world.ports.hosts[0].machines.receive(left.machine(id).spec))
+  await world.reopen({ others: away })
+  await world.idle()
+  const now = (await world.get(id))!
+  assert.deepEqual([there.host, now.host, now.taskState], ['left', null, null])
+})
+
 test('ended on request it stays, and nobody expects it any more', async (context) => {
   const { world, left, id } = await twoHosts(context)
   const begun = Promise.withResolvers<void>()
@@ -187,12 +210,27 @@ test('deleted while it is on its way, nothing is left of it at either host', asy
   assert.deepEqual([world.host.machines.size, left.machines.size], [0, 0])
 })
 
+test('deleted while its target is away, it is that host that is missed, and it goes when that is back', async (context) => {
+  const { world, left, id } = await twoHosts(context)
+  await world.reopen({ others: away })
+  await world.catalog.write(async ({ documents }) => {
+    await jobs.put(documents, id, { kind: 'migrate', from: null, to: 'left', hasBegun: true })
+  })
+  await deleteInstance(world.ports, member, id)
+  await world.ports.tasks.idle()
+  assert.deepEqual([...world.ports.missedHosts], ['left'])
+  await world.reopen()
+  await world.idle()
+  assert.equal(await world.get(id), undefined)
+  assert.deepEqual([world.host.machines.size, left.machines.size], [0, 0])
+})
+
 test('a paused machine whose target is away waits until somebody knows where it is', async (context) => {
   const { world, left, id } = await twoHosts(context)
   await world.ports.hypervisor.pause(id)
   await world.idle()
   await world.catalog.write(async ({ documents }) => {
-    await jobs.put(documents, id, { kind: 'migrate', from: null, to: 'left' })
+    await jobs.put(documents, id, { kind: 'migrate', from: null, to: 'left', hasBegun: true })
   })
 
   await changeInstance(world.ports, id, () => ({ taskState: 'migrating' }))

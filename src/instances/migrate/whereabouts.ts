@@ -1,7 +1,9 @@
 import { setTimeout as pause } from 'node:timers/promises'
 import { isServiceError } from '../../base/errors.ts'
 import { hostAt } from '../hosts.ts'
+import { HostAway } from '../hypervisor/host-away.ts'
 import type { FoundMachine } from '../hypervisor/hypervisor.ts'
+import { abilitiesOf } from '../hypervisor/machine-host.ts'
 import type { InstancePorts, MachineHost } from '../ports.ts'
 import type { MigrateJob } from '../records.ts'
 
@@ -34,9 +36,16 @@ export async function isAtTarget(
   }
 }
 
-/** Of an instance that goes: what of it is where it was to be moved to. @throws ServiceError `unavailable` */
+/** Of an instance that goes: what of it is where it was to be moved to. @throws HostAway, which names the target */
 export async function removeAtTarget(ports: InstancePorts, id: string, { to }: MigrateJob): Promise<void> {
-  await hostAt(ports, to).machines.remove(id)
+  const target = hostAt(ports, to)
+  try {
+    await target.machines.remove(id)
+  } catch (error) {
+    const isAway = error instanceof HostAway || (isServiceError(error, 'unavailable') && abilitiesOf(target) === null)
+    if (isAway) throw new HostAway(error.message, { details: { id, host: target.name }, cause: error })
+    throw error
+  }
 }
 
 async function found(machines: MachineHost, id: string): Promise<FoundMachine | null> {

@@ -279,10 +279,18 @@ export class QemuHypervisor implements Hypervisor, DiskLayers, DiskPlugs, Machin
         this.#expected.delete(id)
         if (this.#machines.get(id)?.isLaunched === false) this.#machines.delete(id)
       },
-      arrivedBy: (token) => [...this.#machines.values()].find((machine) => machine.arrivalToken === token),
+      arrivedBy: (token) => this.#arrivedBy(token),
       onProblem: this.#host.onProblem,
     })
     for (const machine of this.#machines.values()) void this.#settleGiven(machine)
+  }
+
+  /** @throws ServiceError `unavailable` where it may be one whose record cannot be read: who is told "no" lets its own copy go on */
+  #arrivedBy(token: string): Machine | undefined {
+    const found = [...this.#machines.values()].find((machine) => machine.arrivalToken === token)
+    if (found || this.#unreadable.size === 0) return found
+    const ids = [...this.#unreadable.keys()].join(', ')
+    throw new ServiceError('unavailable', `Of machines here the records cannot be read: mend or remove ${ids}.`)
   }
 
   async #makeArriving(id: string, said: unknown): Promise<Machine> {
@@ -311,6 +319,7 @@ export class QemuHypervisor implements Hypervisor, DiskLayers, DiskPlugs, Machin
 
   /** It goes on there, and nothing stays of it here. */
   async #hasLeft(machine: Machine, target: MigrationTarget): Promise<void> {
+    if (machine.arrivalToken) await this.#arrivals?.mark(machine.arrivalToken) // who sent it here may ask yet
     await machine.remove()
     if (this.#machines.get(machine.id) === machine) this.#machines.delete(machine.id)
     failpoint('migration:removed')
