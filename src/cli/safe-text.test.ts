@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict'
+import { execFileSync } from 'node:child_process'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { columnsOf, safeJson, safeText } from './safe-text.ts'
+import { columnsOf, safeJson, safeText, shellWord } from './safe-text.ts'
 
 const shown: readonly [name: string, text: string, is: string][] = [
   ['clear the screen', '\x1b[2Jgone', '\\x1b[2Jgone'],
@@ -37,4 +38,11 @@ test('columnsOf counts what a terminal shows', () => {
   assert.equal(columnsOf('日本'), 4)
   assert.equal(columnsOf('e\u0301'), 1)
   assert.equal(columnsOf('🐧'), 2)
+})
+
+test('a word for a shell is that word to a shell, whatever stands in it', () => {
+  assert.equal(shellWord('web-1'), 'web-1')
+  const words = ['', 'x;$(id)', "it's `here`", '--all', '~', 'a b', '*', '!x', 'naïve']
+  const said = execFileSync('sh', ['-c', words.map((word) => `printf '%s|' ${shellWord(word)}`).join(';')], { encoding: 'utf8' })
+  assert.equal(said, words.map((word) => `${word}|`).join(''))
 })

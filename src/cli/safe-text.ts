@@ -14,6 +14,12 @@ export const safeText = (text: string): string =>
     return code < 0x100 ? `\\x${code.toString(16).padStart(2, '0')}` : `\\u${code.toString(16).padStart(4, '0')}`
   })
 
+/** `text` as one word of a shell's line that people may copy. */
+export const shellWord = (text: string): string => {
+  const safe = safeText(text)
+  return /^[\w.@%+:,/][\w.@%+:,/-]*$/.test(safe) ? safe : `'${safe.replaceAll("'", "'\\''")}'`
+}
+
 /** JSON that is inert in a terminal too: what JSON leaves as it is, is written as `\uXXXX`, which reads back the same. */
 export const safeJson = (value: unknown, indent?: number): string =>
   JSON.stringify(value, null, indent).replace(STEERING, (character) =>

@@ -16,7 +16,7 @@ import { imageToRun } from '../run/image-to-run.ts'
 import { type LoginKey, loginKey } from '../run/login-key.ts'
 import { untilLogin } from '../run/until-login.ts'
 import type { VendorImage } from '../run/vendor-images.ts'
-import { safeText } from '../safe-text.ts'
+import { safeText, shellWord } from '../safe-text.ts'
 import { askLine } from '../secret-prompt.ts'
 import type { Session } from '../session.ts'
 import { propertyOf } from './image-list.ts'
@@ -202,7 +202,7 @@ async function waitForLogins(instances: readonly Instance[], compute: ComputeCli
         const text = `Starting ${name}, ${formatDuration(performance.now() - started)}  ${line}`
         out.progress(safeText(text).slice(0, out.errorColumns - 1))
       })
-      if (!isReady) out.note(`${safeText(name)} runs, and has not asked for a login yet; see: imprint logs ${safeText(name)}`)
+      if (!isReady) out.note(`${safeText(name)} runs, and has not asked for a login yet; see: imprint logs ${shellWord(name)}`)
     }
   } finally {
     out.progress('')
@@ -217,7 +217,7 @@ function report(instances: readonly Instance[], image: Image, key: LoginKey | nu
       const name = safeText(instance.name)
       const state = instance.status === 'ACTIVE' ? `runs, after ${formatDuration(ms)}` : 'is starting'
       out.line(`${name} (${instance.id}) ${state}: ${safeText(instance.flavor.name)}${ports ? `, ${ports}` : ''}.`)
-      out.note(`  imprint console ${name}`)
+      out.note(`  imprint console ${shellWord(instance.name)}`)
       if (instance.ssh) out.note(`  ${safeText(instance.ssh)}`)
     }
   })

@@ -3,6 +3,7 @@ import { ServiceError } from '../../base/errors.ts'
 import type { ComputeClient } from '../client/compute-client.ts'
 import { cancelled } from '../client/http-client.ts'
 import { plainText } from '../console/plain-text.ts'
+import { shellWord } from '../safe-text.ts'
 
 const LOOK_MS = 1000
 /** Under emulation a large system takes minutes; one that has no console never says a word. */
@@ -31,7 +32,7 @@ export async function untilLogin(
     if (status === 'SHUTOFF' || status === 'ERROR') {
       throw new ServiceError(
         'conflict',
-        `${name} went off before it asked for a login${fault ? `: ${fault}` : ''}; see: imprint logs ${name}`,
+        `${name} went off before it asked for a login${fault ? `: ${fault}` : ''}; see: imprint logs ${shellWord(name)}`,
       )
     }
     await wait(LOOK_MS, undefined, { signal }).catch(() => {
