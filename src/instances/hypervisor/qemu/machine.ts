@@ -434,10 +434,13 @@ export class Machine {
     if (power !== 'on') await this.#kept.save((record) => ({ ...record, power: 'on', reason: null }))
     this.#power.follow(found.run)
     if (found.status === null) return
-    await this.#transit.bringBack(found.run).catch(this.#host.onProblem)
+    const told = async (error: unknown) => {
+      if (!(await found.run.endsSoon())) this.#host.onProblem(error) // it may be going off meanwhile
+    }
+    await this.#transit.bringBack(found.run).catch(told)
     await thawFound(this.#folder.inRun(files.agent), this.#freezing)
     void this.#forwardLate(found.run)
-    await this.#disks.takeUp(found.run).catch(this.#host.onProblem) // it is done again before disks are changed
+    await this.#disks.takeUp(found.run).catch(told) // it is done again before disks are changed
     await this.#power.look(found.run)
   }
 
