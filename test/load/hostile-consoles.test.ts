@@ -15,6 +15,7 @@ import { endMachines } from '../fixtures/guest/end-machines.ts'
 import { noTinyGuest, tinyGuest } from '../fixtures/guest/tiny-guest.ts'
 
 const MiB = 2 ** 20
+const SAY_AGAIN_MS = 2000
 const never = new AbortController().signal
 const skip = noTinyGuest()
 let service: ImprintService
@@ -52,12 +53,15 @@ const sit = async (): Promise<WebSocketStream> => connectWebSocket(await compute
 /** Says something to the guest and hears the answer, so that the console works. */
 async function answers(): Promise<void> {
   const stream = await sit()
-  stream.write('\x03\necho still-$((40 + 2))\n')
+  const say = () => void stream.write('\x03\necho still-$((40 + 2))\n')
+  say()
+  const again = setInterval(say, SAY_AGAIN_MS) // a shell that starts throws away what came before
   let heard = ''
   for await (const bytes of stream) {
     heard = (heard + String(bytes)).slice(-1000)
     if (heard.includes('still-42')) break
   }
+  clearInterval(again)
   stream.destroy()
 }
 
