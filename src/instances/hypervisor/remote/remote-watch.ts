@@ -44,10 +44,6 @@ export class RemoteWatch {
     return watch
   }
 
-  get isThere(): boolean {
-    return this.#link !== null
-  }
-
   /** @throws HostAway where the agent is away, or of another version */
   get about(): About {
     if (this.#about && this.#link) return this.#about
