@@ -285,16 +285,25 @@ export function diskLayersSuite(
 
   must('make a running disk whole, so that it needs no base', async (on, hypervisor) => {
     const id = await sealedOnce(on, hypervisor)
-    const base = await on.lend(await asSealed(on, hypervisor, id, [0]))
+    const mayEnd = new AbortController()
+    const held = heldUntil(mayEnd.signal, await asSealed(on, hypervisor, id, [0]))
+    const base = await on.lend(held.source)
     await hypervisor.rebase(id, { root: { base, through: 0 } })
     const [sealed = 0] = (await hypervisor.seal(id, 0)).layers.root!
+    held.begin()
     const copied: number[] = []
+    const begun = Promise.withResolvers<void>()
     const hydrated = hypervisor.hydrate(id, 'root', {
-      onProgress: ({ doneBytes, totalBytes }) => void copied.push(doneBytes / totalBytes),
+      onProgress({ doneBytes, totalBytes }) {
+        copied.push(doneBytes / totalBytes)
+        begun.resolve()
+      },
     })
+    await begun.promise
     await assert.rejects(hypervisor.seal(id, 0), { code: 'conflict' })
     await assert.rejects(hypervisor.rebase(id, {}), { code: 'conflict' })
     await assert.rejects(hypervisor.hydrate(id, 'root'), { code: 'conflict' })
+    mayEnd.abort()
     await Promise.all([hydrated, on.write(hypervisor, id, THIRD, sector('c'))])
     assert.ok(copied.length > 0 && copied.every((part, index) => part >= (copied[index - 1] ?? 0) && part <= 1))
     await assert.rejects(hypervisor.openLayer(id, 'root', sealed), { code: 'not-found' })

@@ -30,8 +30,6 @@ export interface MemoryHostOptions {
   readonly guest?: MemoryGuest
   /** Comes before each launch and start: a test holds it up here, or lets it fail. */
   readonly beforeStart?: (spec: MachineSpec) => Promise<void> | void
-  /** Comes before a disk has been copied. */
-  readonly whileCopying?: () => Promise<void>
   /** Hosts with the same one reach each other. */
   readonly network?: MemoryNetwork
 }
@@ -57,12 +55,9 @@ export class MemoryHost {
   readonly stores = new Map<string, { readonly source: BlockSource; readonly writer: BlockWriter }>()
   guest: MemoryGuest
   beforeStart: (spec: MachineSpec) => Promise<void> | void
-  readonly whileCopying: () => Promise<void>
-
   readonly network: MemoryNetwork
 
-  constructor({ guest = plainGuest, beforeStart = () => {}, whileCopying = turn, network = new Map() }: MemoryHostOptions = {}) {
-    this.whileCopying = whileCopying
+  constructor({ guest = plainGuest, beforeStart = () => {}, network = new Map() }: MemoryHostOptions = {}) {
     this.network = network
     this.guest = guest
     this.beforeStart = beforeStart
@@ -220,6 +215,12 @@ export class MemoryMachine {
     this.#disks.set(disk, [{ number: this.layerNumbers(disk).at(-1)!, sectors }])
     const disks = this.spec.disks.map(({ base, ...each }) => (each.name === disk || !base ? each : { ...each, base }))
     this.spec = { ...this.spec, disks }
+  }
+
+  /** As a copy of it does, which takes its time. */
+  async readGround(disk: string): Promise<void> {
+    await this.#ground(disk)?.read(0, SECTOR_BYTES)
+    await turn()
   }
 
   isWhole(disk: string): boolean {

@@ -164,7 +164,7 @@ export class MemoryHypervisor implements Hypervisor, DiskLayers, DiskPlugs, Mach
     machine.forgetDisk(diskName)
   }
 
-  /** Takes as long as its host says. */
+  /** Takes as long as its base does to be read. */
   async hydrate(id: string, disk: string, { signal, onProgress }: HydrateOptions = {}): Promise<void> {
     const machine = this.#machine(id)
     const spec = machine.spec.disks.find(({ name }) => name === disk)
@@ -176,7 +176,7 @@ export class MemoryHypervisor implements Hypervisor, DiskLayers, DiskPlugs, Mach
     try {
       if (!machine.isOn) throw wrongPower(id, 'is off; start it, and ask again')
       onProgress?.({ doneBytes: 0, totalBytes: spec.bytes })
-      await Promise.race([this.host.whileCopying(), ...(signal ? [whenAborted(signal)] : [])])
+      await Promise.race([machine.readGround(disk), ...(signal ? [whenAborted(signal)] : [])])
       if (signal?.aborted || this.#closing.signal.aborted) throw cancelled(id)
       if (!machine.isOn) throw wrongPower(id, 'went off meanwhile; start it')
       machine.hydrate(disk)

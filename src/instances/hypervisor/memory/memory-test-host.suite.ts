@@ -13,7 +13,7 @@ const spec = (changes: Partial<MachineSpec> = {}): MachineSpec => ({ ...plainSpe
 
 /** A host whose machines are in memory, for the suites. */
 export function memoryTestHost(
-  options: Pick<MemoryHostOptions, 'network' | 'whileCopying'> = {},
+  options: Pick<MemoryHostOptions, 'network'> = {},
 ): MigrationHost & PlugsHost & { open(): Promise<MemoryHypervisor> } {
   const deaf = new Set<string>()
   const host = new MemoryHost({

@@ -1,4 +1,3 @@
-import { setTimeout as pause } from 'node:timers/promises'
 import { diskLayersSuite } from '../disk-layers.suite.ts'
 import { diskPlugsSuite } from '../disk-plugs.suite.ts'
 import { hypervisorSuite } from '../hypervisor.suite.ts'
@@ -9,9 +8,7 @@ import { memoryTestHost } from '../memory/memory-test-host.suite.ts'
 import { byAgent } from './agent-host.suite.ts'
 
 hypervisorSuite('remote', () => byAgent(memoryTestHost()))
-/** So long that others may ask meanwhile, by connections of their own. */
-const COPIES_FOR_MS = 300
-diskLayersSuite('remote', () => byAgent(memoryTestHost({ whileCopying: () => pause(COPIES_FOR_MS) })))
+diskLayersSuite('remote', () => byAgent(memoryTestHost()))
 machineMemorySuite('remote', () => byAgent(memoryTestHost()))
 machineMigrationSuite('remote', async () => {
   const network: MemoryNetwork = new Map()
