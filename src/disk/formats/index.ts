@@ -1,11 +1,11 @@
 import { ServiceError } from '../../base/errors.ts'
 import type { BlockSource } from '../block/block-source.ts'
 import { checked } from '../block/checked.ts'
-import type { FormatDriver } from './format-driver.ts'
+import type { FormatDriver, FormatWriter, OpenOptions } from './format-driver.ts'
 import { qcow2 } from './qcow2/qcow2.ts'
 import { raw } from './raw/raw.ts'
 
-export type { FormatDriver } from './format-driver.ts'
+export type { FormatDriver, FormatWriter, InternalSnapshot, OpenOptions, PackOptions } from './format-driver.ts'
 export { recognise } from './recognise/recognise.ts'
 export type { Found, Recognition } from './recognise/recognition.ts'
 export { diskFormats, suggestedFormat, verifyDeclared } from './recognise/verify.ts'
@@ -24,13 +24,28 @@ export function formatNamed(name: string): FormatDriver {
 /** Formats of which a machine is given the file as it is: an optical disc, a kernel, a ramdisk, a root file system. */
 export const plainFormats: readonly string[] = ['raw', 'iso', 'ami', 'ari', 'aki']
 
-/** Shows the disk in a file of the format that its owner declared. The bytes never choose the format. */
-export async function openImage(name: string, file: BlockSource): Promise<BlockSource> {
-  const driver = plainFormats.includes(name) ? raw : formatNamed(name)
-  return checked(await driver.open(checked(file, 'file')), name)
+/** How a disk is written in a format. @param subformat absent: the usual way. @throws ServiceError `unsupported`, listing what is known */
+export function writerOf(name: string, subformat?: string): FormatWriter {
+  const { writers } = formatNamed(name)
+  const writer = subformat === undefined ? writers[0] : writers.find((candidate) => candidate.subformat === subformat)
+  if (writer) return writer
+  const known = writers.map((candidate) => candidate.subformat)
+  const possible = known.length > 0 ? `as ${known.join(', ')}` : 'not at all: it can only be read'
+  throw new ServiceError('unsupported', `a disk can be written in the format "${name}" ${possible}`, { format: name })
 }
 
-/** The file of format `name` that would hold `disk`. */
-export async function wrapDisk(name: string, disk: BlockSource): Promise<BlockSource> {
-  return checked(await formatNamed(name).wrap(checked(disk, 'disk')), `${name} file`)
+/** Shows the disk in a file of the format that its owner declared. The bytes never choose the format. */
+export async function openImage(name: string, file: BlockSource, given?: OpenOptions): Promise<BlockSource> {
+  const driver = plainFormats.includes(name) ? raw : formatNamed(name)
+  return checked(await driver.open(checked(file, 'file'), given), name)
+}
+
+/**
+ * The file of format `name` that would hold `disk`, any range of it.
+ * @throws ServiceError `unsupported` also where the subformat can only be had from its first byte to its last
+ */
+export async function wrapDisk(name: string, disk: BlockSource, subformat?: string): Promise<BlockSource> {
+  const writer = writerOf(name, subformat)
+  if ('wrap' in writer) return checked(await writer.wrap(checked(disk, 'disk')), `${name} file`)
+  throw new ServiceError('unsupported', `a ${name} file in its form ${writer.subformat} can only be made from front to back`)
 }

@@ -8,13 +8,14 @@ import type { BlockSource } from '../../block/block-source.ts'
 import { checked } from '../../block/checked.ts'
 import { bytesSource } from '../../block/memory-source.ts'
 import { qcow2 } from './qcow2.ts'
+import { wrapDisk } from './wrap.ts'
 
 /** More than any of these small files can honestly need; a loop without end meets it. */
 const MAX_READS = 20_000
 const MAX_EXTENTS = 20_000
 const MAX_BYTES = 512 * 1024 * 1024
 
-const wrapped = await qcow2.wrap(randomDisk(2 * 1024 * 1024, 5, 1))
+const wrapped = await wrapDisk(randomDisk(2 * 1024 * 1024, 5, 1))
 const bases = [smallQcow2(), smallQcow2([4, 4, 2]), smallQcow2([76, 4, 16]), Buffer.from(await wrapped.read(0, wrapped.size))]
 
 /** Fields of header, L1 and L2, as offset and width. */

@@ -8,6 +8,7 @@ import { checked } from '../../block/checked.ts'
 import { openFileSource } from '../../block/file-source.ts'
 import { memorySource } from '../../block/memory-source.ts'
 import { qcow2 } from './qcow2.ts'
+import { wrapDisk } from './wrap.ts'
 
 const KiB = 1024
 const MiB = 1024 * KiB
@@ -184,7 +185,7 @@ test('qemu-img checks and compares the files that we write', { skip }, async (t)
   for (const [index, size] of [0, 512, 64 * KiB, 5 * MiB + 1024, 700 * MiB, 3_000_000_000_000].entries()) {
     const disk = randomDisk(size, 9, index)
     await writeSource(disk, path('raw'))
-    const file = checked(await qcow2.wrap(checked(disk, 'disk')), 'qcow2')
+    const file = checked(await wrapDisk(checked(disk, 'disk')), 'qcow2')
     await writeSource(file, path('qcow2'))
     await run('qemu-img', 'check', '-f', 'qcow2', path('qcow2'))
     await run('qemu-img', 'compare', '-f', 'raw', '-F', 'qcow2', path('raw'), path('qcow2'))
@@ -194,7 +195,7 @@ test('qemu-img checks and compares the files that we write', { skip }, async (t)
 
 test('a disk of an odd size is padded to a sector', { skip }, async (t) => {
   const path = await scratch(t)
-  const file = checked(await qcow2.wrap(memorySource(70_000, [{ offset: 0, bytes: new Uint8Array(70_000).fill(5) }])), 'qcow2')
+  const file = checked(await wrapDisk(memorySource(70_000, [{ offset: 0, bytes: new Uint8Array(70_000).fill(5) }])), 'qcow2')
   await writeSource(file, path('qcow2'))
   await run('qemu-img', 'check', '-f', 'qcow2', path('qcow2'))
   const disk = await qcow2.open(file)
@@ -209,7 +210,7 @@ test('open(wrap(disk)) reads as the disk, and holes stay holes', async () => {
     fc.nat(),
     async (sectors, pieces, seed) => {
       const disk = checked(randomDisk(sectors * 512, pieces, seed), 'disk')
-      const file = checked(await qcow2.wrap(disk), 'qcow2 file')
+      const file = checked(await wrapDisk(disk), 'qcow2 file')
       const again = checked(await qcow2.open(file), 'qcow2')
       assert.equal(again.size, disk.size)
       let dataBytes = 0
@@ -231,7 +232,7 @@ test('open(wrap(disk)) reads as the disk, and holes stay holes', async () => {
 })
 
 test('any range of a wrapped file is the same as in one read of all of it', async () => {
-  const file = await qcow2.wrap(randomDisk(3 * MiB + 512, 6, 4))
+  const file = await wrapDisk(randomDisk(3 * MiB + 512, 6, 4))
   const whole = await file.read(0, file.size)
   const property = fc.asyncProperty(fc.nat(file.size), fc.nat(200_000), async (from, length) => {
     const count = Math.min(length, file.size - from)

@@ -1,8 +1,8 @@
 import { ServiceError } from '../../../base/errors.ts'
 import { KiB } from '../../../base/units.ts'
-import type { BlockSource, Extent } from '../../block/block-source.ts'
-import { merged } from '../../block/run-merger.ts'
-import { ClusterRuns } from './cluster-runs.ts'
+import type { BlockSource } from '../../block/block-source.ts'
+import type { ClusterRuns } from '../../block/cluster-runs.ts'
+import { clustersWithData, plannedFile } from '../../block/planned-file.ts'
 import { header, headerV3, MAGIC, MAX_L1_BYTES } from './header.ts'
 
 /**
@@ -21,10 +21,6 @@ const REFCOUNTS_PER_BLOCK = CLUSTER_BYTES / 2
 const REFCOUNT_ORDER = 4 // 16 bits
 const HEADER_BYTES = 112
 const SECTOR_BYTES = 512
-/** 24 bytes each. A disk in more pieces gets its small gaps filled with stored zeros. */
-const MAX_RUNS = 1_000_000
-/** Reads of the disk at a time for one read of the file. */
-const MAX_READS = 8
 const HIGH = 2 ** 32
 const COPIED_HIGH = 0x80000000 // bit 63 of an entry: the refcount is exactly one
 
@@ -49,25 +45,12 @@ interface Layout {
  */
 export async function wrapDisk(disk: BlockSource): Promise<BlockSource> {
   const layout = await planned(disk)
-  const { dataStart, clusters } = layout
-  const dataOffset = dataStart * CLUSTER_BYTES
-  const size = clusters * CLUSTER_BYTES
-
-  return {
-    size,
-    async read(offset, length) {
-      if (offset >= dataOffset) return readData(disk, layout, offset, length)
-      const answer = new Uint8Array(length)
-      const tablesEnd = Math.min(offset + length, dataOffset)
-      writeTables(answer.subarray(0, tablesEnd - offset), offset, layout)
-      if (offset + length > dataOffset) {
-        answer.set(await readData(disk, layout, dataOffset, offset + length - dataOffset), dataOffset - offset)
-      }
-      return answer
-    },
-    extents: (offset, length) => merged(extentsOf(disk, layout, offset, length)),
-    close: () => disk.close(),
-  }
+  const tableBytes = layout.dataStart * CLUSTER_BYTES
+  return plannedFile(disk, {
+    size: layout.clusters * CLUSTER_BYTES,
+    tables: [{ offset: 0, bytes: tableBytes, fill: (part, start) => writeTables(part, start, layout) }],
+    clusters: { runs: layout.runs, bytes: CLUSTER_BYTES, offset: tableBytes },
+  })
 }
 
 async function planned(disk: BlockSource): Promise<Layout> {
@@ -79,12 +62,7 @@ async function planned(disk: BlockSource): Promise<Layout> {
       diskBytes: disk.size,
     })
   }
-  const runs = new ClusterRuns(guestClusters, MAX_RUNS, L2_ENTRIES)
-  for await (const { kind, offset, length } of disk.extents(0, disk.size)) {
-    if (kind === 'data') runs.add(Math.floor(offset / CLUSTER_BYTES), Math.ceil((offset + length) / CLUSTER_BYTES))
-  }
-  runs.seal()
-
+  const runs = await clustersWithData(disk, CLUSTER_BYTES, L2_ENTRIES)
   const l1Clusters = Math.ceil(l1Entries / L1_ENTRIES_PER_CLUSTER)
   const others = 1 + l1Clusters + runs.tables + runs.clusters
   let refcountBlocks = 0
@@ -211,58 +189,4 @@ function headerOf(layout: Layout): Uint8Array {
   })
   cluster.set(rest.subarray(header.bytes), header.bytes)
   return cluster
-}
-
-/** Data clusters of the file that follow one another come from one run of the disk as long as the run goes. */
-async function readData(disk: BlockSource, layout: Layout, offset: number, length: number): Promise<Uint8Array> {
-  const pieces = [...piecesOf(disk, layout, offset, length)]
-  const [only] = pieces
-  if (pieces.length === 1 && only && only.diskBytes === length) return disk.read(only.diskOffset, length)
-  const answer = new Uint8Array(length)
-  const jobs = pieces.values()
-  const work = async () => {
-    for (const { at, diskOffset, diskBytes } of jobs) {
-      if (diskBytes > 0) answer.set(await disk.read(diskOffset, diskBytes), at - offset)
-    }
-  }
-  await Promise.all(Array.from({ length: MAX_READS }, work))
-  return answer
-}
-
-interface Piece {
-  /** Where in the file, and how long there. */
-  readonly at: number
-  readonly length: number
-  readonly diskOffset: number
-  /** Less than `length` where the disk ends inside its last cluster; the rest is zero. */
-  readonly diskBytes: number
-}
-
-function* piecesOf(disk: BlockSource, layout: Layout, offset: number, length: number): Generator<Piece> {
-  const dataOffset = layout.dataStart * CLUSTER_BYTES
-  const end = offset + length
-  for (let at = offset; at < end; ) {
-    const rank = Math.floor((at - dataOffset) / CLUSTER_BYTES)
-    const { cluster, runEnd } = layout.runs.clusterAt(rank)
-    const inCluster = (at - dataOffset) % CLUSTER_BYTES
-    const diskOffset = cluster * CLUSTER_BYTES + inCluster
-    const stop = Math.min(end, at - inCluster + (runEnd - cluster) * CLUSTER_BYTES)
-    const diskBytes = Math.max(0, Math.min(stop - at, disk.size - diskOffset))
-    yield { at, length: stop - at, diskOffset, diskBytes }
-    at = stop
-  }
-}
-
-async function* extentsOf(disk: BlockSource, layout: Layout, offset: number, length: number): AsyncGenerator<Extent> {
-  const dataOffset = layout.dataStart * CLUSTER_BYTES
-  const end = offset + length
-  if (offset < dataOffset) yield { offset, length: Math.min(end, dataOffset) - offset, kind: 'data' }
-  const start = Math.max(offset, dataOffset)
-  for (const piece of piecesOf(disk, layout, start, Math.max(0, end - start))) {
-    for await (const run of piece.diskBytes > 0 ? disk.extents(piece.diskOffset, piece.diskBytes) : []) {
-      yield { offset: run.offset - piece.diskOffset + piece.at, length: run.length, kind: run.kind }
-    }
-    const past = piece.length - piece.diskBytes
-    if (past > 0) yield { offset: piece.at + piece.diskBytes, length: past, kind: 'zero' }
-  }
 }

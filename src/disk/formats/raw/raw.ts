@@ -8,5 +8,5 @@ export const raw: FormatDriver = {
     file.size % 512 === 0
       ? []
       : [`the size, ${file.size} bytes, is not a multiple of 512: machines see the last sector filled up with zeros`],
-  wrap: async (disk) => disk,
+  writers: [{ subformat: 'plain', wrap: async (disk) => disk }],
 }
