@@ -9,7 +9,7 @@ import type { InstancePorts } from '../ports.ts'
 import { type InstanceRecord, type ResumeSource, startsFromVolume } from '../records.ts'
 import { lentMemory } from '../snapshots/machine-parts.ts'
 import { type Seed, seeds } from '../store.ts'
-import { forgetVolumes, recordAttached, volumeDisks } from '../volumes/plug.ts'
+import { forgetVolumes, recordAllAttached, volumeDisks } from '../volumes/plug.ts'
 import { seedFor } from './seed.ts'
 
 /** Name of the disk that an instance has of its own. */
@@ -99,7 +99,7 @@ async function borrowMemory(
 /** The machine is there. Also for one that was found after a launch of which nobody noted the end. */
 export async function recordLaunched(ports: InstancePorts, id: string): Promise<void> {
   await forgetSecrets(ports, id)
-  await recordAttached(ports, id)
+  await recordAllAttached(ports, id)
   await changeInstance(ports, id, ({ taskState }) => ({
     vmState: 'active',
     taskState: taskState === 'deleting' ? taskState : null,

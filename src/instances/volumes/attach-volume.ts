@@ -9,7 +9,7 @@ import type { InstancePorts } from '../ports.ts'
 import { startsFromVolume } from '../records.ts'
 import { attachments } from '../store.ts'
 import { type AttachmentRecord, nextDevice } from './attachment.ts'
-import { changeAttachment, diskOf, forgetVolume } from './plug.ts'
+import { diskOf, forgetVolume, recordAttached } from './plug.ts'
 
 export interface WantedAttachment {
   readonly volumeId: string
@@ -76,8 +76,7 @@ export function startAttaching(ports: InstancePorts, { instanceId, volumeId }: A
       return forgetVolume(ports, attachment, { terminates: false })
     }
     failpoint('instance:volume-plugged')
-    await ports.volumes.attached(volumeId, instanceId, attachment.device)
-    await changeAttachment(ports, attachment, { state: 'attached' })
+    await recordAttached(ports, attachment)
   })
 }
 

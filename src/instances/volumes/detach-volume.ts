@@ -9,7 +9,7 @@ import type { InstancePorts } from '../ports.ts'
 import { attachments } from '../store.ts'
 import { showAttachment } from './attach-volume.ts'
 import { type AttachmentRecord, ROOT_INDEX } from './attachment.ts'
-import { changeAttachment, forgetVolume } from './plug.ts'
+import { forgetVolume, recordAttached } from './plug.ts'
 
 /** A guest that uses a disk may take its time to let go; one that does not listen never does. */
 const GRACE_MS = 30_000
@@ -51,8 +51,7 @@ export function startDetaching(ports: InstancePorts, { instanceId, volumeId }: A
     } catch (error) {
       if (signal.aborted || (await isHostMissed(ports, instanceId, error))) return // whoever cut it knows what comes next
       if (!isForOwner(error)) ports.onProblem(error)
-      await ports.volumes.attached(volumeId, instanceId, attachment.device)
-      return changeAttachment(ports, attachment, { state: 'attached' })
+      return recordAttached(ports, attachment)
     }
     failpoint('instance:volume-unplugged')
     await forgetVolume(ports, attachment, { terminates: false })

@@ -57,12 +57,22 @@ export async function volumeAddresses(ports: Ports, instanceId: string): Promise
 }
 
 /** The machine runs with them: what was being attached is. */
-export async function recordAttached(ports: Ports, instanceId: string): Promise<void> {
+export async function recordAllAttached(ports: Ports, instanceId: string): Promise<void> {
   for (const attachment of await attachments.ofInstance(ports.catalog.documents, instanceId)) {
-    if (attachment.state !== 'attaching') continue
-    await ports.volumes.attached(attachment.volumeId, instanceId, attachment.device)
-    await changeAttachment(ports, attachment, { state: 'attached' })
+    if (attachment.state === 'attaching') await recordAttached(ports, attachment)
   }
+}
+
+/** The volume says so last, as who sees it in use may ask for it back at once. Again, it does nothing. */
+export async function recordAttached(
+  { catalog, volumes }: Ports,
+  { instanceId, volumeId, device }: AttachmentRecord,
+): Promise<void> {
+  await catalog.write(async ({ documents }) => {
+    const now = await attachments.get(documents, instanceId, volumeId)
+    if (now && now.state !== 'attached') await attachments.put(documents, { ...now, state: 'attached' })
+  })
+  await volumes.attached(volumeId, instanceId, device)
 }
 
 /** The volume is nobody's again, and then nothing is known of it here; one that goes with the instance goes. */
@@ -82,13 +92,3 @@ export async function forgetVolumes(ports: Ports, instanceId: string): Promise<v
     await forgetVolume(ports, attachment, { terminates: true })
   }
 }
-
-export const changeAttachment = (
-  { catalog }: Ports,
-  { instanceId, volumeId }: AttachmentRecord,
-  changes: Partial<AttachmentRecord>,
-): Promise<void> =>
-  catalog.write(async ({ documents }) => {
-    const now = await attachments.get(documents, instanceId, volumeId)
-    if (now) await attachments.put(documents, { ...now, ...changes })
-  })

@@ -3,7 +3,7 @@ import type { InstanceRecord } from '../records.ts'
 import { attachments } from '../store.ts'
 import { startAttaching } from './attach-volume.ts'
 import { startDetaching } from './detach-volume.ts'
-import { forgetVolume } from './plug.ts'
+import { forgetVolume, recordAttached } from './plug.ts'
 
 /** Gives back what no instance knows of. To be called before anything is attached. @param known all instances */
 export async function giveBackVolumes(ports: InstancePorts, known: readonly InstanceRecord[]): Promise<void> {
@@ -27,5 +27,6 @@ export async function takeUpVolumes(
   for (const attachment of await attachments.ofInstance(ports.catalog.documents, id)) {
     if (attachment.state === 'attaching') startAttaching(ports, attachment)
     else if (attachment.state === 'detaching') startDetaching(ports, attachment)
+    else await recordAttached(ports, attachment) // the volume may not say so yet
   }
 }

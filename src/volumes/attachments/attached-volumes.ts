@@ -91,15 +91,18 @@ export class AttachedVolumes {
     await Promise.race([this.#ports.contents.whenOpen(volumeId), aborted(signal)])
   }
 
-  /** `attaching` → `in-use`. */
+  /** `attaching` or `detaching` → `in-use`. Of one that is, nothing changes. */
   async attached(volumeId: string, instanceId: string, device: string): Promise<void> {
     const at = this.#ports.now()
-    await this.#change(volumeId, instanceId, ({ attachment, status, upload }) => ({
-      ...(upload
-        ? { upload: { ...upload, before: 'in-use' as const } }
-        : { status: status === 'error' ? status : ('in-use' as const) }),
-      attachment: { ...attachment, device, at: attachment.at ?? at },
-    }))
+    await this.#change(volumeId, instanceId, ({ attachment, status, upload }) => {
+      if (attachment.at !== null && attachment.device === device && (upload?.before ?? status) === 'in-use') return null
+      return {
+        ...(upload
+          ? { upload: { ...upload, before: 'in-use' as const } }
+          : { status: status === 'attaching' || status === 'detaching' ? ('in-use' as const) : status }),
+        attachment: { ...attachment, device, at: attachment.at ?? at },
+      }
+    })
   }
 
   /** `in-use` → `detaching`. It is to be released, or it is `attached` again where it could not be. */
@@ -213,7 +216,7 @@ export class AttachedVolumes {
   }
 
   /** Where it is this instance's; else nothing. */
-  async #change(volumeId: string, instanceId: string, change: (volume: Held) => Partial<VolumeRecord>): Promise<void> {
+  async #change(volumeId: string, instanceId: string, change: (volume: Held) => Partial<VolumeRecord> | null): Promise<void> {
     await changeVolume(this.#ports, volumeId, (volume) => {
       const { attachment } = volume
       return attachment?.instanceId === instanceId ? change({ ...volume, attachment }) : null
