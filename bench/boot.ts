@@ -2,7 +2,7 @@
  * From the wish to start a machine to the first line of its userland: `imprint attach`, without and with the record of an earlier
  * start, beside a full copy by `qemu-img convert` that is then started. Over links of several speeds, in a network namespace of its own.
  *
- *   node bench/boot.ts [--disk disk.raw]… [--links local,1gbit,100mbit] [--rounds 1] [--reads-only]
+ *   node bench/boot.ts [--disk disk.raw]… [--links local,1gbit,100mbit] [--rounds 1] [--ways copy,attach,…]
  *
  * As root, with iproute2 and QEMU. Without a disk the tiny guest of the tests is started. A disk must say something on its serial
  * port: the first line that matches `FIRST_LINE` counts. Machines run in emulation, so much of the time is the processor's. What the
@@ -39,7 +39,7 @@ const { values } = parseArgs({
     disk: { type: 'string', multiple: true, default: [] },
     links: { type: 'string', default: 'local,1gbit,100mbit' },
     rounds: { type: 'string', default: '1' },
-    'reads-only': { type: 'boolean', default: false },
+    ways: { type: 'string', default: 'copy,attach,recorded,reads,reads+recorded' },
   },
 })
 const lacks =
@@ -132,7 +132,7 @@ async function measureAll(): Promise<void> {
 
 async function measureLink(name: string, link: string, id: string, requests: ImageRequests): Promise<void> {
   await shape(link)
-  const tried = ways.filter((way) => !values['reads-only'] || way.startsWith('reads'))
+  const tried = ways.filter((way) => values.ways.split(',').includes(way.replace(', ', '+')))
   const starts = Object.fromEntries(ways.map((way) => [way, [] as Start[]])) as Record<Way, Start[]>
   for (let round = 0; round < Number(values.rounds); round += 1) {
     for (const way of tried) starts[way].push(await startOf(way, id, requests, `${round}`))
@@ -140,7 +140,8 @@ async function measureLink(name: string, link: string, id: string, requests: Ima
   const secondsOf = (way: Way) => measured(starts[way].map(({ seconds }) => seconds)).median
   for (const way of tried) {
     const moved = measured(starts[way].map(({ movedBytes }) => movedBytes / MiB)).median
-    const ratio = way === 'attach' || way === 'recorded' ? (secondsOf('copy') / secondsOf(way)).toFixed(2) : ''
+    const ratio =
+      (way === 'attach' || way === 'recorded') && starts.copy.length > 0 ? (secondsOf('copy') / secondsOf(way)).toFixed(2) : ''
     const without = { recorded: 'attach', 'reads, recorded': 'reads' }[way as string] as Way | undefined
     const byRecord = without && starts[without].length > 0 ? (secondsOf(without) / secondsOf(way)).toFixed(2) : ''
     console.log(
