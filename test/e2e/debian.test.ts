@@ -20,13 +20,22 @@ const skip = noDebianGuest() || missingTool('ssh')
 const LOOK_AGAIN_MS = 1000
 const MAX_LOOKS = 900
 
+/** Whose database is told before a snapshot. */
+const USER_DATA = `#cloud-config
+write_files:
+- {path: /etc/told, content: "by user data"}
+- {path: /etc/qemu/qemu-ga.conf, content: "[general]\\nfsfreeze-hook=/etc/qemu/fsfreeze-hook\\n"}
+- {path: /etc/qemu/fsfreeze-hook.d/ledger, permissions: "0755", content: "#!/bin/sh\\necho $1 >> /var/log/ledger\\n"}
+runcmd: [[systemctl, restart, qemu-guest-agent]]
+`
+
 interface Server {
   readonly id: string
   readonly status: string
   readonly metadata: Readonly<Record<string, string>>
 }
 
-test('a Debian with cloud-init is told who it is, takes the key, grows its disk, and is frozen for a snapshot', {
+test('a Debian with cloud-init is told who it is, takes the key, grows its disk, and is frozen for a snapshot of which its programs are told', {
   skip,
 }, async (t) => {
   const scratch = await scratchFolder('debian')
@@ -59,7 +68,6 @@ test('a Debian with cloud-init is told who it is, takes the key, grows its disk,
   const { keypair } = await compute<{ keypair: { private_key: string } }>('POST', '/os-keypairs', { keypair: { name: 'k' } })
   const keyFile = join(scratch.path, 'key')
   await writeFile(keyFile, keypair.private_key, { mode: 0o600 })
-  const userData = '#cloud-config\nwrite_files:\n- {path: /etc/told, content: "by user data"}\n'
   const { server } = await compute<{ server: Server }>('POST', '/servers', {
     server: {
       name: 'Deb One',
@@ -67,7 +75,7 @@ test('a Debian with cloud-init is told who it is, takes the key, grows its disk,
       flavorRef: 'debian',
       key_name: 'k',
       adminPass: 'correct horse',
-      user_data: Buffer.from(userData).toString('base64'),
+      user_data: Buffer.from(USER_DATA).toString('base64'),
       metadata: { 'imprint:forwards': 'tcp:0:22' },
     },
   })
@@ -103,6 +111,8 @@ test('a Debian with cloud-init is told who it is, takes the key, grows its disk,
   const made = async () =>
     (await member.json<{ images: readonly Record<string, string>[] }>('GET', '/image/v2/images?name=of%20debian')).images[0]
   await until('its image is there', async () => (await made())?.status === 'active')
-  assert.equal((await made())!.imprint_consistency, 'file-system')
+  const { imprint_consistency: consistency, imprint_consistency_evidence: evidence } = (await made())!
+  assert.match(`${consistency}: ${evidence}`, /^application: the guest's agent froze \d file systems, after it had told ledger$/)
+  assert.equal(await ssh('cat /var/log/ledger'), 'freeze\nthaw')
   assert.equal(await ssh('cat note; echo more > note && cat note'), 'precious\nmore', 'it is thawed, and writes')
 })

@@ -305,6 +305,8 @@ test('a guest that floods its console costs bounded space', { skip }, async (con
   assert.equal((await hypervisor.consoleLog(spec.id, MiB)).length, MiB)
 })
 
+/** What a database brings along: told before its file system stands still, and after. */
+const HOOK = `cd /agent/fsfreeze-hook.d; echo '#!/bin/sh' > ledger; echo 'echo $1 >> /data/ledger' >> ledger; chmod +x ledger`
 const noAgent = skip || missingTool('ldd', 'e2fsck')
 test("Debian's agent makes file systems stand still for a snapshot, and they are whole in it", {
   skip: noAgent,
@@ -326,6 +328,11 @@ test("Debian's agent makes file systems stand still for a snapshot, and they are
   const sealed = await hypervisor.seal(spec.id, GRACE_MS)
   assert.deepEqual([sealed.consistency, sealed.evidence], ['file-system', "the guest's agent froze 1 file systems"])
   assert.equal(await ask(hypervisor, spec.id, 'echo on > /data/after && sync && cat /data/after'), 'on')
+
+  await ask(hypervisor, spec.id, HOOK)
+  const { consistency, evidence } = await hypervisor.seal(spec.id, GRACE_MS)
+  assert.deepEqual([consistency, evidence], ['application', "the guest's agent froze 1 file systems, after it had told ledger"])
+  assert.equal(await ask(hypervisor, spec.id, 'cat /data/ledger'), 'freeze\nthaw')
 
   const layer = await hypervisor.openLayer(spec.id, 'data', sealed.layers.data![0]!)
   const image = join(host.folder, 'data.raw')

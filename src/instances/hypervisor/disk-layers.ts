@@ -63,11 +63,16 @@ export interface NewBase {
   readonly through: number
 }
 
+/**
+ * `crash`: as after a power cut. `file-system`: what the guest's programs had written was on its disks, and nothing half. `application`: they
+ * were told before, too, and had made ready.
+ */
+export type Consistency = 'crash' | 'file-system' | 'application'
+
 export interface Sealed {
   /** By disk name: all that are sealed by now, the lowest first. Disks with a store have none, and are not named. */
   readonly layers: Readonly<Record<string, readonly number[]>>
-  /** `crash`: as after a power cut. `file-system`: what the guest's programs had written was on its disks, and nothing half. */
-  readonly consistency: 'crash' | 'file-system'
+  readonly consistency: Consistency
   /** For people: how that is known. */
   readonly evidence: string
 }

@@ -117,6 +117,27 @@ test('an image that is refused, and one that cannot be saved, leave the instance
   assert.equal(leasesOf(id).length, 1)
 })
 
+test('where its image asks for it, a guest that did not stand still is not made an image of', async () => {
+  const properties = { os_require_quiesce: 'yes' }
+  const { id } = await world.createOne(member, { imageId: world.images.add({ properties }) })
+  const lost = await createSnapshot(world.ports, member, id, plain)
+  assert.deepEqual(await statusNow(id), ['ACTIVE', 'running', null])
+  assert.match((await world.get(id))!.fault!.message, /did not stand still, as os_require_quiesce=yes/)
+  assert.equal(world.images.begun.has(lost), false)
+
+  await stopInstance(world.ports, member, id)
+  await world.idle()
+  const off = await createSnapshot(world.ports, member, id, plain)
+  await world.idle()
+  assert.ok(world.images.images.has(off), 'what is off writes nothing')
+
+  const withAgent = { ...properties, hw_qemu_guest_agent: 'yes' }
+  const quiet = await world.createOne(member, { imageId: world.images.add({ properties: withAgent }) })
+  const imageId = await createSnapshot(world.ports, member, quiet.id, plain)
+  await world.idle()
+  assert.equal(world.images.images.get(imageId)!.properties.imprint_consistency, 'file-system')
+})
+
 test('backups of a type are kept up to their number; a protected one and those of other types stay', async () => {
   const { id } = await world.createOne(member)
   const backup = async (backupType: string, rotation: number) => {

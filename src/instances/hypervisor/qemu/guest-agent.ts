@@ -14,7 +14,12 @@ const SENTINEL = 0xff
 const MAX_ERROR_CHARACTERS = 200
 
 /** @throws Error, for people: the agent is not there, does not answer in time, refuses, or answers nonsense */
-export async function askAgent(path: string, command: string, withinMs: number): Promise<unknown> {
+export async function askAgent(
+  path: string,
+  command: string,
+  withinMs: number,
+  given?: Readonly<Record<string, unknown>>,
+): Promise<unknown> {
   const socket = connect({ path })
   const over = Promise.withResolvers<never>()
   over.promise.catch(() => {}) // it is raced with below
@@ -34,7 +39,7 @@ export async function askAgent(path: string, command: string, withinMs: number):
     socket.write(`${JSON.stringify({ execute: 'guest-sync-delimited', arguments: { id } })}\n`)
     while ((await next()).return !== id);
     lines.isInSync = true
-    socket.write(`${JSON.stringify({ execute: command })}\n`)
+    socket.write(`${JSON.stringify({ execute: command, arguments: given })}\n`)
     const answer = await next()
     if ('return' in answer) return answer.return
     const says = isObject(answer.error) && typeof answer.error.desc === 'string' ? answer.error.desc : 'no reason given'

@@ -462,8 +462,8 @@ export class Machine {
     if (quiesceMs <= 0) return crash(await seal(), 'the guest was not asked to stand still')
     if (!this.#record.spec.hardware.qemuGuestAgent) return crash(await seal(), 'the machine has no channel for a guest agent')
     const agent = this.#folder.inRun(files.agent)
-    const { result, quiescence } = await quiesced(agent, quiesceMs, seal, this.#freezing)
-    return { layers: result, consistency: quiescence.held ? 'file-system' : 'crash', evidence: quiescence.evidence }
+    const { result, ...quiescence } = await quiesced(agent, quiesceMs, seal, this.#freezing)
+    return { layers: result, ...quiescence }
   }
 
   async #sealStill(whileStill: () => Promise<void>): Promise<Sealed['layers']> {

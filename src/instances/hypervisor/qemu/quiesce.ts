@@ -1,14 +1,11 @@
 import { access, rm, writeFile } from 'node:fs/promises'
 import { setTimeout as pause } from 'node:timers/promises'
 import { failpoint } from '../../../base/failpoint.ts'
+import type { Sealed } from '../disk-layers.ts'
+import { type Applications, watchApplications } from './freeze-hooks.ts'
 import { askAgent } from './guest-agent.ts'
 
-export interface Quiescence {
-  /** Whether the guest's file systems stood still from before the work until after it. */
-  readonly held: boolean
-  /** For people: what says so, or why not. */
-  readonly evidence: string
-}
+type Quiescence = Pick<Sealed, 'consistency' | 'evidence'>
 
 export interface Freezing {
   /** Path of a file that is there from before the freeze until after the thaw, for whoever comes after us when we are killed between. */
@@ -25,7 +22,8 @@ const THAW_WITHIN_MS = 5000
 const THAW_ATTEMPTS = 60
 
 /**
- * Does the work while the guest's file systems stand still, if its agent makes them. Whatever becomes of the work, the guest is told to
+ * Does the work while the guest's file systems stand still, if its agent makes them: from before the work until after it, or they are said to be
+ * as after a crash. Whatever becomes of the work, the guest is told to
  * go on not later than `atMostMs` after it was told to stop; where that comes before the end of the work, they did not hold.
  */
 export async function quiesced<T>(
@@ -33,12 +31,14 @@ export async function quiesced<T>(
   atMostMs: number,
   work: () => Promise<T>,
   freezing: Freezing,
-): Promise<{ readonly result: T; readonly quiescence: Quiescence }> {
+): Promise<Quiescence & { readonly result: T }> {
+  const unfrozen = async (evidence: string) => ({ result: await work(), consistency: 'crash', evidence }) as const
   const absent = await askAgent(agentPath, 'guest-ping', PING_WITHIN_MS).then(
     () => null,
     (error: Error) => error.message,
   )
-  if (absent) return { result: await work(), quiescence: { held: false, evidence: absent } }
+  if (absent) return unfrozen(absent)
+  const toldSince = await watchApplications(agentPath)
 
   let thawed: Promise<void> | null = null
   const thaw = () => {
@@ -49,33 +49,38 @@ export async function quiesced<T>(
     () => true,
     () => false,
   )
-  if (!isNoted)
-    return { result: await work(), quiescence: { held: false, evidence: 'there was no room to note that it stands still' } }
+  if (!isNoted) return unfrozen('there was no room to note that it stands still')
   const deadline = setTimeout(thaw, atMostMs)
+  const { result, frozen, inTime } = await (async () => {
+    try {
+      const frozen = await frozenBy(agentPath, atMostMs)
+      failpoint('machine:frozen')
+      const result = await work()
+      return { result, frozen, inTime: thawed === null }
+    } finally {
+      clearTimeout(deadline)
+      await thaw()
+    }
+  })()
+  if (frozen.count === 0) return { result, consistency: 'crash', evidence: frozen.evidence }
+  if (!inTime) return { result, consistency: 'crash', evidence: 'the guest had to go on before its disks were sealed' }
+  return { result, ...withApplications(frozen.evidence, await toldSince()) }
+}
+
+async function frozenBy(agentPath: string, withinMs: number): Promise<{ readonly count: number; readonly evidence: string }> {
   try {
-    const frozen = await frozenBy(agentPath, atMostMs)
-    failpoint('machine:frozen')
-    const result = await work()
-    const inTime = thawed === null
-    const evidence = frozen.held && !inTime ? 'the guest had to go on before its disks were sealed' : frozen.evidence
-    return { result, quiescence: { held: frozen.held && inTime, evidence } }
-  } finally {
-    clearTimeout(deadline)
-    await thaw()
+    const count = await askAgent(agentPath, 'guest-fsfreeze-freeze', withinMs)
+    if (typeof count !== 'number' || count <= 0) return { count: 0, evidence: "the guest's agent froze nothing" }
+    return { count, evidence: `the guest's agent froze ${Math.floor(count)} file systems` }
+  } catch (error) {
+    return { count: 0, evidence: (error as Error).message }
   }
 }
 
-async function frozenBy(agentPath: string, withinMs: number): Promise<Quiescence> {
-  try {
-    const count = await askAgent(agentPath, 'guest-fsfreeze-freeze', withinMs)
-    const held = typeof count === 'number' && count > 0
-    return {
-      held,
-      evidence: held ? `the guest's agent froze ${Math.floor(count)} file systems` : "the guest's agent froze nothing",
-    }
-  } catch (error) {
-    return { held: false, evidence: (error as Error).message }
-  }
+function withApplications(frozen: string, { told, failed }: Applications): Quiescence {
+  if (failed.length > 0) return { consistency: 'file-system', evidence: `${frozen}; its hook failed for ${failed.join(', ')}` }
+  if (told.length === 0) return { consistency: 'file-system', evidence: frozen }
+  return { consistency: 'application', evidence: `${frozen}, after it had told ${told.join(', ')}` }
 }
 
 /** A guest whose service was killed before it told it to go on. */
