@@ -5,7 +5,7 @@
  *   node bench/blocks.ts [disk.raw] [rounds]
  *
  * Cold: nothing of the image is in Imprint's memory, but the service has run for a while (it has served another image). Warm: the
- * same reads again. What all three read from is in the page cache of the kernel. Without a disk, one of 1 GiB with 384 MiB of data is
+ * same reads again, small ones five times over, as they would be done too soon to tell; of the peers as well. What all three read from is in the page cache of the kernel. Without a disk, one of 1 GiB with 384 MiB of data is
  * made.
  */
 import { execFile } from 'node:child_process'
@@ -26,25 +26,35 @@ const MiB = 2 ** 20
 const execute = promisify(execFile)
 const [given, rounds = '5'] = process.argv.slice(2)
 
+interface Seconds {
+  readonly cold: number
+  readonly warm: number
+}
 interface Load {
   readonly what: string
   readonly unit: Row['unit']
   readonly args: readonly string[]
+  /** How often the reads are done again: that many times as many. */
+  readonly again: number
   /** From the seconds that it took. */
-  readonly value: (seconds: number, diskBytes: number) => number
+  readonly value: (seconds: number, times: number) => number
   readonly cold: { readonly qemu: number }
   readonly warm: { readonly qemu?: number; readonly nbdkit?: number }
 }
-const READS = 8000
+const READS = 8000 // each of another chunk
+const AGAIN = 5
 const STRIDE_BYTES = 260 * 1024
-const random = (depth: number) => ['-d', String(depth), '-s', '4096', '-S', String(STRIDE_BYTES), '-c', String(READS)]
+const random = (depth: number) => ({
+  args: ['-d', String(depth), '-s', '4096', '-S', String(STRIDE_BYTES)],
+  again: AGAIN,
+  value: (seconds: number, times: number) => (READS * times) / seconds,
+})
 const loads: readonly Load[] = [
-  { what: '4 KiB, depth 1', unit: '/s', args: random(1), value: (s) => READS / s, cold: { qemu: 0.6 }, warm: {} },
+  { what: '4 KiB, depth 1', unit: '/s', ...random(1), cold: { qemu: 0.6 }, warm: {} },
   {
     what: '4 KiB, depth 16',
     unit: '/s',
-    args: random(16),
-    value: (s) => READS / s,
+    ...random(16),
     cold: { qemu: 1 },
     warm: { qemu: 2, nbdkit: 0.5 },
   },
@@ -52,6 +62,7 @@ const loads: readonly Load[] = [
     what: '1 MiB in order, depth 4',
     unit: 's',
     args: ['-d', '4', '-s', String(MiB)],
+    again: 1,
     value: (s) => s,
     cold: { qemu: 1 },
     warm: { nbdkit: 0.8 },
@@ -69,32 +80,35 @@ try {
   const images = await withImprint(dataFolder, (service) => Promise.all([disk, other].map((file) => putImage(service, file))))
   console.log(heading)
   for (const load of loads) {
-    const seconds = { qemu: [] as number[], nbdkit: [] as number[], cold: [] as number[], warm: [] as number[] }
-    const args = load.unit === 's' ? [...load.args, '-c', String(Math.floor(diskBytes / MiB))] : load.args
+    const seconds = { qemu: [] as Seconds[], nbdkit: [] as Seconds[], imprint: [] as Seconds[] }
+    const count = load.unit === 's' ? Math.floor(diskBytes / MiB) : READS
+    const both = async (socket: string): Promise<Seconds> => ({
+      cold: await secondsOf(socket, load.args, count),
+      warm: await secondsOf(socket, load.args, count * load.again),
+    })
     for (let round = 0; round < Number(rounds); round += 1) {
-      seconds.qemu.push(
-        await ofPeer('qemu-nbd', ['-r', '-t', '-f', 'qcow2', '-k', path('qemu.sock'), path('disk.qcow2')], 'qemu', args),
-      )
-      seconds.nbdkit.push(await ofPeer('nbdkit', ['-f', '-r', '-U', path('nbdkit.sock'), 'file', disk], 'nbdkit', args))
+      const qemu = ['-r', '-t', '-f', 'qcow2', '-k', path('qemu.sock'), path('disk.qcow2')]
+      seconds.qemu.push(await ofPeer('qemu-nbd', qemu, 'qemu', both))
+      seconds.nbdkit.push(await ofPeer('nbdkit', ['-f', '-r', '-U', path('nbdkit.sock'), 'file', disk], 'nbdkit', both))
       await withImprint(dataFolder, async (service) => {
         const [mine, others] = await Promise.all(images.map((image) => exportOf(service, image)))
-        for (const each of [...loads, ...loads])
-          await secondsOf(others!, [...each.args, ...(each.unit === 's' ? ['-c', '1024'] : [])])
-        seconds.cold.push(await secondsOf(mine!, args))
-        seconds.warm.push(await secondsOf(mine!, args))
+        for (const each of [...loads, ...loads]) await secondsOf(others!, each.args, each.unit === 's' ? 1024 : READS)
+        seconds.imprint.push(await both(mine!))
       })
     }
-    const values = (all: readonly number[]) => measured(all.map((one) => load.value(one, diskBytes)))
-    const line = (imprint: 'cold' | 'warm', peer: 'qemu' | 'nbdkit', must?: number) =>
+    const line = (when: keyof Seconds, peer: 'qemu' | 'nbdkit', must?: number) => {
+      const values = (all: readonly Seconds[]) =>
+        measured(all.map((one) => load.value(one[when], when === 'warm' ? load.again : 1)))
       console.log(
         tableLine({
-          what: `${load.what}, ${imprint}`,
+          what: `${load.what}, ${when}`,
           unit: load.unit,
-          imprint: values(seconds[imprint]),
+          imprint: values(seconds.imprint),
           peer: { name: { qemu: 'qemu-nbd', nbdkit: 'nbdkit' }[peer], ...values(seconds[peer]) },
           ...(must === undefined ? {} : { must }),
         }),
       )
+    }
     line('cold', 'qemu', load.cold.qemu)
     line('warm', 'qemu', load.warm.qemu)
     line('warm', 'nbdkit', load.warm.nbdkit)
@@ -141,7 +155,12 @@ async function exportOf({ address, cast }: ImprintService, image: string): Promi
   return ((await response.json()) as { uris: { unix: string } }).uris.unix
 }
 
-async function ofPeer(program: string, args: readonly string[], socket: string, load: readonly string[]): Promise<number> {
+async function ofPeer(
+  program: string,
+  args: readonly string[],
+  socket: string,
+  both: (uri: string) => Promise<Seconds>,
+): Promise<Seconds> {
   const uri = `nbd+unix:///?socket=${path(`${socket}.sock`)}`
   await rm(path(`${socket}.sock`), { force: true }) // of the round before
   const ready = () =>
@@ -151,14 +170,14 @@ async function ofPeer(program: string, args: readonly string[], socket: string, 
     )
   const daemon = await startDaemon({ name: program, folder, command: [program, ...args], env: {}, ready })
   try {
-    return await secondsOf(uri, load)
+    return await both(uri)
   } finally {
     await daemon.stop()
   }
 }
 
-async function secondsOf(uri: string, args: readonly string[]): Promise<number> {
-  const { stdout } = await execute('qemu-img', ['bench', '-f', 'raw', '-t', 'none', ...args, uri])
+async function secondsOf(uri: string, args: readonly string[], count: number): Promise<number> {
+  const { stdout } = await execute('qemu-img', ['bench', '-f', 'raw', '-t', 'none', ...args, '-c', String(count), uri])
   const seconds = /completed in ([\d.]+) seconds/.exec(stdout)?.[1]
   if (!seconds) throw new Error(`qemu-img bench said: ${stdout}`)
   return Number(seconds)

@@ -73,6 +73,8 @@ interface Arrival {
  */
 export type TakeChunk = (index: number, bytes: Uint8Array | undefined) => void
 
+const PAGE_OF_ZEROS = new Uint8Array(PAGE_ENTRIES * DIGEST_BYTES)
+
 /** Reads chunks: finds them, fetches them, has them unpacked and verified on a worker thread. */
 export class ChunkReader {
   readonly #blobs: BlobStore
@@ -130,10 +132,10 @@ export class ChunkReader {
     return this.#readManifestChunk(digestAt(root.pages, page), `page ${page} of manifest ${name}`)
   }
 
-  /** Digests of a page's entries; all zeros for a page of zeros. */
+  /** Digests of a page's entries, not to be changed; all zeros for a page of zeros. */
   async pageEntries({ name, root }: OpenManifest, page: number): Promise<Uint8Array> {
     const entries = Math.min(PAGE_ENTRIES, chunksOf(root.fileBytes, this.#chunkBytes) - page * PAGE_ENTRIES)
-    if (isZeroAt(root.pages, page)) return new Uint8Array(entries * DIGEST_BYTES)
+    if (isZeroAt(root.pages, page)) return PAGE_OF_ZEROS.subarray(0, entries * DIGEST_BYTES)
     const bytes = await this.#readManifestChunk(digestAt(root.pages, page), `page ${page} of manifest ${name}`)
     return parsePage(bytes, entries)
   }

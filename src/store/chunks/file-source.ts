@@ -10,6 +10,8 @@ import type { Engine } from './engine.ts'
 
 /** Bytes that are fetched together: a divisor of what a page's entries stand for. */
 const RUN_BYTES = MiB
+/** Reads that are under way side by side go through several pages. 32 KiB each. */
+const KEPT_PAGES = 32
 /** Runs of one long read that are under way side by side. */
 const RUNS_AHEAD = 3
 
@@ -42,8 +44,8 @@ class FileSource implements StoredFile {
   readonly #engine: Engine
   readonly #manifest: OpenManifest
   readonly #leave: () => void
-  /** The page that was read last, since the next read is most often of the same. */
-  #page: { readonly number: number; readonly entries: Uint8Array } | undefined
+  /** Entries of pages that were read, by number, the first to come the first to go. Those of zeros are never among them. */
+  readonly #pages = new Map<number, Uint8Array>()
   #closed = false
 
   constructor(engine: Engine, manifest: OpenManifest, leave: () => void) {
@@ -106,15 +108,17 @@ class FileSource implements StoredFile {
   /** Where all chunks of the range are in memory. @returns false: `bytes` is not filled */
   #isReadNow(offset: number, bytes: Uint8Array): boolean {
     const { chunkBytes, reader } = this.#engine
+    const { pages } = this.#manifest.root
     for (let done = 0; done < bytes.length; ) {
       const chunk = Math.floor((offset + done) / chunkBytes)
       const entry = chunk % PAGE_ENTRIES
-      if ((chunk - entry) / PAGE_ENTRIES !== this.#page?.number) return false
+      const page = (chunk - entry) / PAGE_ENTRIES
+      const entries = this.#pages.get(page)
       const from = offset + done - chunk * chunkBytes
       const count = Math.min(chunkBytes - from, bytes.length - done)
-      if (isZeroAt(this.#page.entries, entry)) bytes.fill(0, done, done + count)
+      if (entries ? isZeroAt(entries, entry) : isZeroAt(pages, page)) bytes.fill(0, done, done + count)
       else {
-        const found = reader.cached(keyAt(this.#page.entries, entry))
+        const found = entries && reader.cached(keyAt(entries, entry))
         if (!found) return false
         bytes.set(found.subarray(from, from + count), done)
       }
@@ -144,8 +148,9 @@ class FileSource implements StoredFile {
 
   async #keepPage(chunk: number): Promise<void> {
     const number = Math.min(Math.floor(chunk / PAGE_ENTRIES), this.#manifest.root.pages.length / DIGEST_BYTES - 1)
-    if (number < 0 || number === this.#page?.number) return
-    this.#page = { number, entries: await this.#engine.reader.pageEntries(this.#manifest, number) }
+    if (number < 0 || this.#pages.has(number) || isZeroAt(this.#manifest.root.pages, number)) return
+    this.#pages.set(number, await this.#engine.reader.pageEntries(this.#manifest, number))
+    if (this.#pages.size > KEPT_PAGES) for (const [oldest] of this.#pages) return void this.#pages.delete(oldest)
   }
 
   #runsOf(offset: number, length: number): Generator<BlockOfChunks> {
