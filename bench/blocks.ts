@@ -37,17 +37,17 @@ interface Load {
   /** How often the reads are done again: that many times as many. */
   readonly again: number
   /** From the seconds that it took. */
-  readonly value: (seconds: number, times: number) => number
+  readonly value: (seconds: number, reads: number) => number
   readonly cold: { readonly qemu: number }
   readonly warm: { readonly qemu?: number; readonly nbdkit?: number }
 }
-const READS = 8000 // each of another chunk
 const AGAIN = 5
-const STRIDE_BYTES = 260 * 1024
+/** Each read is of another chunk, and behind the end come the same ones again. */
+const STRIDE_BYTES = 256 * 1024
 const random = (depth: number) => ({
   args: ['-d', String(depth), '-s', '4096', '-S', String(STRIDE_BYTES)],
   again: AGAIN,
-  value: (seconds: number, times: number) => (READS * times) / seconds,
+  value: (seconds: number, reads: number) => reads / seconds,
 })
 const loads: readonly Load[] = [
   { what: '4 KiB, depth 1', unit: '/s', ...random(1), cold: { qemu: 0.6 }, warm: {} },
@@ -81,7 +81,7 @@ try {
   console.log(heading)
   for (const load of loads) {
     const seconds = { qemu: [] as Seconds[], nbdkit: [] as Seconds[], imprint: [] as Seconds[] }
-    const count = load.unit === 's' ? Math.floor(diskBytes / MiB) : READS
+    const count = load.unit === 's' ? Math.floor(diskBytes / MiB) : Math.floor(diskBytes / STRIDE_BYTES)
     const both = async (socket: string): Promise<Seconds> => ({
       cold: await secondsOf(socket, load.args, count),
       warm: await secondsOf(socket, load.args, count * load.again),
@@ -92,13 +92,13 @@ try {
       seconds.nbdkit.push(await ofPeer('nbdkit', ['-f', '-r', '-U', path('nbdkit.sock'), 'file', disk], 'nbdkit', both))
       await withImprint(dataFolder, async (service) => {
         const [mine, others] = await Promise.all(images.map((image) => exportOf(service, image)))
-        for (const each of [...loads, ...loads]) await secondsOf(others!, each.args, each.unit === 's' ? 1024 : READS)
+        for (const each of [...loads, ...loads]) await secondsOf(others!, each.args, each.unit === 's' ? 1024 : 4096)
         seconds.imprint.push(await both(mine!))
       })
     }
     const line = (when: keyof Seconds, peer: 'qemu' | 'nbdkit', must?: number) => {
       const values = (all: readonly Seconds[]) =>
-        measured(all.map((one) => load.value(one[when], when === 'warm' ? load.again : 1)))
+        measured(all.map((one) => load.value(one[when], when === 'warm' ? count * load.again : count)))
       console.log(
         tableLine({
           what: `${load.what}, ${when}`,
