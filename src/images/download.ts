@@ -1,7 +1,7 @@
 import type { Caller } from '../base/caller.ts'
 import { ServiceError } from '../base/errors.ts'
 import type { BlockSource } from '../disk/block/block-source.ts'
-import { formats, openImage, wrapDisk } from '../disk/formats/index.ts'
+import { type FormatWriter, formats, openImage, wrapDisk, writerOf } from '../disk/formats/index.ts'
 import type { ImageRecord } from '../store/catalog/catalog.ts'
 import type { Lent } from '../store/chunks/chunk-store.ts'
 import { findImage } from './find-image.ts'
@@ -10,13 +10,13 @@ import type { ImagePorts } from './ports.ts'
 /** Bytes of an image for one reader, who closes it. */
 export interface Download {
   readonly image: ImageRecord
-  /** Bytes of the whole file. */
-  readonly size: number
+  /** Bytes of the whole file; null where that is known only when the last of them is made: then it is had from front to back alone. */
+  readonly size: number | null
   /** The same for the same bytes, for ever. */
   readonly etag: string
   /** md5 of the whole file, where it is known. */
   readonly md5: string | null
-  /** `[offset, offset + length)`, front to back. */
+  /** `[offset, offset + length)`, front to back. Of a file without a size: all of it, whatever the range. */
   stream(offset: number, length: number, signal?: AbortSignal): AsyncIterable<Uint8Array>
   /** The same without a copy where that can be: to be given back. */
   lend(offset: number, length: number, signal?: AbortSignal): AsyncIterable<Lent>
@@ -26,19 +26,30 @@ export interface Download {
 const CONVERTED_READ_BYTES = 1024 * 1024
 const LAYOUT_EDITION = 1 // of what our writers make of the same disk: the ETag of a conversion changes with it
 
+export interface WantedFormat {
+  /** Glance's name for it. */
+  readonly format: string
+  /** Absent: the usual one of the format. */
+  readonly subformat?: string | undefined
+}
+
 /**
  * `GET /v2/images/{id}/file`, also as another format: nothing is converted but the range that is read.
- * @param format absent: the bytes as they are kept
+ * @param wanted absent, or the format that the image has: the bytes as they are kept
  * @returns undefined where there are no bytes yet
  * @throws ServiceError `not-found`, `denied`, `unsupported`
  */
-export async function download(ports: ImagePorts, caller: Caller, id: string, format?: string): Promise<Download | undefined> {
+export async function download(
+  ports: ImagePorts,
+  caller: Caller,
+  id: string,
+  wanted?: WantedFormat,
+): Promise<Download | undefined> {
   const { image } = await findImage(ports.catalog, caller, id, 'download')
   const { manifest, size } = image
   if (manifest === null || size === null) return undefined
   const release = ports.readers.hold(manifest)
-  const isAsKept = format === undefined || format === image.diskFormat
-  if (isAsKept) {
+  if (wanted === undefined || (wanted.format === image.diskFormat && wanted.subformat === undefined)) {
     return {
       image,
       size,
@@ -50,17 +61,24 @@ export async function download(ports: ImagePorts, caller: Caller, id: string, fo
     }
   }
   try {
-    const file = await ports.converted.get(`${manifest} ${image.diskFormat} ${format}`, () =>
-      convertedFile(ports, image, manifest, format),
-    )
+    const writer = writerFor(wanted)
+    const form = `${wanted.format}-${writer.subformat}`
+    const disk = () => diskIn(ports, image, manifest)
+    const file = await ('wrap' in writer
+      ? ports.converted.get(`${manifest} ${image.diskFormat} ${form}`, async () =>
+          wrapDisk(wanted.format, await disk(), writer.subformat),
+        )
+      : disk())
+    const stream = (offset: number, length: number, signal?: AbortSignal) =>
+      'wrap' in writer ? readThrough(file, offset, length, signal) : writer.pack(file, { signal })
     return {
       image,
-      size: file.size,
-      etag: `"${image.checksum ?? manifest.slice(0, 32)}-${format}-${LAYOUT_EDITION}"`,
+      size: 'wrap' in writer ? file.size : null,
+      etag: `"${image.checksum ?? manifest.slice(0, 32)}-${form}-${LAYOUT_EDITION}"`,
       md5: null,
-      stream: (offset, length, signal) => readThrough(file, offset, length, signal),
+      stream,
       lend: async function* (offset, length, signal) {
-        for await (const bytes of readThrough(file, offset, length, signal)) yield { bytes, giveBack: () => undefined }
+        for await (const bytes of stream(offset, length, signal)) yield { bytes, giveBack: () => undefined }
       },
       close: async () => {
         release()
@@ -73,21 +91,29 @@ export async function download(ports: ImagePorts, caller: Caller, id: string, fo
   }
 }
 
-async function convertedFile({ chunks }: ImagePorts, image: ImageRecord, manifest: string, format: string): Promise<BlockSource> {
-  const known = formats.map(({ name }) => name)
-  const { diskFormat } = image
-  if (!known.includes(format)) {
-    throw new ServiceError('unsupported', `an image can be had as ${known.join(' or ')}; "${format.slice(0, 80)}" is neither`)
-  }
-  if (diskFormat === null || !known.includes(diskFormat) || image.containerFormat !== 'bare') {
+const written = () => formats.filter(({ writers }) => writers.length > 0).map(({ name }) => name)
+
+function writerFor({ format, subformat }: WantedFormat): FormatWriter {
+  if (written().includes(format)) return writerOf(format, subformat)
+  throw new ServiceError(
+    'unsupported',
+    `an image can be had as ${written().join(', ')}; "${format.slice(0, 80)}" is none of them`,
+  )
+}
+
+/** The disk in the image; to be closed. @throws ServiceError `unsupported` where there is none that can be opened */
+async function diskIn({ chunks }: ImagePorts, image: ImageRecord, manifest: string): Promise<BlockSource> {
+  const { diskFormat, containerFormat } = image
+  const known = [...formats.map(({ name }) => name), 'iso']
+  if (diskFormat === null || !known.includes(diskFormat) || containerFormat !== 'bare') {
     throw new ServiceError(
       'unsupported',
-      `image ${image.id} is ${image.containerFormat}/${diskFormat}: only ${known.join(' and ')} in a bare container can be converted`,
+      `image ${image.id} is ${containerFormat}/${diskFormat}: what can be converted is ${known.join(', ')}, in a bare container`,
     )
   }
   const stored = await chunks.open(manifest)
   try {
-    return await wrapDisk(format, await openImage(diskFormat, stored))
+    return await openImage(diskFormat, stored)
   } catch (error) {
     await stored.close()
     throw error

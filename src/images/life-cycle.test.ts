@@ -170,6 +170,6 @@ async function compare(id: string, model: Model | null): Promise<void> {
     return
   }
   assert.ok(file && model.content)
-  assert.equal(Buffer.compare(await buffer(file.stream(0, file.size)), model.content), 0)
+  assert.equal(Buffer.compare(await buffer(file.stream(0, file.size!)), model.content), 0)
   await file.close()
 }

@@ -44,7 +44,7 @@ test('who downloads a deleted image reads to the end, and its project is not tak
     assert.equal((await world.chunks.stats()).manifests, 0, job)
     assert.equal(await has('alice'), false, job)
   }
-  assert.ok(bytes.equals(await buffer(file.stream(0, file.size))))
+  assert.ok(bytes.equals(await buffer(file.stream(0, file.size!))))
   await file.close()
   await jobs.collect()
   assert.equal((await world.chunks.stats()).chunks, 0)

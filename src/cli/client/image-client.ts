@@ -128,10 +128,14 @@ export class ImageClient {
     return task ? { status: task.text('status'), message: task.textOrNull('message') } : null
   }
 
-  /** Bytes of the file, or of the file converted, from `offset`. Status 200, 206 or 416. */
+  /**
+   * Bytes of the file, or of the file converted, from `offset`. Status 200, 206 or 416.
+   * @param format `FORMAT` or `FORMAT:SUBFORMAT`
+   */
   async download(id: string, offset: number, format: string | undefined, signal: AbortSignal): Promise<Answer> {
-    const query = format === undefined ? '' : `?format=${encodeURIComponent(format)}`
-    const path = `${this.#prefix}/images/${encodeURIComponent(id)}/file${query}`
+    const [name, subformat] = format?.split(':', 2) ?? []
+    const query = new URLSearchParams({ ...(name ? { format: name } : {}), ...(subformat ? { subformat } : {}) })
+    const path = `${this.#prefix}/images/${encodeURIComponent(id)}/file${query.size > 0 ? `?${query}` : ''}`
     const headers: Record<string, string> = { accept: 'application/octet-stream' }
     if (offset > 0) headers.range = `bytes=${offset}-`
     return this.#http.ask({ method: 'GET', path, headers, signal })

@@ -17,22 +17,23 @@ export const imageGet = command({
   },
   options: {
     format: {
-      type: 'choice',
-      choices: ['raw', 'qcow2'],
-      help: 'the disk as a file of this format; made on the fly (default: as stored)',
+      type: 'text',
+      value: 'FORMAT[:SUBFORMAT]',
+      help: 'the disk as a file of this format, made on the fly: raw, qcow2, vmdk, vhd, vhdx, vdi (default: as stored)',
     },
     force: { type: 'flag', help: 'replace FILE if it exists' },
   },
   examples: [
     ['imprint image get debian-12', 'as it was put in'],
     ['imprint image get debian-12 disk.qcow2 --format qcow2', 'converted'],
+    ['imprint image get debian-12 disk.vmdk --format vmdk:streamOptimized', 'compressed, for vSphere'],
   ],
   exits: [3, 4, 5, 7],
   async run({ image: wanted, file, format, force }, { out, connect, signal }) {
     const { images } = await connect()
     const image = await images.find(wanted)
     const progress = new Progress(out)
-    const path = file ?? fileNameOf(image.name ?? image.id, format ?? image.diskFormat ?? 'img')
+    const path = file ?? fileNameOf(image.name ?? image.id, format?.split(':')[0] ?? image.diskFormat ?? 'img')
     const got = await fetchImage({ images, image, path, format, force, signal, onProgress: (state) => progress.show(state) })
     progress.end()
     out.result({ id: image.id, file: path, ...got }, () => {

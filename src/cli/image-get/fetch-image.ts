@@ -10,6 +10,7 @@ export interface FetchOptions {
   readonly images: ImageClient
   readonly image: Image
   readonly path: string
+  /** `FORMAT` or `FORMAT:SUBFORMAT`; undefined: as it is kept. */
   readonly format: string | undefined
   readonly force: boolean
   readonly signal: AbortSignal
@@ -105,7 +106,7 @@ async function downloadOnce(
   const start = part.bytes
   try {
     for await (const bytes of answer.body as AsyncIterable<Buffer>) {
-      if (part.bytes + bytes.length > total) throw strange('it sends more bytes than it said')
+      if (total !== null && part.bytes + bytes.length > total) throw strange('it sends more bytes than it said')
       await part.append(bytes)
       onProgress({ phase: 'Downloading', doneBytes: part.bytes, totalBytes: total, movedBytes: part.bytes - start })
     }
@@ -118,13 +119,16 @@ async function downloadOnce(
   } finally {
     answer.body.destroy()
   }
+  if (total === null) return part.bytes // HTTP itself tells its end
   if (part.bytes < total) throw new ServiceError('unavailable', 'the download ended early; give the same command again to go on')
   return total
 }
 
-function totalOf(headers: Readonly<Record<string, string>>, offset: number): number {
+/** Null: what is made while it is sent, from its first byte on, is as long as it turns out to be. */
+function totalOf(headers: Readonly<Record<string, string>>, offset: number): number | null {
   const ranged = /^bytes (\d+)-\d+\/(\d+)$/.exec(headers['content-range'] ?? '')
   if (ranged && Number(ranged[1]) !== offset) throw strange('it answers with another range than was asked')
+  if (!ranged && /\bchunked\b/i.test(headers['transfer-encoding'] ?? '')) return null
   const total = Number(ranged ? ranged[2] : headers['content-length'])
   if (!Number.isSafeInteger(total)) throw strange('it does not say how long the image is')
   return total

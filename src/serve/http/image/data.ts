@@ -2,7 +2,7 @@ import { Socket } from 'node:net'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { ServiceError } from '../../../base/errors.ts'
 import { KiB } from '../../../base/units.ts'
-import { download } from '../../../images/download.ts'
+import { type Download, download } from '../../../images/download.ts'
 import { STORE_ID } from '../../../images/import/import-image.ts'
 import { stage } from '../../../images/stage.ts'
 import type { Incoming } from '../../../images/transfer.ts'
@@ -14,6 +14,7 @@ import { type ByteRange, rangeFrom } from './byte-range.ts'
 import type { ImageServices } from './image-services.ts'
 import { idOf } from './images.ts'
 import { refuseOtherMethods } from './metadefs.ts'
+import { wantedFormat } from './wanted-format.ts'
 
 const BYTES = 'application/octet-stream'
 
@@ -30,11 +31,7 @@ export function registerData(app: FastifyInstance, { ports }: ImageServices): vo
   app.route({
     method: ['GET', 'HEAD'],
     url: '/images/:id/file',
-    handler: async (request, reply) => {
-      const { format } = request.query as { readonly format?: string | readonly string[] }
-      const wanted = typeof format === 'object' ? format.at(-1) : format
-      return answerDownload(ports, request, reply, wanted)
-    },
+    handler: (request, reply) => answerDownload(ports, request, reply),
   })
   refuseOtherMethods(app, '/images/:id/file', ['GET', 'HEAD', 'PUT'])
 
@@ -93,18 +90,20 @@ async function answerDownload(
   ports: ImageServices['ports'],
   request: FastifyRequest,
   reply: FastifyReply,
-  format: string | undefined,
 ): Promise<FastifyReply> {
-  const file = await download(ports, callerOf(request), idOf(request.params), format)
+  const { wanted, contentType } = wantedFormat(request.query as Readonly<Record<string, unknown>>, request.headers.accept)
+  const file = await download(ports, callerOf(request), idOf(request.params), wanted)
   if (!file) return reply.code(204).send()
+  reply.header('vary', 'accept')
   try {
     const { headers } = request
     if (matches(headers['if-none-match'], file.etag)) return reply.code(304).header('etag', file.etag).send()
-    const range = askedRange(reply, headers, file)
+    if (file.size === null) return await answerStream(request, reply, contentType, file)
+    const range = askedRange(reply, headers, file.size, file.etag)
     const { offset, length } = range ?? { offset: 0, length: file.size }
     const status = range ? 206 : 200
     const answer = {
-      'content-type': BYTES,
+      'content-type': contentType,
       'content-length': String(length),
       'accept-ranges': 'bytes',
       etag: file.etag,
@@ -119,11 +118,20 @@ async function answerDownload(
   }
 }
 
-function askedRange(
+/** All of it, whatever range was asked for: its length is known when it is made. */
+async function answerStream(
+  request: FastifyRequest,
   reply: FastifyReply,
-  headers: FastifyRequest['headers'],
-  { size, etag }: { readonly size: number; readonly etag: string },
-): ByteRange | undefined {
+  contentType: string,
+  file: Download,
+): Promise<FastifyReply> {
+  const answer = { 'content-type': contentType, 'accept-ranges': 'none', etag: file.etag }
+  if (request.method === 'HEAD') return reply.code(200).headers(answer).send()
+  await sendBytes(reply, 200, answer, (signal) => file.lend(0, Number.MAX_SAFE_INTEGER, signal))
+  return reply
+}
+
+function askedRange(reply: FastifyReply, headers: FastifyRequest['headers'], size: number, etag: string): ByteRange | undefined {
   if (headers['if-range'] !== undefined && headers['if-range'] !== etag) return undefined // another file by now: all of it
   try {
     return rangeFrom(headers, size)
