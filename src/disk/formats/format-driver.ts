@@ -7,7 +7,7 @@ export interface FormatDriver {
   /**
    * Shows the guest's disk inside `file`. A reference to another file is refused, never followed: what the disk is a difference to, and
    * what else belongs to it, is given. Closing the disk closes the files.
-   * @throws ServiceError `invalid-image` | `unsupported`; so do reads that meet a damaged table
+   * @throws ServiceError `invalid-image` | `unsupported`; so do reads that meet a damaged table. `not-found`: no such snapshot
    */
   open(file: BlockSource, given?: OpenOptions): Promise<BlockSource>
   /**

@@ -6,7 +6,8 @@ import { QCOW2_DATA, QCOW2_L1, QCOW2_L2, smallQcow2 } from '../../../../test/fix
 import { ServiceError } from '../../../base/errors.ts'
 import type { BlockSource } from '../../block/block-source.ts'
 import { checked } from '../../block/checked.ts'
-import { bytesSource } from '../../block/memory-source.ts'
+import { bytesSource, memorySource } from '../../block/memory-source.ts'
+import type { OpenOptions } from '../format-driver.ts'
 import { qcow2 } from './qcow2.ts'
 import { wrapDisk } from './wrap.ts'
 
@@ -16,12 +17,37 @@ const MAX_EXTENTS = 20_000
 const MAX_BYTES = 512 * 1024 * 1024
 
 const wrapped = await wrapDisk(randomDisk(2 * 1024 * 1024, 5, 1))
-const bases = [smallQcow2(), smallQcow2([4, 4, 2]), smallQcow2([76, 4, 16]), Buffer.from(await wrapped.read(0, wrapped.size))]
+const withSnapshot = smallQcow2(
+  [60, 4, 1],
+  [64, 8, QCOW2_DATA],
+  [QCOW2_L2, 8, 0],
+  [QCOW2_DATA, new Uint8Array(64)],
+  [QCOW2_DATA, 8, QCOW2_DATA + 65536],
+  [QCOW2_DATA + 8, 4, 1],
+  [QCOW2_DATA + 12, 2, 1],
+  [QCOW2_DATA + 36, 4, 16],
+  [QCOW2_DATA + 48, 8, 1024 * 1024],
+  [QCOW2_DATA + 56, '1'],
+  [QCOW2_DATA + 65536, 8, QCOW2_L2],
+  [QCOW2_DATA + 131071, 1, 0],
+)
+const withBacking = smallQcow2([8, 8, 0x200], [16, 4, 4], [0x200, 'base'])
+const bases = [
+  smallQcow2(),
+  smallQcow2([4, 4, 2]),
+  smallQcow2([76, 4, 16]),
+  withSnapshot,
+  withBacking,
+  Buffer.from(await wrapped.read(0, wrapped.size)),
+]
 
 /** Fields of header, L1 and L2, as offset and width. */
 const fields = [
   ...[4, 16, 20, 32, 36, 56, 60, 72, 76, 80, 84, 88, 92, 96, 100, 104, 112, 116].map((offset) => [offset, 4] as const),
-  ...[8, 24, 40, 48, 64, QCOW2_L1, QCOW2_L2, QCOW2_L2 + 8, QCOW2_L2 + 16, QCOW2_DATA].map((offset) => [offset, 8] as const),
+  ...[8, 24, 40, 48, 64, QCOW2_L1, QCOW2_L2, QCOW2_L2 + 8, QCOW2_L2 + 16, QCOW2_DATA, QCOW2_DATA + 48].map(
+    (offset) => [offset, 8] as const,
+  ),
+  ...[8, 12, 36, 65536, 65540].map((offset) => [QCOW2_DATA + offset, 4] as const),
 ]
 const interesting = [
   0n,
@@ -82,14 +108,18 @@ function bounded(file: BlockSource): BlockSource {
   }
 }
 
-async function use(file: BlockSource): Promise<void> {
-  const disk = checked(await qcow2.open(file), 'qcow2')
+async function use(file: BlockSource, given: OpenOptions): Promise<void> {
+  const disk = checked(await qcow2.open(file, given), 'qcow2')
   let extents = 0
   for await (const { kind, offset, length } of disk.extents(0, disk.size)) {
     extents += 1
     if (extents > MAX_EXTENTS) throw new Error('no end of extents')
     if (kind === 'data') await disk.read(offset, Math.min(length, 100_000))
   }
+}
+
+async function useSnapshots(file: BlockSource): Promise<void> {
+  for (const { id } of (await qcow2.snapshots!(file)).slice(0, 5)) await use(file, { snapshot: id })
 }
 
 test('qcow2 answers or refuses any damaged file, within bounds, and never crashes', async () => {
@@ -99,9 +129,15 @@ test('qcow2 answers or refuses any damaged file, within bounds, and never crashe
     fc.oneof({ weight: 4, arbitrary: fc.constant(0) }, { weight: 1, arbitrary: fc.nat(64) }),
     async (base, pokes, cut) => {
       const bytes = mutated(base, pokes, cut)
-      for (const step of [(file: BlockSource) => qcow2.audit(file), use]) {
+      const given = base === withBacking ? { parent: memorySource(700_000, []) } : {}
+      const ways = [
+        (file: BlockSource) => qcow2.audit(file, given),
+        (file: BlockSource) => use(file, given),
+        ...(base === withSnapshot ? [useSnapshots] : []),
+      ]
+      for (const way of ways) {
         try {
-          await step(checked(bounded(bytesSource(bytes)), 'file'))
+          await way(checked(bounded(bytesSource(bytes)), 'file'))
         } catch (error) {
           assert.ok(error instanceof ServiceError, `leaked ${error instanceof Error ? error.stack : error}`)
           assert.ok(error.code === 'invalid-image' || error.code === 'unsupported', `${error.code}: ${error.message}`)

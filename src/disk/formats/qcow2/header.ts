@@ -1,5 +1,5 @@
 import { ServiceError } from '../../../base/errors.ts'
-import { struct, u8, u16be, u32be, u64be } from '../../../base/struct.ts'
+import { struct, u8, u32be, u64be } from '../../../base/struct.ts'
 import { KiB, MiB } from '../../../base/units.ts'
 import type { BlockSource } from '../../block/block-source.ts'
 
@@ -37,13 +37,6 @@ const bitmapsExtension = struct('qcow2 bitmaps extension', {
   directoryBytes: u64be(8),
   directoryOffset: u64be(16),
 })
-const snapshotHeader = struct('qcow2 snapshot table entry', {
-  l1TableOffset: u64be(0),
-  l1Entries: u32be(8),
-  idBytes: u16be(12),
-  nameBytes: u16be(14),
-  extraBytes: u32be(36),
-})
 
 export const MAGIC = 0x514649fb // "QFI\xfb"
 const V2_HEADER_BYTES = 72
@@ -53,12 +46,11 @@ const MIN_EXTENDED_CLUSTER_BITS = 14 // 32 subclusters of at least one sector
 export const MAX_L1_BYTES = 32 * MiB // QEMU's QCOW_MAX_L1_SIZE; a file of 1 KiB must not cost 32 GiB of memory
 const MAX_REFCOUNT_TABLE_BYTES = 8 * MiB // QEMU's QCOW_MAX_REFTABLE_SIZE
 const MAX_REFCOUNT_ORDER = 6 // specification: at most 64 bits
+const MAX_BACKING_NAME_BYTES = 1023 // specification: "Must not be longer than 1023 bytes"
 const MAX_SNAPSHOTS = 65536 // QEMU's QCOW_MAX_SNAPSHOTS
-const MAX_SNAPSHOT_TABLE_BYTES = 64 * MiB // QEMU's QCOW_MAX_SNAPSHOTS_SIZE
-const MAX_SNAPSHOT_EXTRA_BYTES = 1024 // QEMU's QCOW_MAX_SNAPSHOT_EXTRA_DATA
 const MAX_BITMAPS = 65535 // QEMU's QCOW2_MAX_BITMAPS
 const MAX_EXTENSIONS = 256 // QEMU writes 4 at most; a cluster of 2 MiB could hold 250,000 empty ones
-const SECTOR_BYTES = 512 // QEMU counts disks in sectors, and drops what is left over
+export const SECTOR_BYTES = 512 // QEMU counts disks in sectors, and drops what is left over
 
 export const INCOMPATIBLE_DIRTY = 1
 const INCOMPATIBLE_CORRUPT = 2
@@ -119,18 +111,25 @@ export const refuse = (reason: Refusal, problem: string, details: Record<string,
     },
   )
 
+/** Whether the disk is opened over a parent, which the header must ask for; any: only the header itself is of interest. */
+export type Parent = 'none' | 'given' | 'any'
+
 /**
  * Reads and checks header and header extensions; at most one cluster (2 MiB) is read.
  * @throws ServiceError `invalid-image` | `unsupported`, saying what is wrong and the limit
  */
-export async function readHeader(file: BlockSource): Promise<Qcow2Header> {
-  const parsed = parseHeader(await file.read(0, Math.min(file.size, 4 * KiB)), file.size)
+export async function readHeader(file: BlockSource, parent: Parent): Promise<Qcow2Header> {
+  const parsed = parseHeader(await file.read(0, Math.min(file.size, 4 * KiB)), file.size, parent)
   checkExtensions(await file.read(0, Math.min(file.size, parsed.clusterBytes)), parsed, file.size)
   return parsed
 }
 
 /** @param bytes  the start of the file, at least 112 bytes of it where the file has them */
-export function parseHeader(bytes: Uint8Array, fileBytes: number): Qcow2Header & { readonly headerBytes: number } {
+export function parseHeader(
+  bytes: Uint8Array,
+  fileBytes: number,
+  parent: Parent = 'none',
+): Qcow2Header & { readonly headerBytes: number } {
   const check = (holds: boolean, problem: string, details: Record<string, number> = {}) => {
     if (!holds) throw refuse('malformed', problem, details)
   }
@@ -145,14 +144,10 @@ export function parseHeader(bytes: Uint8Array, fileBytes: number): Qcow2Header &
   )
   const clusterBytes = 2 ** clusterBits // never `1 << bits`: it wraps at 32
   const features = parseFeatures(bytes, version, clusterBytes)
-  if (h.backingNameOffset !== 0 || h.backingNameBytes !== 0) {
-    throw refuse(
-      'external-reference',
-      'the header names a backing file, and references to other files are never followed; flatten it with "qemu-img convert -O qcow2"',
-    )
-  }
+  checkBacking(h, parent, clusterBytes, fileBytes)
   if (h.cryptMethod !== 0) {
-    throw refuse('encrypted', `the disk is encrypted (crypt_method ${h.cryptMethod}); upload it decrypted`, {
+    const method = ['', 'AES', 'LUKS'][h.cryptMethod] ?? 'a method that is not known'
+    throw refuse('encrypted', `the disk is encrypted (crypt_method ${h.cryptMethod}: ${method}); upload it decrypted`, {
       cryptMethod: h.cryptMethod,
     })
   }
@@ -201,6 +196,37 @@ export function parseHeader(bytes: Uint8Array, fileBytes: number): Qcow2Header &
     dirty: features.dirty,
     headerBytes: features.headerBytes,
   }
+}
+
+interface BackingFields {
+  readonly backingNameOffset: number
+  readonly backingNameBytes: number
+}
+/** The name is held to its limits and never read: what the disk is a difference to is given, or it is refused. */
+function checkBacking(h: BackingFields, parent: Parent, clusterBytes: number, fileBytes: number): void {
+  const { backingNameOffset, backingNameBytes } = h
+  const isNamed = backingNameOffset !== 0 || backingNameBytes !== 0
+  if (parent === 'none' && isNamed) {
+    throw refuse(
+      'external-reference',
+      'the header names a backing file, and references to other files are never followed; flatten it with "qemu-img convert -O qcow2"',
+    )
+  }
+  if (!isNamed) {
+    if (parent === 'given') throw refuse('malformed', 'a parent is given, but backing_file_offset is 0: the disk stands alone')
+    return
+  }
+  const fits =
+    backingNameBytes > 0 &&
+    backingNameBytes <= MAX_BACKING_NAME_BYTES &&
+    backingNameOffset >= V2_HEADER_BYTES &&
+    backingNameOffset + backingNameBytes <= Math.min(clusterBytes, fileBytes)
+  if (fits) return
+  throw refuse(
+    'malformed',
+    `the backing file name, ${backingNameBytes} bytes at byte ${backingNameOffset}, is not 1 to ${MAX_BACKING_NAME_BYTES} bytes inside the header cluster`,
+    { backingNameOffset, backingNameBytes },
+  )
 }
 
 interface Features {
@@ -305,7 +331,7 @@ function checkSnapshotTable({ snapshots, snapshotsOffset }: SnapshotFields, clus
   inFile('the snapshot table', snapshotsOffset, snapshots * 40, fileBytes)
 }
 
-function inFile(what: string, offset: number, length: number, fileBytes: number): void {
+export function inFile(what: string, offset: number, length: number, fileBytes: number): void {
   if (offset > fileBytes || length > fileBytes - offset) {
     throw refuse('truncated', `${what} lies beyond the end of the file, which has ${fileBytes} bytes; is the upload complete?`, {
       offset,
@@ -341,32 +367,4 @@ function checkBitmaps(bytes: Uint8Array, fileBytes: number): void {
   const { bitmaps, directoryBytes, directoryOffset } = bitmapsExtension.parse(bytes)
   if (bitmaps > MAX_BITMAPS) throw refuse('malformed', `too many bitmaps: ${bitmaps}; at most ${MAX_BITMAPS}`, { bitmaps })
   inFile('the bitmap directory', directoryOffset, directoryBytes, fileBytes)
-}
-
-/**
- * Walks the table of internal snapshots. They are not shown; a malformed table still refuses the file, since QEMU would.
- * @throws ServiceError `invalid-image`
- */
-export async function checkSnapshots(file: BlockSource, h: Qcow2Header): Promise<void> {
-  let at = h.snapshotsOffset
-  const tableEnd = Math.min(file.size, h.snapshotsOffset + MAX_SNAPSHOT_TABLE_BYTES)
-  for (let index = 0; index < h.snapshots; index += 1) {
-    inFile(`snapshot ${index}`, at, 40, tableEnd)
-    const entry = snapshotHeader.parse(await file.read(at, 40))
-    const { l1TableOffset, l1Entries, idBytes, nameBytes, extraBytes } = entry
-    if (extraBytes > MAX_SNAPSHOT_EXTRA_BYTES) {
-      throw refuse('malformed', `snapshot ${index} has ${extraBytes} bytes of extra data; at most ${MAX_SNAPSHOT_EXTRA_BYTES}`, {
-        index,
-        extraBytes,
-      })
-    }
-    if (l1Entries * 8 > MAX_L1_BYTES)
-      throw refuse('malformed', `the L1 table of snapshot ${index} is too large`, { index, l1Entries })
-    if (l1TableOffset % h.clusterBytes !== 0)
-      throw refuse('malformed', `the L1 table of snapshot ${index} is not aligned`, { index })
-    inFile(`the L1 table of snapshot ${index}`, l1TableOffset, l1Entries * 8, file.size)
-    const entryBytes = Math.ceil((40 + extraBytes + idBytes + nameBytes) / 8) * 8
-    inFile(`snapshot ${index}`, at, 40 + extraBytes + idBytes + nameBytes, tableEnd)
-    at += entryBytes
-  }
 }

@@ -132,10 +132,11 @@ const leaning = [
   { name: 'a backing file', make: ['-b', 'other', '-F', 'raw'], says: /backing file/ },
   { name: 'a data file', make: ['-o', 'data_file=data'], says: /another file/ },
   { name: 'a raw data file', make: ['-o', 'data_file=data,data_file_raw=on'], says: /another file/ },
+  { name: 'AES', make: [...secret, '-o', 'encrypt.format=aes,encrypt.key-secret=key'], says: /encrypted .*AES/ },
   {
-    name: 'encryption',
-    make: [...secret, '-o', 'encrypt.format=aes,encrypt.key-secret=key'],
-    says: /encrypted/,
+    name: 'LUKS',
+    make: [...secret, '-o', 'encrypt.format=luks,encrypt.iter-time=10,encrypt.key-secret=key'],
+    says: /encrypted .*LUKS/,
   },
 ]
 for (const { name, make, says } of leaning) {

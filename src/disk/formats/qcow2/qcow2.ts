@@ -1,12 +1,14 @@
 import type { FormatDriver } from '../format-driver.ts'
 import { auditFile } from './audit.ts'
 import { openDisk } from './disk.ts'
+import { listSnapshots } from './snapshots.ts'
 import { wrapDisk } from './wrap.ts'
 
-/** QEMU's own format, versions 2 and 3. Of internal snapshots the active disk is shown. */
+/** QEMU's own format, versions 2 and 3. */
 export const qcow2: FormatDriver = {
   name: 'qcow2',
   open: openDisk,
   audit: auditFile,
+  snapshots: listSnapshots,
   writers: [{ subformat: 'plain', wrap: wrapDisk }],
 }
