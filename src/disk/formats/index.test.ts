@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { digestOf, randomDisk } from '../../../test/fixtures/disk/disks.ts'
 import { bytesSource } from '../block/memory-source.ts'
-import { diskFormats, formatNamed, formats, openImage, recognise, suggestedFormat, wrapDisk } from './index.ts'
+import { diskFormats, formatNamed, formats, openImage, plainFormats, recognise, suggestedFormat, wrapDisk } from './index.ts'
 
 const disk = randomDisk(2_000_000 - 128, 6, 8)
 
@@ -28,12 +28,12 @@ test('wrapping the same disk twice gives the same bytes', async () => {
 test('discs and Amazon parts are shown as they are', async () => {
   for (const name of ['iso', 'ami', 'ari', 'aki']) {
     assert.equal(await digestOf(await openImage(name, disk)), await digestOf(disk))
-    assert.throws(() => formatNamed(name), { code: 'unsupported', message: /qcow2, raw can/ })
+    assert.throws(() => formatNamed(name), { code: 'unsupported', message: /qcow2, .*raw can/ })
   }
 })
 
 test('formats that are recognised only say so when they are opened', async () => {
-  for (const name of diskFormats.filter((each) => !['raw', 'qcow2', 'iso', 'ami', 'ari', 'aki'].includes(each))) {
+  for (const name of diskFormats.filter((each) => !plainFormats.includes(each) && !formats.some(({ name }) => name === each))) {
     await assert.rejects(openImage(name, disk), { code: 'unsupported', message: new RegExp(name) })
   }
 })

@@ -135,7 +135,7 @@ test('an image that is not active, or of a format that we do not open, is refuse
   const kernel = await newImage(randomBytes(1000), ['aki', 'aki'])
   const odd = await ask('POST', '/v1/exports', { image: kernel })
   assert.deepEqual([odd.status, odd.json.code], [415, 'unsupported'])
-  assert.match(odd.json.message, /aki\/aki.*qcow2, raw, iso/)
+  assert.match(odd.json.message, /aki\/aki.*qcow2, .*raw, iso/)
 })
 
 const secret = 'n'.repeat(43)
