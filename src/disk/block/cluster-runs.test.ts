@@ -39,6 +39,19 @@ test('runs answer as a plain list of clusters would, as fine as the number of ru
       assert.equal(at.cluster, cluster)
       assert.ok(members.includes(at.runEnd - 1) && !members.includes(at.runEnd))
     }
+    for (const [start, end] of [
+      [0, CLUSTERS],
+      [5, CLUSTERS - 7],
+      [CLUSTERS / 2, CLUSTERS / 2 + 1],
+    ] as const) {
+      const between = [...runs.between(start, end)].flatMap(([from, to]) =>
+        Array.from({ length: to - from }, (_, at) => from + at),
+      )
+      assert.deepEqual(
+        between,
+        members.filter((cluster) => cluster >= start && cluster < end),
+      )
+    }
     for (const [rank, table] of tables.entries()) assert.equal(runs.tableAt(rank), table)
   })
   fc.assert(property, { numRuns: 500 })

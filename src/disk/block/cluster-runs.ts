@@ -87,6 +87,15 @@ export class ClusterRuns {
     const run = lastNotAbove(this.#ranks, this.#starts.length, rank)
     return { cluster: this.#starts[run]! + rank - this.#ranks[run]!, runEnd: this.#ends[run]! }
   }
+  /** The runs of members from `start` up to `end`, clipped: `[start, end)` each, ascending. */
+  *between(start: number, end: number): Generator<readonly [start: number, end: number]> {
+    let run = Math.max(0, lastNotAbove(this.#starts, this.#starts.length, start))
+    for (; run < this.#starts.length && this.#starts[run]! < end; run += 1) {
+      const [from, to] = [Math.max(start, this.#starts[run]!), Math.min(end, this.#ends[run]!)]
+      if (from < to) yield [from, to]
+    }
+  }
+
   /** The L1 index of the table with this rank. @param rank below `tables` */
   tableAt(rank: number): number {
     const run = lastNotAbove(this.#tableRanks, this.#tableStarts.length, rank)

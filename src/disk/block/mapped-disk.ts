@@ -45,11 +45,11 @@ export function mappedDisk(file: BlockSource, map: DiskMap): BlockSource {
   const { size, parent } = map
   return {
     size,
-    async read(offset, length) {
+    async read(offset, length, into) {
       const found = map.segments(offset, length)
       const segments = Symbol.iterator in found ? [...found] : await Array.fromAsync(found)
       const [only] = segments
-      if (only?.length === length && only.kind === 'data') return (only.file ?? file).read(only.hostOffset, length)
+      if (only?.length === length && only.kind === 'data') return (only.file ?? file).read(only.hostOffset, length, into)
       if (only?.length === length && only.kind === 'packed') return only.load()
       const answer = new Uint8Array(length)
       const each = segments.values()

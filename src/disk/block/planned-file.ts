@@ -40,10 +40,10 @@ const MAX_READS = 8
 export function plannedFile(disk: BlockSource, plan: FilePlan): BlockSource {
   return {
     size: plan.size,
-    async read(offset, length) {
+    async read(offset, length, into) {
       const pieces = [...piecesOf(disk, plan, offset, length)]
       const [only] = pieces
-      if (only?.kind === 'disk' && only.diskBytes === length) return disk.read(only.diskOffset, length)
+      if (only?.kind === 'disk' && only.diskBytes === length) return disk.read(only.diskOffset, length, into)
       const answer = new Uint8Array(length)
       const each = pieces.values()
       /** All workers take from one iterator: each piece is done once. */

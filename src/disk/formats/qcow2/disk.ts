@@ -31,12 +31,12 @@ export async function openDisk(file: BlockSource, given: OpenOptions = {}): Prom
 
   return {
     size: h.virtualBytes,
-    async read(offset, length) {
+    async read(offset, length, into) {
       const segments: Segment[] = []
       for await (const segment of map.segments(offset, length)) segments.push(segment)
       const [only] = segments
       const isOneRun = segments.length === 1 && only?.kind === 'data' && only.hostOffset + length <= file.size
-      if (isOneRun) return file.read(only.hostOffset, length)
+      if (isOneRun) return file.read(only.hostOffset, length, into)
       const answer = new Uint8Array(length)
       const jobs = jobsOf(segments, answer, offset, { file, parent, h, clusters }).values()
       /** All workers take from one iterator: each job is done once. */

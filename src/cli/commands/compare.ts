@@ -1,0 +1,53 @@
+import { formatBytes } from '../../base/units.ts'
+import { command } from '../command.ts'
+import { firstDifference } from '../disk-file/compare-disks.ts'
+import { endedBy } from '../disk-file/convert-file.ts'
+import { openDisk } from '../disk-file/open-disk.ts'
+import { openLocalFile } from '../disk-file/open-file.ts'
+import { Progress } from '../progress.ts'
+import { safeText } from '../safe-text.ts'
+
+export const compare = command({
+  name: 'compare',
+  summary: 'Say whether two files hold the same disk, whatever their formats',
+  description: [
+    'What a machine would read is compared. A disk that is longer by zeros only is the same, unless --strict. Status 1 says that they',
+    'differ, and where first; or, with nothing on standard output, that one of them cannot be read.',
+  ].join('\n'),
+  arguments: { a: { help: 'a file', completes: 'file' }, b: { help: 'another', completes: 'file' } },
+  options: {
+    fromA: { type: 'text', value: 'FORMAT', help: 'what A must be; a file that holds something else is refused' },
+    fromB: { type: 'text', value: 'FORMAT', help: 'what B must be' },
+    strict: { type: 'flag', help: 'the sizes must be equal too' },
+  },
+  examples: [
+    ['imprint compare disk.qcow2 disk.raw', 'after a conversion'],
+    ['imprint compare a.vmdk b.vmdk --strict --json', 'in a script'],
+  ],
+  exits: [3],
+  async run({ a, b, fromA, fromB, strict }, { out, signal }) {
+    const progress = new Progress(out)
+    await using opened = new AsyncDisposableStack()
+    opened.defer(() => progress.end())
+    try {
+      const first = opened.adopt((await openDisk({ source: a, from: fromA }, openLocalFile)).disk, (it) => it.close())
+      const second = opened.adopt((await openDisk({ source: b, from: fromB }, openLocalFile)).disk, (it) => it.close())
+      const sizes = { aBytes: first.size, bBytes: second.size }
+      const differ = first.size !== second.size
+      const at =
+        differ && strict ? null : await firstDifference(first, second, { signal, onProgress: (state) => progress.show(state) })
+      progress.end()
+      const equal = at === null && !(differ && strict)
+      out.result({ equal, firstDifference: at, ...sizes }, () => {
+        const lengths = `${formatBytes(first.size)} (${first.size} bytes) and ${formatBytes(second.size)} (${second.size})`
+        if (at !== null) out.line(`${out.tone('Different', 'bad')}: the first byte that differs is ${at} (0x${at.toString(16)}).`)
+        else if (!equal) out.line(`${out.tone('Different', 'bad')} sizes: ${lengths}.`)
+        else out.line(`${out.tone('Equal', 'good')}: ${safeText(a)} and ${safeText(b)} hold the same disk.`)
+        if (differ && equal) out.note(`Their sizes differ, ${lengths}; what one has more is zeros.`)
+      })
+      return equal ? 0 : 1
+    } catch (error) {
+      throw endedBy(signal, error)
+    }
+  },
+})

@@ -1,0 +1,139 @@
+import assert from 'node:assert/strict'
+import { randomBytes } from 'node:crypto'
+import { chmod, lstat, readdir, readFile, stat, symlink, writeFile } from 'node:fs/promises'
+import { basename, dirname } from 'node:path'
+import { test } from 'node:test'
+import { randomDisk, writeSource } from '../../../test/fixtures/disk/disks.ts'
+import { QCOW2_L2, smallQcow2, smallVmdk } from '../../../test/fixtures/disk/hostile.ts'
+import { lacking, run as runTool, scratch } from '../../../test/fixtures/disk/tools.ts'
+import { MiB } from '../../base/units.ts'
+import { formats } from '../../disk/formats/index.ts'
+import { answer, ended, imprint, main, nameForQemu, started } from '../disk-file/child.suite.ts'
+
+const skip = lacking('qemu-img')
+const DISK_BYTES = 24 * MiB
+
+const forms = formats.flatMap(({ name, writers }) => writers.map(({ subformat }) => ({ name, form: `${name}:${subformat}` })))
+for (const { name, form } of forms) {
+  test(`a disk becomes ${form} and raw again: qemu-img reads the same, and holes stay holes`, { skip }, async (t) => {
+    const path = await scratch(t)
+    await writeSource(randomDisk(DISK_BYTES, 9, form.length), path('disk.raw'))
+    const said = await answer('convert', path('disk.raw'), path('made'), '--to', form)
+    assert.deepEqual([said.diskBytes, said.target.format], [DISK_BYTES, name])
+    await runTool('qemu-img', 'compare', '-f', nameForQemu(name), '-F', 'raw', path('made'), path('disk.raw'))
+    await answer('convert', path('made'), path('back.raw'), '--from', name)
+    const [before, after] = [await readFile(path('disk.raw')), await readFile(path('back.raw'))]
+    assert.ok(after.subarray(0, DISK_BYTES).equals(before))
+    assert.ok(after.subarray(DISK_BYTES).every((byte) => byte === 0))
+    const taken = (await stat(path('back.raw'))).blocks * 512
+    assert.ok(taken <= (await stat(path('disk.raw'))).blocks * 512 + 9 * 2 * 65_536, `${taken} bytes are taken`)
+    assert.deepEqual((await readdir(dirname(path('made')))).sort(), ['back.raw', 'disk.raw', 'made'])
+  })
+}
+
+test('the same disk gives the same bytes; zeros that are data become holes, unless they are not looked for', {
+  skip,
+}, async (t) => {
+  const path = await scratch(t)
+  await writeFile(path('dense.raw'), Buffer.concat([randomBytes(MiB), Buffer.alloc(8 * MiB), randomBytes(70_000)]))
+  await runTool('qemu-img', 'convert', '-f', 'raw', '-O', 'raw', path('dense.raw'), path('sparse.raw'))
+  await answer('convert', path('dense.raw'), path('a.qcow2'))
+  await answer('convert', path('sparse.raw'), path('b.qcow2'))
+  assert.ok((await readFile(path('a.qcow2'))).equals(await readFile(path('b.qcow2'))))
+  assert.ok((await stat(path('a.qcow2'))).size < 2 * MiB)
+  await answer('convert', path('dense.raw'), path('c.qcow2'), '--no-search')
+  assert.ok((await stat(path('c.qcow2'))).size > 9 * MiB)
+  assert.ok((await stat(path('c.qcow2'))).blocks * 512 < 2 * MiB, 'but not on the disk')
+  assert.equal((await imprint(['compare', path('c.qcow2'), path('dense.raw')])).code, 0)
+})
+
+test('a file that is there is kept, and replaced with --force when the new one is whole', async (t) => {
+  const path = await scratch(t)
+  await writeFile(path('disk.raw'), randomBytes(MiB))
+  await writeFile(path('there.raw'), 'precious')
+  await chmod(path('there.raw'), 0o640)
+  await symlink('there.raw', path('link.raw'))
+  const refused = await imprint(['convert', path('disk.raw'), path('there.raw')])
+  assert.equal(refused.code, 5)
+  assert.match(refused.stderr, /exists; .*--force/)
+  await writeFile(path('bad.qcow2'), smallQcow2([20, 4, 63]))
+  assert.equal((await imprint(['convert', path('bad.qcow2'), path('there.raw'), '--force'])).code, 1)
+  assert.equal(await readFile(path('there.raw'), 'utf8'), 'precious')
+  await answer('convert', path('disk.raw'), path('link.raw'), '--force')
+  assert.ok((await readFile(path('there.raw'))).equals(await readFile(path('disk.raw'))))
+  assert.equal((await stat(path('there.raw'))).mode & 0o777, 0o640)
+  assert.ok((await lstat(path('link.raw'))).isSymbolicLink())
+  await answer('convert', path('there.raw'), path('there.raw'), '--to', 'qcow2', '--force') // onto itself
+  await answer('compare', path('there.raw'), path('disk.raw'))
+})
+
+const nowhere: readonly [string, (path: (name: string) => string) => readonly string[], number, RegExp][] = [
+  ['a disk of this machine', (path) => ['convert', path('disk.raw'), path('device'), '--to', 'raw'], 1, /imprint deploy/],
+  ['what is no file', (path) => ['convert', path('disk.raw'), '/dev/null', '--force', '--to', 'raw'], 1, /not a regular file/],
+  ['a folder that is not there', (path) => ['convert', path('disk.raw'), path('no/x.raw')], 3, /does not exist/],
+  ['a name that tells no format', (path) => ['convert', path('disk.raw'), path('x')], 2, /--to with one of .*qcow2/],
+  ['a format that is not known', (path) => ['convert', path('disk.raw'), path('x'), '--to', 'floppy'], 1, /qcow2/],
+  ['a form that is not known', (path) => ['convert', path('disk.raw'), path('x'), '--to', 'qcow2:x'], 1, /as plain/],
+  ['standard output without a format', (path) => ['convert', path('disk.raw'), '-'], 2, /--to with one of/],
+  ['a source that is not there', (path) => ['convert', path('absent'), path('x.raw')], 3, /does not exist/],
+]
+const isRoot = process.getuid?.() === 0 ? false : 'needs root'
+for (const [what, words, code, says] of nowhere) {
+  test(`a conversion to or from ${what} is refused`, {
+    skip: what.startsWith('a disk') && (isRoot || lacking('mknod')),
+  }, async (t) => {
+    const path = await scratch(t)
+    await writeFile(path('disk.raw'), randomBytes(4096))
+    if (what.startsWith('a disk')) await runTool('mknod', path('device'), 'b', '7', '250')
+    const before = await readdir(dirname(path('x')))
+    const said = await imprint(words(path))
+    assert.equal(said.code, code, said.stderr)
+    assert.match(said.stderr, says)
+    assert.deepEqual(await readdir(dirname(path('x'))), before)
+  })
+}
+
+const hostile: readonly [string, () => Uint8Array, readonly string[], string][] = [
+  ['a backing file', () => smallQcow2([8, 8, 0x200], [16, 4, 11], [0x200, '/etc/passwd']), [], 'external-reference'],
+  ['another format than was said', () => smallQcow2(), ['--from', 'raw'], 'format-mismatch'],
+  ['two formats', () => smallQcow2([510, 2, 0x55aa], [446, '\x80']), [], 'multiple-formats'],
+  ['encryption', () => smallQcow2([32, 4, 2]), [], 'encrypted'],
+  ['the end missing', () => smallQcow2().subarray(0, 0x38000), [], 'truncated'],
+  ['a cluster used twice', () => smallQcow2([QCOW2_L2 + 8, 8, (1n << 63n) + 0x50000n]), [], 'overlap'],
+  ['a parent somewhere else', () => smallVmdk('parentFileNameHint="/etc/passwd"\n'), [], 'external-reference'],
+]
+for (const [what, bytes, options, reason] of hostile) {
+  test(`a file with ${what} is refused with its reason, and nothing is written`, async (t) => {
+    const path = await scratch(t)
+    await writeFile(path('source'), bytes())
+    const said = await imprint(['convert', path('source'), path('out.raw'), '--json', ...options])
+    assert.equal(said.code, 1, said.stderr)
+    assert.equal(said.stdout, '')
+    const { error } = JSON.parse(said.stderr.trim().split('\n').at(-1)!)
+    assert.ok(['invalid-image', 'unsupported'].includes(error.code))
+    assert.equal(error.details.reason, reason, error.message)
+    assert.deepEqual(await readdir(dirname(path('x'))), ['source'])
+  })
+}
+
+for (const [signal, status] of [
+  ['SIGINT', 130],
+  ['SIGTERM', 130],
+  ['SIGKILL', 'SIGKILL'],
+] as const) {
+  test(`nothing is left of a conversion that ${signal} ends`, async (t) => {
+    const path = await scratch(t)
+    await writeFile(path('disk.raw'), Buffer.concat(Array<Buffer>(192).fill(randomBytes(MiB))))
+    const child = await started(['convert', path('disk.raw'), path('out.qcow2'), '--json', '--no-search'], /"phase":"Converting"/)
+    assert.equal(await ended(child, signal), status)
+    assert.deepEqual(await readdir(dirname(path('x'))), [basename(path('disk.raw'))])
+  })
+}
+
+test('a disk goes to standard output, from its first byte to its last', { skip }, async (t) => {
+  const path = await scratch(t)
+  await writeSource(randomDisk(DISK_BYTES, 5, 3), path('disk.raw'))
+  const piped = `"$0" "$@" | cat > '${path('out.qcow2')}'`
+  await runTool('sh', '-c', piped, process.execPath, main, 'convert', path('disk.raw'), '-', '--to', 'qcow2')
+  await runTool('qemu-img', 'compare', '-f', 'qcow2', '-F', 'raw', path('out.qcow2'), path('disk.raw'))
+})

@@ -1,0 +1,86 @@
+import { resolve } from 'node:path'
+import { formatBytes } from '../../base/units.ts'
+import { command } from '../command.ts'
+import { convertDisk, endedBy } from '../disk-file/convert-file.ts'
+import { wantedFormat, writableForms } from '../disk-file/format-words.ts'
+import { openDisk } from '../disk-file/open-disk.ts'
+import { openLocalFile } from '../disk-file/open-file.ts'
+import { UsageError } from '../exit-codes.ts'
+import { formatDuration, Progress } from '../progress.ts'
+import { safeText } from '../safe-text.ts'
+
+export const convert = command({
+  name: 'convert',
+  summary: 'Make of a disk image a file in another format, on this machine alone',
+  description: [
+    'The format of SOURCE is found by itself, and all of its tables are looked at first. What it says of other files is never followed:',
+    'give what it is a difference to with --parent, and its other files with --part. TARGET is there when it is whole and on the disk,',
+    'and not at all else, however the command ends. Holes stay holes, and zeros become holes. The same disk gives the same bytes.',
+  ].join('\n'),
+  arguments: {
+    source: { help: 'a file', completes: 'file' },
+    target: { help: 'a file that is not there yet; - for standard output', completes: 'file' },
+  },
+  options: {
+    to: { type: 'text', value: 'FORMAT[:FORM]', help: `${writableForms()} (default: by the name of TARGET)` },
+    from: { type: 'text', value: 'FORMAT', help: 'what SOURCE must be; a file that holds something else is refused' },
+    snapshot: { type: 'text', value: 'ID|NAME', help: 'the disk as it was when this internal snapshot was made' },
+    parent: {
+      type: 'list',
+      value: 'FILE',
+      help: 'what SOURCE is a difference to; given again, what that one is a difference to',
+    },
+    part: { type: 'list', value: 'FILE', help: 'another file of a disk that is in several' },
+    force: { type: 'flag', help: 'replace TARGET if it exists' },
+    noSearch: { type: 'flag', help: 'take data for data: do not read them first to find zeros' },
+  },
+  examples: [
+    ['imprint convert debian-12.qcow2 debian-12.raw', 'formats by the names'],
+    ['imprint convert disk.raw disk.img --to qcow2', 'format by word'],
+    ['imprint convert today.qcow2 whole.qcow2 --parent yesterday.qcow2', 'a difference and what it is based on'],
+    ['imprint convert disk.qcow2 - --to raw | zstd > disk.raw.zst', 'to another program'],
+  ],
+  exits: [3, 4, 5, 6, 7],
+  async run({ source, target, to, from, snapshot, parent, part, force, noSearch }, { out, signal }) {
+    const wanted = wantedFormat(to, target)
+    if (target === '-' && process.stdout.isTTY)
+      throw new UsageError('standard output is a terminal: send it to a file or a program')
+    const progress = new Progress(out)
+    const started = performance.now()
+    await using opened = new AsyncDisposableStack()
+    opened.defer(() => progress.end())
+    try {
+      const wish = { source, from, snapshot, parents: parent, parts: part }
+      const { disk, format, notes } = await openDisk(wish, openLocalFile)
+      opened.defer(() => disk.close())
+      progress.end()
+      for (const note of notes) out.note(safeText(note))
+      const written = await convertDisk({
+        disk,
+        wanted,
+        path: target === '-' ? null : resolve(target),
+        force,
+        isSearched: !noSearch && wanted.format !== 'raw',
+        signal,
+        onProgress: (state) => progress.show(state),
+      })
+      progress.end()
+      const { subformat } = wanted.writer
+      const answer = {
+        source: { format },
+        target: { file: target, format: wanted.format, subformat },
+        diskBytes: disk.size,
+        ...written,
+        notes,
+      }
+      const ms = performance.now() - started
+      const said = `${formatBytes(disk.size)} of disk, ${formatBytes(written.dataBytes)} of data in a ${wanted.format} file of ${formatBytes(written.fileBytes)}, in ${formatDuration(ms)}.`
+      if (target !== '-') out.result(answer, () => out.line(`Wrote ${safeText(target)}: ${said}`))
+      else if (out.json) out.event(answer)
+      else out.note(`Wrote ${said}`)
+      return 0
+    } catch (error) {
+      throw endedBy(signal, error)
+    }
+  },
+})

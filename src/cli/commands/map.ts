@@ -1,0 +1,70 @@
+import { formatBytes } from '../../base/units.ts'
+import type { Extent } from '../../disk/block/block-source.ts'
+import { merged } from '../../disk/block/run-merger.ts'
+import { command } from '../command.ts'
+import { endedBy } from '../disk-file/convert-file.ts'
+import { openDisk } from '../disk-file/open-disk.ts'
+import { openLocalFile } from '../disk-file/open-file.ts'
+import type { Output } from '../output.ts'
+
+export const map = command({
+  name: 'map',
+  summary: 'List where the disk in a file has data, zeros and holes',
+  description: [
+    'With --json it is the list that `qemu-img map --output=json` prints, without depth and places in the file: start and length in',
+    'bytes; present: this is recorded in the file; zero: it reads as zeros; data: there are bytes for it.',
+  ].join('\n'),
+  arguments: { file: { help: 'a file', completes: 'file' } },
+  options: {
+    from: { type: 'text', value: 'FORMAT', help: 'what FILE must be; a file that holds something else is refused' },
+    snapshot: { type: 'text', value: 'ID|NAME', help: 'the disk as it was when this internal snapshot was made' },
+    parent: { type: 'list', value: 'FILE', help: 'what FILE is a difference to; given again, what that one is a difference to' },
+    part: { type: 'list', value: 'FILE', help: 'another file of a disk that is in several' },
+  },
+  examples: [
+    ['imprint map disk.qcow2', 'for people'],
+    ['imprint map disk.qcow2 --json', 'for programs'],
+  ],
+  exits: [3],
+  async run({ file, from, snapshot, parent, part }, { out, signal }) {
+    try {
+      const { disk, format } = await openDisk({ source: file, from, snapshot, parents: parent, parts: part }, openLocalFile)
+      await using _ = { [Symbol.asyncDispose]: () => disk.close() }
+      const isRecorded = format === 'raw' // all of a raw file is: its holes are its zeros
+      const extents = merged(disk.extents(0, disk.size))
+      if (out.json) await printJson(extents, isRecorded, out, signal)
+      else await print(extents, out, signal)
+      return 0
+    } catch (error) {
+      throw endedBy(signal, error)
+    }
+  },
+})
+
+/** Written as it is found: a disk may be in millions of pieces. */
+async function printJson(extents: AsyncIterable<Extent>, isRecorded: boolean, out: Output, signal: AbortSignal): Promise<void> {
+  let before = '['
+  for await (const { offset, length, kind } of extents) {
+    signal.throwIfAborted()
+    const data = kind === 'data'
+    const run = { start: offset, length, present: isRecorded || kind !== 'hole', zero: !data, data }
+    out.raw(`${before}${JSON.stringify(run)}`)
+    before = ',\n'
+  }
+  out.raw(`${before === '[' ? '[' : ''}]\n`)
+}
+
+async function print(extents: AsyncIterable<Extent>, out: Output, signal: AbortSignal): Promise<void> {
+  const columns = (texts: readonly string[]) => texts.map((text, at) => text.padStart([18, 18, 9][at] ?? 0)).join('  ')
+  out.line(out.tone(`${columns(['start', 'length', ''])}  what`, 'dim'))
+  const totals = { data: 0, zero: 0, hole: 0 }
+  for await (const { offset, length, kind } of extents) {
+    signal.throwIfAborted()
+    totals[kind] += length
+    out.line(
+      `${columns([String(offset), String(length), formatBytes(length)])}  ${out.tone(kind, kind === 'data' ? 'strong' : 'dim')}`,
+    )
+  }
+  const sums = Object.entries(totals).filter(([, bytes]) => bytes > 0)
+  out.note(sums.map(([kind, bytes]) => `${kind} ${formatBytes(bytes)}`).join(', '))
+}

@@ -1,0 +1,73 @@
+import { ServiceError } from '../../base/errors.ts'
+import type { BlockSource } from '../../disk/block/block-source.ts'
+import { checked } from '../../disk/block/checked.ts'
+import type { TransferState } from '../progress.ts'
+import type { Wanted } from './format-words.ts'
+import { streamOf, writeStdout } from './stdout-target.ts'
+import { TargetFile } from './target-file.ts'
+import { withoutZeros } from './without-zeros.ts'
+import { type Written, writeRanges, writeStream } from './write-target.ts'
+
+export interface ConvertWish {
+  /** It stays open. */
+  readonly disk: BlockSource
+  readonly wanted: Wanted
+  /** Null: standard output. */
+  readonly path: string | null
+  readonly force: boolean
+  /** Whether data are searched for zeros first. */
+  readonly isSearched: boolean
+  readonly signal: AbortSignal
+  readonly onProgress: (state: TransferState) => void
+}
+
+/**
+ * Writes a disk as a file of some format, which is there when it is whole, and else not at all.
+ * @throws ServiceError of the disk and the writer; `conflict` where the file exists; `cancelled`
+ */
+export async function convertDisk(wish: ConvertWish): Promise<Written> {
+  const { path, force, signal, onProgress } = wish
+  await using opened = new AsyncDisposableStack()
+  const target = path === null ? undefined : opened.adopt(await TargetFile.create(path, force), (it) => it.close())
+  const disk = wish.isSearched ? await searched(wish) : wish.disk
+  const { writer } = wish.wanted
+  const options = { signal, onProgress }
+  if ('wrap' in writer) {
+    const file = checked(await writer.wrap(kept(disk)), `${wish.wanted.format} file`)
+    if (!target) return writeStdout(streamOf(file, signal), () => undefined, options)
+    const written = await writeRanges(file, target, options)
+    signal.throwIfAborted()
+    await target.finish()
+    return written
+  }
+  let doneBytes = 0
+  const watched: BlockSource = {
+    ...kept(disk),
+    async read(offset, length, into) {
+      const bytes = await disk.read(offset, length, into)
+      doneBytes = Math.max(doneBytes, offset + length)
+      return bytes
+    },
+  }
+  const read = () => ({ doneBytes, totalBytes: disk.size })
+  const stream = writer.pack(watched, { signal })
+  if (!target) return writeStdout(stream, read, options)
+  const written = await writeStream(stream, target, read, options)
+  signal.throwIfAborted()
+  await target.finish()
+  return written
+}
+
+const searched = ({ disk, signal, onProgress }: ConvertWish): Promise<BlockSource> =>
+  withoutZeros(disk, {
+    signal,
+    onProgress: (doneBytes) =>
+      onProgress({ phase: 'Looking for zeros', doneBytes, totalBytes: disk.size, movedBytes: doneBytes, counts: {} }),
+  })
+
+/** It is closed by whoever opened it, not with a file that is made of it. */
+const kept = (disk: BlockSource): BlockSource => ({ ...checked(disk, 'disk'), close: async () => {} })
+
+/** What a reader of the signal throws where the operating system's own word for it came first. */
+export const endedBy = (signal: AbortSignal, error: unknown): unknown =>
+  signal.aborted ? (signal.reason instanceof ServiceError ? signal.reason : new ServiceError('cancelled', 'interrupted')) : error

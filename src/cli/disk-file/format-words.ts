@@ -1,0 +1,51 @@
+import { extname } from 'node:path'
+import { type FormatWriter, formats, writerOf } from '../../disk/formats/index.ts'
+import { UsageError } from '../exit-codes.ts'
+import { safeText } from '../safe-text.ts'
+
+/** What QEMU calls them. */
+const otherNames: Readonly<Record<string, string>> = { vpc: 'vhd', img: 'raw' }
+const byExtension: Readonly<Record<string, string>> = { img: 'raw', bin: 'raw', qcow: 'qcow2', vpc: 'vhd' }
+
+export interface Wanted {
+  readonly format: string
+  readonly writer: FormatWriter
+}
+
+/**
+ * How the target shall be written: as `--to` says, or the name of the file.
+ * @throws UsageError where neither does; ServiceError `unsupported`, listing what is known
+ */
+export function wantedFormat(to: string | undefined, target: string): Wanted {
+  const [name = '', subformat] = to === undefined ? [formatByName(target)] : splitOnce(to)
+  const format = formatWord(name)
+  return { format, writer: writerOf(format, subformat) }
+}
+
+/** `vpc` → `vhd`. */
+export const formatWord = (word: string): string => {
+  const name = word.toLowerCase()
+  return otherNames[name] ?? name
+}
+
+/** `vmdk:streamOptimized` → both words. */
+const splitOnce = (text: string): [string, string?] => {
+  const colon = text.indexOf(':')
+  return colon < 0 ? [text] : [text.slice(0, colon), text.slice(colon + 1)]
+}
+
+function formatByName(target: string): string {
+  const extension = extname(target).slice(1).toLowerCase()
+  const name = byExtension[extension] ?? extension
+  if (formats.some((format) => format.name === name && format.writers.length > 0)) return name
+  const known = formats.filter(({ writers }) => writers.length > 0).map((format) => format.name)
+  const why =
+    target === '-' ? 'standard output has no name that tells the format' : `"${safeText(target)}" does not tell the format`
+  throw new UsageError(`${why}: say --to with one of ${known.join(', ')}`)
+}
+
+/** `qcow2, qcow2:zstd, raw …`: for help pages. */
+export const writableForms = (): string =>
+  formats
+    .flatMap(({ name, writers }) => writers.map(({ subformat }, index) => (index === 0 ? name : `${name}:${subformat}`)))
+    .join(', ')

@@ -1,0 +1,131 @@
+import { basename } from 'node:path'
+import { isServiceError, ServiceError } from '../../base/errors.ts'
+import type { BlockSource } from '../../disk/block/block-source.ts'
+import { checked } from '../../disk/block/checked.ts'
+import {
+  type FormatDriver,
+  formatNamed,
+  type InternalSnapshot,
+  type OpenOptions,
+  openImage,
+  plainFormats,
+  type Recognition,
+  recognise,
+  suggestedFormat,
+  verifyDeclared,
+} from '../../disk/formats/index.ts'
+import { UsageError } from '../exit-codes.ts'
+import { formatWord } from './format-words.ts'
+import type { OpenedFile } from './open-file.ts'
+
+export interface DiskWish {
+  /** A path, an address, or `-`. */
+  readonly source: string
+  /** What the owner says it is; absent: what is found. */
+  readonly from?: string | undefined
+  /** Id or name of an internal snapshot. */
+  readonly snapshot?: string | undefined
+  /** What it is a difference to, the nearest first. */
+  readonly parents?: readonly string[]
+  /** The other files of a disk that is in several. */
+  readonly parts?: readonly string[]
+}
+
+/** A file whose bytes were looked at, and that is what it says. */
+export interface Recognised {
+  readonly file: OpenedFile
+  readonly recognition: Recognition
+  /** Glance `disk_format`. */
+  readonly format: string
+  /** For people, one sentence each. */
+  readonly notes: readonly string[]
+}
+export interface OpenedDisk extends Recognised {
+  /** Closing it closes all files. */
+  readonly disk: BlockSource
+}
+
+export type OpenFile = (place: string) => Promise<OpenedFile>
+
+/**
+ * The disk in a file, after everything in its tables was looked at. Nothing that a file names is opened: what belongs to it is given.
+ * @throws ServiceError `invalid-image` | `unsupported`: the file is not what it is said to be, or hostile; `not-found`
+ */
+export async function openDisk(wish: DiskWish, openFile: OpenFile): Promise<OpenedDisk> {
+  await using opened = new AsyncDisposableStack()
+  const file = await openFile(wish.source)
+  opened.defer(() => file.source.close())
+  const given = await openGiven(wish, openFile, opened)
+  const isGiven = given.parent !== undefined || given.parts !== undefined
+  const { recognition, format, notes } = await recogniseFile(file.source, wish.from, isGiven)
+  const driver = driverOf(format)
+  const warnings = await driver.audit(checked(file.source, 'file'), given)
+  const snapshot = wish.snapshot === undefined ? undefined : await snapshotOf(driver, file.source, wish.snapshot)
+  const disk = await openImage(format, file.source, { ...given, snapshot })
+  opened.move()
+  return { file, recognition, format, notes: [...new Set([...notes, ...warnings])], disk }
+}
+
+/** What is opened beside the file is closed with `opened`, and, once the disk is open, with the disk. */
+async function openGiven(
+  { parents = [], parts = [] }: DiskWish,
+  openFile: OpenFile,
+  opened: AsyncDisposableStack,
+): Promise<OpenOptions> {
+  const [parent, ...further] = parents
+  const below = parent === undefined ? undefined : (await openDisk({ source: parent, parents: further }, openFile)).disk
+  if (below) opened.defer(() => below.close())
+  if (parts.length === 0) return { parent: below }
+  const byName = new Map<string, BlockSource>()
+  for (const part of parts) {
+    const name = basename(part)
+    if (byName.has(name)) throw new UsageError(`two parts have the name "${name}"`)
+    const { source } = await openFile(part)
+    opened.defer(() => source.close())
+    byName.set(name, checked(source, name))
+  }
+  return { parent: below, parts: byName }
+}
+
+/**
+ * Holds the bytes to what they are said to be, or to the one format in them.
+ * @param isGiven what the file refers to was given: then its driver says whether that is all of it
+ */
+export async function recogniseFile(
+  source: BlockSource,
+  from: string | undefined,
+  isGiven = false,
+): Promise<Omit<Recognised, 'file'>> {
+  if (source.size === 0) throw new ServiceError('invalid-image', 'the file is empty', { reason: 'truncated' })
+  const recognition = await recognise(checked(source, 'file'))
+  const format = from === undefined ? (suggestedFormat(recognition) ?? 'raw') : formatWord(from)
+  const notes = verifyDeclared(format, isGiven ? withoutReferences(recognition) : recognition, 'bare')
+  return { recognition, format, notes }
+}
+
+const withoutReferences = ({ fileBytes, found }: Recognition): Recognition => ({
+  fileBytes,
+  found: found.map((one) => (one.refusal?.details.reason === 'external-reference' ? { ...one, refusal: null } : one)),
+})
+
+export const driverOf = (format: string): FormatDriver => formatNamed(plainFormats.includes(format) ? 'raw' : format)
+
+async function snapshotOf(driver: FormatDriver, file: BlockSource, wanted: string): Promise<string> {
+  const snapshots = (await driver.snapshots?.(checked(file, 'file'))) ?? []
+  const [byId] = snapshots.filter(({ id }) => id === wanted)
+  const named = snapshots.filter(({ name }) => name === wanted)
+  const found = byId ?? (named.length === 1 ? named[0] : undefined)
+  if (found) return found.id
+  const list = snapshots.map(described).join(', ')
+  const why =
+    named.length > 1 ? `${named.length} snapshots are called "${wanted}": give the id` : `there is no snapshot "${wanted}"`
+  throw new ServiceError('not-found', `${why}; the file has ${list || 'none'}`)
+}
+
+const described = ({ id, name }: InternalSnapshot): string => (name === '' ? id : `${id} (${name})`)
+
+/** What a refusal is, for a report of the file. Other errors are thrown on. */
+export function refusalIn(error: unknown): ServiceError {
+  if (isServiceError(error, 'invalid-image') || isServiceError(error, 'unsupported')) return error
+  throw error
+}

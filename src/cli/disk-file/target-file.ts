@@ -1,0 +1,131 @@
+import { randomBytes } from 'node:crypto'
+import { constants } from 'node:fs'
+import { type FileHandle, link, lstat, open, realpath, rename, rm, stat } from 'node:fs/promises'
+import { basename, dirname, join } from 'node:path'
+import { ServiceError } from '../../base/errors.ts'
+import { runWithFile } from './run-with-file.ts'
+
+/** Linux: a file without a name, which is gone with the last who has it open. open(2). Node has no constant for it. */
+const O_TMPFILE = 0o20000000 | constants.O_DIRECTORY
+/** What file systems, and systems, without such files answer. */
+const WITHOUT_TMPFILE: readonly (string | undefined)[] = ['EOPNOTSUPP', 'EISDIR', 'EINVAL', 'ENOENT']
+
+/**
+ * A new file that appears under its name when it is whole and durable, and not at all else: it has no name until then, so that
+ * nothing is left of it even by SIGKILL. Where the file system has no files without names it is `.NAME.….part` until then, which
+ * SIGKILL leaves.
+ */
+export class TargetFile {
+  readonly #path: string
+  readonly #replaces: boolean
+  readonly #handle: FileHandle
+  /** Undefined: it has no name yet. */
+  #part: string | undefined
+  #isOpen = true
+  #writing: Promise<void> = Promise.resolve()
+
+  private constructor(path: string, replaces: boolean, handle: FileHandle, part: string | undefined) {
+    this.#path = path
+    this.#replaces = replaces
+    this.#handle = handle
+    this.#part = part
+  }
+
+  /**
+   * @param force whether a file that is there may be replaced
+   * @throws ServiceError `conflict` where there is one; `invalid-request` for what is no file; `not-found` without its folder
+   */
+  static async create(path: string, force: boolean): Promise<TargetFile> {
+    const found = await lstat(path).catch(() => undefined)
+    const there = found?.isSymbolicLink() ? await stat(path).catch(() => undefined) : found
+    if (there?.isBlockDevice()) {
+      throw new ServiceError(
+        'invalid-request',
+        `"${path}" is a disk of this machine: \`imprint deploy\` writes the disk of an image onto one, and asks first`,
+      )
+    }
+    if (found && !there?.isFile()) throw new ServiceError('invalid-request', `"${path}" is not a regular file`)
+    if (found && !force) throw new ServiceError('conflict', `"${path}" exists; choose another name, or replace it with --force`)
+    const real = found ? await realpath(path) : path // a link stays one; what it leads to is replaced
+    const folder = dirname(real)
+    const mode = there ? there.mode & 0o777 : 0o666
+    try {
+      const handle = await open(folder, O_TMPFILE | constants.O_RDWR, mode)
+      return new TargetFile(real, force, handle, undefined)
+    } catch (error) {
+      if (!WITHOUT_TMPFILE.includes((error as NodeJS.ErrnoException).code)) throw error
+      if (!(await stat(folder).catch(() => undefined))?.isDirectory())
+        throw new ServiceError('not-found', `the folder "${folder}" does not exist`)
+    }
+    const part = partName(real)
+    return new TargetFile(real, force, await open(part, 'wx+', mode), part)
+  }
+
+  /** Everything of it is a hole until it is written. */
+  truncate(bytes: number): Promise<void> {
+    return this.#handle.truncate(bytes)
+  }
+
+  /** One at a time: the kernel lets no two write to a file at once, and those who wait cost processor time. */
+  write(bytes: Uint8Array, offset: number): Promise<void> {
+    const written = this.#writing.then(() => this.#write(bytes, offset))
+    this.#writing = written.catch(() => {})
+    return written
+  }
+
+  async #write(bytes: Uint8Array, offset: number): Promise<void> {
+    for (let done = 0; done < bytes.length; ) {
+      done += (await this.#handle.write(bytes, done, bytes.length - done, offset + done)).bytesWritten
+    }
+  }
+
+  /** Brings what is written so far to the disk. */
+  sync(): Promise<void> {
+    return this.#handle.datasync()
+  }
+
+  /** Gives it its name. @throws ServiceError `conflict` where somebody made one of that name meanwhile */
+  async finish(): Promise<void> {
+    await this.#handle.sync()
+    if (this.#replaces) {
+      const part = this.#part ?? (await this.#named(partName(this.#path)))
+      this.#part = part
+      await rename(part, this.#path)
+      this.#part = undefined
+    } else if (this.#part === undefined) {
+      await this.#named(this.#path)
+    } else {
+      await link(this.#part, this.#path).catch((error: NodeJS.ErrnoException) => {
+        throw error.code === 'EEXIST' ? taken(this.#path) : error
+      })
+    }
+    await this.close()
+    const folder = await open(dirname(this.#path), constants.O_RDONLY)
+    await folder.sync().finally(() => folder.close())
+  }
+
+  /** Node has no linkat(2); `ln` is essential on Debian and Ubuntu, and in BusyBox. */
+  async #named(path: string): Promise<string> {
+    const { status, said } = await runWithFile('ln', ['-L', '-T', '--', '/proc/self/fd/3', path], this.#handle.fd)
+    if (status === 0) return path
+    if (await lstat(path).catch(() => undefined)) throw taken(path)
+    throw new ServiceError(
+      'unavailable',
+      `the file is whole, but cannot be given its name "${path}": ${said || 'there is no ln'}`,
+    )
+  }
+
+  /** What is not finished is gone. */
+  async close(): Promise<void> {
+    if (!this.#isOpen) return
+    this.#isOpen = false
+    await this.#handle.close()
+    if (this.#part !== undefined) await rm(this.#part, { force: true })
+  }
+}
+
+const taken = (path: string): ServiceError =>
+  new ServiceError('conflict', `"${path}" came into being meanwhile, and is left alone; choose another name`)
+
+const partName = (path: string): string =>
+  join(dirname(path), `.${basename(path).slice(0, 200)}.${randomBytes(6).toString('hex')}.part`)
