@@ -49,6 +49,8 @@ export interface Declared {
   readonly diskFormat: string
   /** Glance `container_format`: in some, a wrapper around the disk is expected. */
   readonly containerFormat: string
+  /** Bytes of the disk that this one is a difference to; absent: it must stand alone. */
+  readonly parentBytes?: number
 }
 export interface Examined {
   /** Bytes of the disk in the file; null for formats that are recognised only. */

@@ -52,9 +52,9 @@ export async function openImages(options: ImageServiceOptions): Promise<ImageSer
   const ports: ImagePorts = {
     catalog,
     chunks,
-    examine: async (file, { diskFormat, containerFormat }, signal) => {
+    examine: async (file, { diskFormat, ...as }, signal) => {
       try {
-        return await examiner.examine(file, diskFormat, { containerFormat, signal })
+        return await examiner.examine(file, diskFormat, { ...as, signal })
       } finally {
         await file.close()
       }

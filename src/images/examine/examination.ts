@@ -1,4 +1,5 @@
 import type { BlockSource } from '../../disk/block/block-source.ts'
+import { memorySource } from '../../disk/block/memory-source.ts'
 import { formats, openImage, plainFormats, recognise, verifyDeclared } from '../../disk/formats/index.ts'
 
 /** What an upload turned out to be. */
@@ -11,14 +12,26 @@ export interface Examined {
   readonly warnings: readonly string[]
 }
 
+export interface ExaminedAs {
+  /** Glance `container_format`; see `verifyDeclared`. */
+  readonly containerFormat?: string | undefined
+  /** Of the disk that this one is a difference to; absent: it must stand alone. */
+  readonly parentBytes?: number | undefined
+}
+
 /**
  * Looks at all of an upload that a hostile author could have prepared: which formats are in it, its header, every table.
  * Reads tables, never the data. Runs on the worker thread; whatever budget it has is held to by the thread that started it.
  * @throws ServiceError `invalid-image` | `unsupported`
  */
-export async function examination(file: BlockSource, declared: string, containerFormat?: string): Promise<Examined> {
+export async function examination(
+  file: BlockSource,
+  declared: string,
+  { containerFormat, parentBytes }: ExaminedAs = {},
+): Promise<Examined> {
   const recognition = await recognise(file)
-  const warnings = [...verifyDeclared(declared, recognition, containerFormat)]
+  const hasParent = parentBytes !== undefined
+  const warnings = [...verifyDeclared(declared, recognition, containerFormat, { hasParent })]
   const found = recognition.found.find(({ diskFormat, kind }) => kind === 'disk' && diskFormat === declared)
   const driver = formats.find(({ name }) => name === declared && (found || name === 'raw'))
   if (!driver)
@@ -28,7 +41,8 @@ export async function examination(file: BlockSource, declared: string, container
       warnings,
     }
 
-  warnings.push(...(await driver.audit(file)))
-  const disk = await openImage(driver.name, file)
+  const given = hasParent ? { parent: memorySource(parentBytes, []) } : undefined // tables are looked at, never data
+  warnings.push(...(await driver.audit(file, given)))
+  const disk = await openImage(driver.name, file, given)
   return { format: declared, virtualBytes: disk.size, warnings }
 }

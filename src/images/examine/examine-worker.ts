@@ -19,10 +19,10 @@ port.on('message', (message: ToWorker) => {
     waiting.delete(message.id)
     return
   }
-  const { job, fileBytes, declared, containerFormat } = message
+  const { job, fileBytes, declared, as } = message
   waiting = new Map()
   const file = checked(sourceOf(job, fileBytes), 'file')
-  examination(file, declared, containerFormat).then(
+  examination(file, declared, as).then(
     (result) => send({ kind: 'examined', job, result }),
     (error: unknown) => send(failureOf(job, error)),
   )

@@ -2,15 +2,13 @@ import { Worker } from 'node:worker_threads'
 import { ServiceError } from '../../base/errors.ts'
 import { GiB, TiB } from '../../base/units.ts'
 import type { BlockSource } from '../../disk/block/block-source.ts'
-import type { Examined } from './examination.ts'
+import type { Examined, ExaminedAs } from './examination.ts'
 import { cancelled, runOnWorker } from './run-on-worker.ts'
 
 export type { Examined } from './examination.ts'
 
 /** What one examination may cost. Each has a default that honest images of today stay far below. */
-export interface ExamineLimits {
-  /** Glance `container_format`; see `verifyDeclared`. */
-  readonly containerFormat?: string | undefined
+export interface ExamineLimits extends ExaminedAs {
   /** Largest virtual size; beyond it `too-large`. */
   readonly maxVirtualBytes?: number | undefined
   /** Bytes and number of reads of the file. */
@@ -105,7 +103,7 @@ export function createExaminer(options: ExaminerOptions = {}): Examiner {
         number: ++jobs,
         file,
         declared,
-        containerFormat: limits.containerFormat,
+        as: { containerFormat: limits.containerFormat, parentBytes: limits.parentBytes },
         maxVirtualBytes: limits.maxVirtualBytes ?? DEFAULT_MAX_VIRTUAL_BYTES,
         maxReadBytes: limits.maxReadBytes ?? DEFAULT_MAX_READ_BYTES,
         maxReads: limits.maxReads ?? DEFAULT_MAX_READS,

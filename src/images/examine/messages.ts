@@ -1,5 +1,5 @@
 import type { ErrorCode, ErrorDetails } from '../../base/errors.ts'
-import type { Examined } from './examination.ts'
+import type { Examined, ExaminedAs } from './examination.ts'
 
 /** From the service to the worker. `job` numbers tell late messages of an ended examination from those of the next. */
 export type ToWorker =
@@ -8,7 +8,7 @@ export type ToWorker =
       readonly job: number
       readonly fileBytes: number
       readonly declared: string
-      readonly containerFormat?: string
+      readonly as: ExaminedAs
     }
   | { readonly kind: 'bytes'; readonly job: number; readonly id: number; readonly bytes: Uint8Array }
 

@@ -2,7 +2,7 @@ import type { Worker } from 'node:worker_threads'
 import { ServiceError } from '../../base/errors.ts'
 import { MiB } from '../../base/units.ts'
 import type { BlockSource } from '../../disk/block/block-source.ts'
-import type { Examined } from './examination.ts'
+import type { Examined, ExaminedAs } from './examination.ts'
 import type { FromWorker, ToWorker } from './messages.ts'
 
 /** One upload to examine, and what that may cost. */
@@ -10,7 +10,7 @@ export interface Job {
   readonly number: number
   readonly file: BlockSource
   readonly declared: string
-  readonly containerFormat: string | undefined
+  readonly as: ExaminedAs
   readonly maxVirtualBytes: number
   readonly maxReadBytes: number
   readonly maxReads: number
@@ -46,8 +46,8 @@ export async function runOnWorker(worker: Worker, job: Job): Promise<Outcome> {
   job.signal.addEventListener('abort', onAbort)
   try {
     if (job.signal.aborted) return { result: cancelled(), workerIsFree: true }
-    const { number, file, declared, containerFormat } = job
-    post(worker, { kind: 'examine', job: number, fileBytes: file.size, declared, ...(containerFormat && { containerFormat }) })
+    const { number, file, declared, as } = job
+    post(worker, { kind: 'examine', job: number, fileBytes: file.size, declared, as })
     return await promise
   } finally {
     clearTimeout(deadline)

@@ -9,6 +9,7 @@ import type { ImagePorts } from '../ports.ts'
 import { assertWithinQuota, quotaOf } from '../quotas.ts'
 import { assertIsNoSnapshot } from '../transfer.ts'
 import type { ImportRequest } from './import-request.ts'
+import { assertCanBeParent } from './parent-disk.ts'
 import { abandonImport, importingNotes, runImport } from './run-import.ts'
 import { dropExpiredTasks, newTask, putTask, type TaskRecord, unfinishedTasks } from './tasks.ts'
 
@@ -42,6 +43,7 @@ export async function importImage(
     throw new ServiceError('invalid-request', `image ${before.id} is in store "${STORE_ID}" already, and there is no other`)
   }
   if (method.name === 'web-download') ports.source.check(method.uri)
+  if (method.parentImage !== undefined) await assertParent(ports, caller, method.parentImage)
 
   const quota = await quotaOf(ports, before.owner)
   const task = await ports.catalog.write(async (tx) => {
@@ -68,6 +70,12 @@ export async function importImage(
     throw error
   }
   return task
+}
+
+/** Whether the caller could read that disk; it is looked for again when the import begins. */
+async function assertParent({ catalog }: ImagePorts, caller: Caller, id: string): Promise<void> {
+  const { image } = await findImage(catalog, caller, id, 'download')
+  assertCanBeParent(image)
 }
 
 /** Clients that wait for a copy look at the image until no store is left to copy to. */

@@ -1,4 +1,5 @@
 import { ServiceError } from '../../base/errors.ts'
+import { isImageId } from '../find-image.ts'
 
 /** What `POST /v2/images/{id}/import` asks for. */
 export interface ImportRequest {
@@ -9,9 +10,16 @@ export interface ImportRequest {
   readonly allStoresMustSucceed: boolean
 }
 export type ImportMethod =
-  | { readonly name: 'glance-direct'; readonly digest?: ExpectedDigest }
-  | { readonly name: 'web-download'; readonly uri: string; readonly digest?: ExpectedDigest }
+  | ({ readonly name: 'glance-direct' } & FileFacts)
+  | ({ readonly name: 'web-download'; readonly uri: string } & FileFacts)
   | { readonly name: 'copy-image' }
+
+/** What is said of the file that comes. */
+interface FileFacts {
+  readonly digest?: ExpectedDigest
+  /** Id of the image whose disk the file is a difference to: a qcow2 with a backing file, a VHD with a parent. */
+  readonly parentImage?: string
+}
 
 /** The digest that the publisher of a file names: of the file as it is downloaded, or of what is packed in it. */
 export interface ExpectedDigest {
@@ -26,7 +34,8 @@ const MAX_STORES = 64
 
 /**
  * Checks the body as Glance does. Besides what Glance takes, `method` may have `sha256` or `sha512`, or the pair
- * `os_hash_algo` and `os_hash_value`: an import whose bytes have another digest fails.
+ * `os_hash_algo` and `os_hash_value`: an import whose bytes have another digest fails. And `parent_image`, without which a file that is a
+ * difference to another is refused: the name that it says itself is never followed.
  * @throws ServiceError `invalid-request`
  */
 export function importRequestFrom(body: unknown): ImportRequest {
@@ -46,17 +55,24 @@ export function importRequestFrom(body: unknown): ImportRequest {
 
 function methodFrom(name: unknown, method: Readonly<Record<string, unknown>>): ImportMethod {
   const digest = digestFrom(method)
+  const parentImage = parentFrom(method.parent_image)
+  const facts: FileFacts = { ...(digest ? { digest } : {}), ...(parentImage ? { parentImage } : {}) }
   switch (name) {
     case 'glance-direct':
-      return { name, ...(digest ? { digest } : {}) }
+      return { name, ...facts }
     case 'copy-image':
       return { name }
     case 'web-download':
       if (typeof method.uri !== 'string') return refuse('web-download needs "uri" in its "method"')
-      return { name, uri: method.uri, ...(digest ? { digest } : {}) }
+      return { name, uri: method.uri, ...facts }
     default:
       return refuse(`the import method must be one of ${importMethods.join(', ')}`)
   }
+}
+
+function parentFrom(value: unknown): string | undefined {
+  if (value === undefined) return undefined
+  return typeof value === 'string' && isImageId(value) ? value.toLowerCase() : refuse('"parent_image" must be the id of an image')
 }
 
 function digestFrom(method: Readonly<Record<string, unknown>>): ExpectedDigest | undefined {

@@ -2,6 +2,7 @@ import type { Caller } from '../../base/caller.ts'
 import { isServiceError, ServiceError } from '../../base/errors.ts'
 import { failpoint } from '../../base/failpoint.ts'
 import { MiB } from '../../base/units.ts'
+import type { BlockSource } from '../../disk/block/block-source.ts'
 import { formats, openImage } from '../../disk/formats/index.ts'
 import type { CatalogWriter, ImageRecord } from '../../store/catalog/catalog.ts'
 import type { Lease } from '../../store/chunks/chunk-store.ts'
@@ -10,6 +11,7 @@ import type { Declared, ImagePorts } from '../ports.ts'
 import { assertWithinQuota, quotaOf } from '../quotas.ts'
 import { failureText, inTheEnd, ownerOfChunks } from '../transfer.ts'
 import { type HeldImport, heldImage, reserve, reservedBytesOf, watch } from './held-image.ts'
+import { type ParentDisk, parentOf } from './parent-disk.ts'
 import { downloadedFile, type SourceFile, stagedFile } from './source-file.ts'
 import { changeTask, findTask, type TaskRecord } from './tasks.ts'
 
@@ -45,6 +47,7 @@ export async function runImport(
   const following = watch(ports, held, stopping)
   const leases: Lease[] = []
   const letGo = held.image.stagedManifest === null ? () => {} : ports.readers.hold(held.image.stagedManifest)
+  let parent: ParentDisk | undefined
   try {
     if (held.task.attempts > MAX_ATTEMPTS) {
       throw new ServiceError(
@@ -52,17 +55,24 @@ export async function runImport(
         `the import was begun ${MAX_ATTEMPTS} times and the service stopped in each; import it again`,
       )
     }
+    parent = await parentOf(ports, held.task.request)
     const file = await sourceOf(ports, held, following)
     if (file.lease) leases.push(file.lease)
     const declared = declaredBy(held.image)
-    const { virtualBytes, warnings } = await ports.examine(await ports.chunks.open(file.manifest), declared, following.signal)
-    const kept = await keep(ports, held, file, declared, following)
+    const as = { ...declared, ...(parent ? { parentBytes: parent.bytes } : {}) }
+    const { virtualBytes, warnings } = await ports.examine(await ports.chunks.open(file.manifest), as, following.signal)
+    const kept = await keep(ports, held, file, declared, parent, following)
     if (kept.lease) leases.push(kept.lease)
     failpoint('import:ingested')
     await finish(ports, caller, held, file.fileBytes, {
       ...kept.changes,
       virtualSize: virtualBytes,
-      notes: { ...file.notes, originFormat: declared.diskFormat, ...noteOf(warnings) },
+      notes: {
+        ...file.notes,
+        originFormat: declared.diskFormat,
+        ...noteOf(warnings),
+        ...(parent ? { parentImage: parent.imageId } : {}),
+      },
     })
     failpoint('import:active')
     await dropScratch(ports, held.image, file, kept)
@@ -73,6 +83,7 @@ export async function runImport(
     if (!isServiceError(error)) throw error
   } finally {
     letGo()
+    parent?.release()
     await following.stop()
   }
 }
@@ -150,6 +161,7 @@ async function keep(
   held: HeldImport,
   file: SourceFile,
   declared: Declared,
+  parent: ParentDisk | undefined,
   { signal }: Following,
 ): Promise<Kept> {
   const isOpened =
@@ -157,10 +169,12 @@ async function keep(
     declared.diskFormat !== 'raw' &&
     formats.some(({ name }) => name === declared.diskFormat)
   if (!isOpened) {
+    if (parent)
+      throw new ServiceError('unsupported', `a ${declared.diskFormat} in ${declared.containerFormat} is a difference to nothing`)
     await reserve(ports, held, file.fileBytes)
     return { changes: contents(file.manifest, file.fileBytes, file.digests), isFile: true }
   }
-  const disk = await openImage(declared.diskFormat, await ports.chunks.open(file.manifest))
+  const disk = await openedDisk(ports, file, declared, parent)
   try {
     await reserve(ports, held, disk.size)
     const { manifest, fileBytes, digests, lease } = await ports.chunks.ingestDisk(disk, {
@@ -172,6 +186,18 @@ async function keep(
     return { changes: { ...contents(manifest, fileBytes, digests), diskFormat: 'raw' }, isFile: false, lease }
   } finally {
     await disk.close()
+  }
+}
+
+async function openedDisk({ chunks }: ImagePorts, file: SourceFile, { diskFormat }: Declared, parent: ParentDisk | undefined) {
+  const stored = await chunks.open(file.manifest)
+  let below: BlockSource | undefined
+  try {
+    below = await parent?.open()
+    return await openImage(diskFormat, stored, { parent: below })
+  } catch (error) {
+    await Promise.all([stored.close(), below?.close()])
+    throw error
   }
 }
 
