@@ -48,7 +48,7 @@ export class Overlay {
     let at = offset
     for (let index = this.#firstEndingAfter(offset); at < end; index += 1) {
       const update = this.#updates[index]
-      const stop = Math.min(end, update?.offset ?? end)
+      const stop = Math.max(at, Math.min(end, update?.offset ?? end))
       const inFile = Math.min(stop, Math.max(at, fileBytes))
       if (inFile > at) yield { kind: 'data', offset: at, length: inFile - at, hostOffset: at }
       if (stop > inFile) yield { kind: 'zero', offset: inFile, length: stop - inFile }
