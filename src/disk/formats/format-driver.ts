@@ -61,4 +61,10 @@ export interface StreamWriter extends Subformat {
 }
 export interface PackOptions {
   readonly signal?: AbortSignal | undefined
+  /**
+   * For a target that can be written at any place: puts bytes where others were that the stream gave before. It is called before the
+   * stream ends, and when all bytes before have been taken. A format whose first bytes say how long the file is makes everything
+   * twice without it. The file is the same both ways.
+   */
+  readonly rewrite?: ((offset: number, bytes: Uint8Array) => Promise<void>) | undefined
 }

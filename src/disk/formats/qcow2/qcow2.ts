@@ -1,6 +1,7 @@
 import type { FormatDriver } from '../format-driver.ts'
 import { auditFile } from './audit.ts'
 import { openDisk } from './disk.ts'
+import { packDisk } from './pack.ts'
 import { listSnapshots } from './snapshots.ts'
 import { wrapDisk } from './wrap.ts'
 
@@ -10,5 +11,9 @@ export const qcow2: FormatDriver = {
   open: openDisk,
   audit: auditFile,
   snapshots: listSnapshots,
-  writers: [{ subformat: 'plain', wrap: wrapDisk }],
+  writers: [
+    { subformat: 'plain', wrap: wrapDisk },
+    { subformat: 'zstd', pack: (disk, options) => packDisk(disk, 'zstd', options) },
+    { subformat: 'zlib', pack: (disk, options) => packDisk(disk, 'zlib', options) },
+  ],
 }

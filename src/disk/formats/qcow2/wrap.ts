@@ -1,39 +1,33 @@
-import { ServiceError } from '../../../base/errors.ts'
-import { KiB } from '../../../base/units.ts'
 import type { BlockSource } from '../../block/block-source.ts'
 import type { ClusterRuns } from '../../block/cluster-runs.ts'
 import { clustersWithData, plannedFile } from '../../block/planned-file.ts'
-import { header, headerV3, MAGIC, MAX_L1_BYTES } from './header.ts'
+import {
+  CLUSTER_BYTES,
+  COPIED_HIGH,
+  type HeaderPlaces,
+  headerCluster,
+  L2_ENTRIES,
+  l1EntriesFor,
+  REFCOUNTS_PER_BLOCK,
+  refcountClusters,
+} from './written-header.ts'
 
 /**
- * The layout of the files that we write, in clusters of 64 KiB, version 3, 16-bit refcounts:
+ * The layout of the plain files that we write, in clusters:
  *
  *   header │ refcount table │ refcount blocks │ L1 table │ L2 tables, by L1 index │ data clusters, by their place on the disk
  *
  * A cluster of the disk is in the file when an extent of kind `data` touches it. All tables are arithmetic over the runs of
  * such clusters, so a file of any size costs no more memory than its list of runs. docs/formats/qcow2.md has the bytes.
  */
-const CLUSTER_BITS = 16 // the chunk size of the store: data clusters of the file are chunks of the disk
-const CLUSTER_BYTES = 64 * KiB
-const L2_ENTRIES = CLUSTER_BYTES / 8
 const L1_ENTRIES_PER_CLUSTER = CLUSTER_BYTES / 8
-const REFCOUNTS_PER_BLOCK = CLUSTER_BYTES / 2
-const REFCOUNT_ORDER = 4 // 16 bits
-const HEADER_BYTES = 112
-const SECTOR_BYTES = 512
 const HIGH = 2 ** 32
-const COPIED_HIGH = 0x80000000 // bit 63 of an entry: the refcount is exactly one
 
 /** Where everything is, in clusters of the file. */
-interface Layout {
-  readonly virtualBytes: number
+interface Layout extends HeaderPlaces {
   readonly runs: ClusterRuns
-  readonly l1Entries: number
-  readonly refcountTableStart: number
-  readonly refcountTableClusters: number
   readonly refcountBlocksStart: number
   readonly refcountBlocks: number
-  readonly l1Start: number
   readonly l2Start: number
   readonly dataStart: number
   readonly clusters: number
@@ -54,27 +48,12 @@ export async function wrapDisk(disk: BlockSource): Promise<BlockSource> {
 }
 
 async function planned(disk: BlockSource): Promise<Layout> {
-  const virtualBytes = Math.ceil(disk.size / SECTOR_BYTES) * SECTOR_BYTES
-  const guestClusters = Math.ceil(virtualBytes / CLUSTER_BYTES)
-  const l1Entries = Math.ceil(guestClusters / L2_ENTRIES)
-  if (l1Entries * 8 > MAX_L1_BYTES) {
-    throw new ServiceError('too-large', `a disk of ${disk.size} bytes does not fit a qcow2 file: 2 PiB is the limit`, {
-      diskBytes: disk.size,
-    })
-  }
+  const { virtualBytes, l1Entries } = l1EntriesFor(disk.size)
   const runs = await clustersWithData(disk, CLUSTER_BYTES, L2_ENTRIES)
   const l1Clusters = Math.ceil(l1Entries / L1_ENTRIES_PER_CLUSTER)
-  const others = 1 + l1Clusters + runs.tables + runs.clusters
-  let refcountBlocks = 0
-  let refcountTableClusters = 0
-  for (let settled = false; !settled; ) {
-    const clusters = others + refcountBlocks + refcountTableClusters
-    const blocksNeeded = Math.ceil(clusters / REFCOUNTS_PER_BLOCK)
-    const tableNeeded = Math.ceil((blocksNeeded * 8) / CLUSTER_BYTES)
-    settled = blocksNeeded === refcountBlocks && tableNeeded === refcountTableClusters
-    refcountBlocks = blocksNeeded // grows only, and each step adds less than it covers
-    refcountTableClusters = tableNeeded
-  }
+  const { blocks: refcountBlocks, tableClusters: refcountTableClusters } = refcountClusters(
+    1 + l1Clusters + runs.tables + runs.clusters,
+  )
   const refcountTableStart = 1
   const refcountBlocksStart = refcountTableStart + refcountTableClusters
   const l1Start = refcountBlocksStart + refcountBlocks
@@ -92,6 +71,7 @@ async function planned(disk: BlockSource): Promise<Layout> {
     l2Start,
     dataStart,
     clusters: dataStart + runs.clusters,
+    compression: 'zlib',
   }
 }
 
@@ -111,7 +91,7 @@ function writeTables(answer: Uint8Array, offset: number, layout: Layout): void {
 function writeCluster(part: Uint8Array, cluster: number, start: number, layout: Layout): void {
   const { refcountTableStart, refcountBlocksStart, refcountBlocks, l1Start, l2Start, dataStart, clusters, runs } = layout
   if (cluster < refcountTableStart) {
-    part.set(headerOf(layout).subarray(start, start + part.length))
+    part.set(headerCluster(layout).subarray(start, start + part.length))
   } else if (cluster < refcountBlocksStart) {
     const first = (cluster - refcountTableStart) * (CLUSTER_BYTES / 8)
     writeEntries(part, start, (index) => (first + index < refcountBlocks ? refcountBlocksStart + first + index : undefined), 0)
@@ -156,37 +136,4 @@ function writeEntries(
 function writeRefcounts(part: Uint8Array, start: number, counted: number): void {
   const end = Math.min(start + part.length, counted * 2)
   for (let at = start; at < end; at += 1) if (at % 2 === 1) part[at - start] = 1
-}
-
-function headerOf(layout: Layout): Uint8Array {
-  const cluster = new Uint8Array(CLUSTER_BYTES)
-  cluster.set(
-    header.build({
-      magic: MAGIC,
-      version: 3,
-      backingNameOffset: 0,
-      backingNameBytes: 0,
-      clusterBits: CLUSTER_BITS,
-      virtualBytes: layout.virtualBytes,
-      cryptMethod: 0,
-      l1Entries: layout.l1Entries,
-      l1TableOffset: layout.l1Start * CLUSTER_BYTES,
-      refcountTableOffset: layout.refcountTableStart * CLUSTER_BYTES,
-      refcountTableClusters: layout.refcountTableClusters,
-      snapshots: 0,
-      snapshotsOffset: 0,
-    }),
-  )
-  const rest = headerV3.build({
-    incompatibleHigh: 0,
-    incompatibleLow: 0,
-    compatibleHigh: 0,
-    compatibleLow: 0,
-    autoclearHigh: 0,
-    autoclearLow: 0,
-    refcountOrder: REFCOUNT_ORDER,
-    headerBytes: HEADER_BYTES,
-  })
-  cluster.set(rest.subarray(header.bytes), header.bytes)
-  return cluster
 }
