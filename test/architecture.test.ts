@@ -9,6 +9,7 @@ const mayImport: Record<string, readonly string[]> = {
   settings: ['base'],
   'disk/block': ['base'],
   'disk/filters': ['base', 'disk/block'],
+  'disk/containers': ['base', 'disk/block'],
   'disk/formats': ['base', 'disk/block'],
   'disk/guest': ['base', 'disk/block', 'disk/filters'],
   'store/blobs': ['base'],
@@ -21,6 +22,7 @@ const mayImport: Record<string, readonly string[]> = {
   images: [
     'base',
     'disk/block',
+    'disk/containers',
     'disk/filters',
     'disk/formats',
     'disk/guest',
@@ -66,6 +68,7 @@ const mayImport: Record<string, readonly string[]> = {
     'base',
     'settings',
     'disk/block',
+    'disk/containers',
     'disk/filters',
     'disk/formats',
     'disk/guest',

@@ -1,10 +1,10 @@
 import { createHash } from 'node:crypto'
 import { ServiceError } from '../../base/errors.ts'
+import { unpacked } from '../../disk/containers/index.ts'
 import type { ImageRecord } from '../../store/catalog/catalog.ts'
 import type { Lease, StreamDigest } from '../../store/chunks/chunk-store.ts'
 import type { ImagePorts } from '../ports.ts'
 import { ownerOfChunks } from '../transfer.ts'
-import { decompressed } from './decompress.ts'
 import { type HeldImport, reserving } from './held-image.ts'
 import type { ExpectedDigest } from './import-request.ts'
 
@@ -63,7 +63,7 @@ export async function downloadedFile(
   const keepPacked = image.containerFormat === 'compressed' || image.containerFormat === 'docker'
   const { compression, bytes } = keepPacked
     ? { compression: 'none' as const, bytes: body }
-    : await decompressed(body, {
+    : await unpacked(body, {
         maxBytes,
         onPacked(part) {
           packed.update(part)

@@ -1,7 +1,8 @@
 import { pipeline, Readable } from 'node:stream'
 import { constants, createZstdDecompress } from 'node:zlib'
-import { ServiceError } from '../../base/errors.ts'
+import type { ServiceError } from '../../../base/errors.ts'
 import { ByteQueue } from './byte-queue.ts'
+import { PartCount, refusePacked } from './damage.ts'
 
 /**
  * zstd data is a row of frames, and tools that pack in parallel write many; Node's decompressor ends at the end of the first.
@@ -11,23 +12,28 @@ import { ByteQueue } from './byte-queue.ts'
 const MAGIC = 0xfd2fb528
 const FIRST_SKIPPABLE = 0x184d2a50
 const LAST_SKIPPABLE = 0x184d2a5f
-const MAX_FRAMES = 65_536 // each costs a decompressor; frames of 8 MiB, as pzstd writes them, would make 512 GiB
 const MAX_WINDOW_LOG = 27 // 128 MiB, as `zstd -d` takes by default: the memory that a frame may ask for
 const OUTPUT_BYTES = 256 * 1024
 
 /** @throws ServiceError `invalid-image` for what is no zstd data; errors of zlib and of `body` pass through */
 export async function* unpackZstd(body: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array, void, undefined> {
   const queue = new ByteQueue(body)
+  const frames = new PartCount('zstd', 'frames')
+  let given = 0
   try {
-    for (let frames = 0; ; frames += 1) {
-      if (frames > MAX_FRAMES) throw damaged(`it has more than ${MAX_FRAMES} frames`)
+    for (;;) {
       const head = await queue.take(4, 'may-end')
       if (!head) return
+      frames.add(given)
       const magic = u32le(head)
       if (magic >= FIRST_SKIPPABLE && magic <= LAST_SKIPPABLE) {
         for await (const _ of queue.pass(u32le(await queue.take(4)))); // its bytes mean nothing
-      } else if (magic === MAGIC) yield* unpackFrame(head, queue)
-      else throw damaged('something else follows its last frame')
+      } else if (magic === MAGIC) {
+        for await (const piece of unpackFrame(head, queue)) {
+          given += piece.length
+          yield piece
+        }
+      } else throw damaged('something else follows the last frame')
     }
   } finally {
     await queue.close()
@@ -59,7 +65,7 @@ async function* frameBytes(head: Uint8Array, queue: ByteQueue): AsyncGenerator<U
     yield block
     const header = (block[0] ?? 0) | ((block[1] ?? 0) << 8) | ((block[2] ?? 0) << 16)
     const kind = (header >> 1) & 3
-    if (kind === 3) throw damaged('it has a block of a reserved kind')
+    if (kind === 3) throw damaged('they have a block of a reserved kind')
     const isRun = kind === 1
     yield* queue.pass(isRun ? 1 : header >> 3)
     if ((header & 1) === 1) break
@@ -69,4 +75,4 @@ async function* frameBytes(head: Uint8Array, queue: ByteQueue): AsyncGenerator<U
 }
 
 const u32le = (bytes: Uint8Array): number => new DataView(bytes.buffer, bytes.byteOffset, 4).getUint32(0, true)
-const damaged = (how: string): ServiceError => new ServiceError('invalid-image', `the file is damaged: ${how}`)
+const damaged = (how: string): ServiceError => refusePacked('zstd', 'malformed', how)

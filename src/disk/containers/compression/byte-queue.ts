@@ -1,4 +1,4 @@
-import { ServiceError } from '../../base/errors.ts'
+import { ServiceError } from '../../../base/errors.ts'
 
 /** A stream read by exact counts. Holds one buffer of the stream and what `take` asked for. */
 export class ByteQueue {

@@ -1,0 +1,15 @@
+/** Two kilobytes of text, packed by Debian's xz 5.4 and bzip2 1.0.8: what tests damage where these tools may be missing. */
+const base64 = (text: string): Uint8Array => new Uint8Array(Buffer.from(text, 'base64'))
+
+export const smallText = Array.from({ length: 60 }, (_, at) => `a line ${at + 1} of a disk, aaaaaaaa, ${(at + 1) ** 2};`).join('')
+
+/** With CRC64 and a dictionary of 64 MiB; with SHA-256, in three blocks; with CRC32. */
+export const smallXz: readonly Uint8Array[] = [
+  '/Td6WFoAAATm1rRGAgAhARwAAAAQz1jM4Ag7ARZdADCICYbUH0W3ps0vIWzI2Rr2ab41nEztRY2x5ZDNVFUUFzM8VQG/G/7xcMrcXzI+UT4hVBuOfB09GW6et9YwstwjgwhqZ4Py0EvZ8E7gsoFVfqb38C9h35110eltR19iw8mQyxiPLzUSnDpM94dKR0W8sc1l6jXga4De1Nb6xCfspzKbfnH7s7+cwdsgkV2TlJsUMW7mMQ0SAZ1mHtbeYknUcGCGraFA19bDZ8p5wvudnwFNGeib9HPlnofCxBO6TFArViWseyY5Lj/Mc9/8PB1VCNV58oQKD7mVIvZe4st757dBSSka578yBkcOaC2HQNX2/CWavn9fjbiaQp2bscNMFZs3ppmVKNHpboW4jX4OxWl2yPllAAAAJnwwZYJuxEgAAbICvBAAAJFnFaWxxGf7AgAAAAAEWVo=',
+  '/Td6WFoAAArh+wyhAgAhAQwAAACPmEGc4AMfAJRdADCICYbUH0W3ps0vIWzI2RqUywY1oWyU+kmgKq9S3BUw3ZtMz7+CdbMAMwR8+ksIU61qVU7TFhjFxMzxR566LIJJ0x7AsVIJf++O+0K976KntISVdVqYVyqnkW3GeuntSgtbt11W7Bk2Z57xPjR17R4BA94kHdgFGG+oEnkRmMNWDq8cIxEREloVY9/lEeirfzNIBeoAF2zyBNgidVFHxHnSxEZ7HjkXBjHfBBFjCPIxTLxTV+sCACEBDAAAAI+YQZzgAx8AnF0ANJzJldcpLprbJvr1eipAJbt5Hp86DMoTja50zmiKIKWS3G1dDHCnuhml1mDsa9/2Qm+azwEtw3zQo6JRh2QfWD7a8uns/MaxEsu7bInaGOpn0L1dHvGSBbay2ifLLaTd16aNmVZJjT/6iQLF/LqtOXb1drD8Q+I1zfTCwdP/uPeJy8QeqKMRHhC7VXft/6K8ZKlMfx/yTrZB1cRrAB39P/FoNLCIFnMt8NMMJb5DtFMyb4PaWjBslBNLJfwaAgAhAQwAAACPmEGc4AH7AHhdABiMQyXj7MeCNiHAXMNUd9LoXFDhfn9+KXIl3TZDFIeYGgU/wde5H9tZB2yxB5JjvBvHYGw+VEvNU/7MIi1/MfR1UTY3f0pK/8MFG+jETX03ujxb2/ZpuMqzGMCjOnQbb+1zfXjp5xkpirGaVLXAPEmaIC/w9aq/MwDNvCszzVzOusYCTX4GGxyoqlk00V0nkNkA6s78juQa2QADyAGgBtABoAasAfwDAAAIJj9dqwqGygQAAAAAClla',
+  '/Td6WFoAAAFpIt42AgAhARYAAAB0L+Wj4Ag7ARZdADCICYbUH0W3ps0vIWzI2Rr2ab41nEztRY2x5ZDNVFUUFzM8VQG/G/7xcMrcXzI+UT4hVBuOfB09GW6et9YwstwjgwhqZ4Py0EvZ8E7gsoFVfqb38C9h35110eltR19iw8mQyxiPLzUSnDpM94dKR0W8sc1l6jXga4De1Nb6xCfspzKbfnH7s7+cwdsgkV2TlJsUMW7mMQ0SAZ1mHtbeYknUcGCGraFA19bDZ8p5wvudnwFNGeib9HPlnofCxBO6TFArViWseyY5Lj/Mc9/8PB1VCNV58oQKD7mVIvZe4st757dBSSka578yBkcOaC2HQNX2/CWavn9fjbiaQp2bscNMFZs3ppmVKNHpboW4jX4OxWl2yPllAAAA4ONSiwABrgK8EAAAcaUB0T4wDYsCAAAAAAFZWg==',
+].map(base64)
+
+export const smallBzip2: readonly Uint8Array[] = [
+  'QlpoMTFBWSZTWTcWWz8AAiBZgAQAQAR/6CctiABAAbnZcIGgmU36ooADDU8EinqgAASn6qoAGgACKBRko0NDDrWZne2YGBBQGIEBgEIECYyKKEoyKMQRBEPcFYBWgFeNb66+Pnt9c/e+d7yZK2EAViwyVciB8QFuAZuBBnskzN7SZmnWtb4iqJuYxdrczvaaePBeZTQ6aHZU6TvqF1k9aIq9ka1xvjTEF1LMBhzLmoooTOOtvk3midDVvSwGceZATOoChoDCJVEw0+9BGPec2iQzoJIBDVstpsa8TrQoUygpzR1tTNgt8eZbMByqrl8cnM3hKRXOoFTOAg4Su3hTgpTlKYlKcpTMpdXkTU3kVd5E1V3d9gV5BXuCsgKyAr4BXyCvkFfAK+gVwFfQKwCsAr7F3JFOFCQNxZbPwA==',
+].map(base64)

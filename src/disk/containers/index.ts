@@ -1,0 +1,1 @@
+export { type Compression, compressions, type UnpackOptions, unpacked } from './compression/unpacked.ts'
