@@ -20,6 +20,8 @@ export interface Table {
   readonly bytes: number
   /** Writes what the table has from its byte `start` on into `part`, which is zeros. Asked for any part, in any order, many times. */
   fill(part: Uint8Array, start: number): void
+  /** Which parts of its bytes `[from, to)` may be other than zeros: ascending, apart; absent: all. What is left out is never filled. */
+  used?(from: number, to: number): Iterable<readonly [from: number, to: number]>
 }
 
 export interface Clusters {
@@ -89,10 +91,11 @@ function* piecesOf(disk: BlockSource, plan: FilePlan, offset: number, length: nu
       areClustersDone = true
       yield* clusterPieces(disk, clusters, offset, end)
     }
-    const from = Math.max(offset, table.offset)
-    const to = Math.min(end, table.offset + table.bytes)
-    if (from < to) {
-      yield { kind: 'computed', at: from, length: to - from, fill: (part) => table.fill(part, from - table.offset) }
+    const from = Math.max(offset, table.offset) - table.offset
+    const to = Math.min(end - table.offset, table.bytes)
+    if (from >= to) continue
+    for (const [start, stop] of table.used?.(from, to) ?? [[from, to] as const]) {
+      yield { kind: 'computed', at: table.offset + start, length: stop - start, fill: (part) => table.fill(part, start) }
     }
   }
   if (!areClustersDone) yield* clusterPieces(disk, clusters, offset, end)

@@ -6,6 +6,7 @@ import { qcow2 } from './qcow2/qcow2.ts'
 import { raw } from './raw/raw.ts'
 import { vhd } from './vhd/vhd.ts'
 import { vhdx } from './vhdx/vhdx.ts'
+import { vmdk } from './vmdk/vmdk.ts'
 
 export type { FormatDriver, FormatWriter, InternalSnapshot, OpenOptions, PackOptions } from './format-driver.ts'
 export { recognise } from './recognise/recognise.ts'
@@ -13,7 +14,7 @@ export type { Found, Recognition } from './recognise/recognition.ts'
 export { diskFormats, suggestedFormat, verifyDeclared } from './recognise/verify.ts'
 
 /** The formats that can be opened and written. Others are recognised only. */
-export const formats: readonly FormatDriver[] = [qcow2, vhd, vhdx, raw]
+export const formats: readonly FormatDriver[] = [qcow2, vhd, vhdx, vmdk, raw]
 
 /** @throws ServiceError `unsupported`, listing the names that are known */
 export function formatNamed(name: string): FormatDriver {
