@@ -145,7 +145,6 @@ async function inspectVhdx(look: Look) {
   if (second && second.sequence === first.sequence && hex(first.logGuid) !== hex(second.logGuid)) {
     throw refusal('vhdx', 'malformed', 'two headers of one sequence number contradict each other')
   }
-  const newest = second && second.sequence > first.sequence ? second : first
   const regions = await regionsOf(look)
   const metadata = regions.get(METADATA_REGION)
   if (!metadata || !regions.has(BAT_REGION))
@@ -166,8 +165,7 @@ async function inspectVhdx(look: Look) {
   const diskSize = struct('vhdx disk size', { virtualBytes: u64le(0) })
   const { virtualBytes } = diskSize.parse(await look.read('the vhdx disk size', size.offset, 8))
   if (virtualBytes > MAX_VHDX_BYTES) throw refusal('vhdx', 'malformed', 'the disk is larger than the 64 TiB that a VHDX can be')
-  const hasLog = newest.logGuid.some((byte) => byte !== 0)
-  return hasLog ? { virtualBytes, note: 'vhdx: the file was not closed cleanly; its log is not replayed' } : { virtualBytes }
+  return { virtualBytes }
 }
 
 interface Region {

@@ -18,7 +18,7 @@ import {
 import { ServiceError } from '../../../base/errors.ts'
 import type { BlockSource } from '../../block/block-source.ts'
 import { checked } from '../../block/checked.ts'
-import { memorySource } from '../../block/memory-source.ts'
+import { bytesSource, memorySource } from '../../block/memory-source.ts'
 import { vhdx } from './vhdx.ts'
 import { wrapDynamic } from './wrap.ts'
 
@@ -66,7 +66,7 @@ interface Base {
   readonly isDifference?: boolean
 }
 
-/** The parts of a file that have structures: copied for each mutant; the rest is shared. */
+/** The parts of a file that have structures: copied for the mutants that change them; the rest is shared. */
 const parts = [
   [0, 320 * KiB],
   [VHDX_LOG, 5 * 4096],
@@ -154,26 +154,44 @@ function mutated(
   cut: number,
 ): BlockSource {
   const { bytes } = base
-  const copies = parts.map(([start, length]) => ({ offset: start, bytes: Buffer.from(bytes.subarray(start, start + length)) }))
+  const copies = new Map<number, Buffer>()
   for (const { offset, width, wanted } of pokes) {
-    const copy = copies.findLast((each) => each.offset <= offset)!
+    const [start, length] = parts.findLast(([each]) => each <= offset)!
+    const copy = copies.get(start) ?? Buffer.from(bytes.subarray(start, start + length))
+    copies.set(start, copy)
     for (let index = 0; index < width; index += 1) {
-      copy.bytes[offset - copy.offset + index] = Number((wanted >> BigInt(8 * index)) & 0xffn)
+      copy[offset - start + index] = Number((wanted >> BigInt(8 * index)) & 0xffn)
     }
   }
-  if (sums) {
-    sumVhdx(copies[0]!.bytes)
-    if (base.hasLog) for (const [sector, { length }] of log) sum(copies[1]!.bytes.subarray(sector * 4096, sector * 4096 + length))
+  const [headers, ring] = [copies.get(0), copies.get(VHDX_LOG)]
+  if (sums && headers) sumVhdx(headers)
+  if (sums && ring && base.hasLog) {
+    for (const [sector, { length }] of log) sum(ring.subarray(sector * 4096, sector * 4096 + length))
   }
-  const ends = parts.map(([start, length]) => start + length)
-  const rest = ends.map((end, index) => ({ offset: end, bytes: bytes.subarray(end, parts[index + 1]?.[0]) }))
-  const pieces = [...copies, ...rest].sort((a, b) => a.offset - b.offset)
-  const size = cut === 0 ? bytes.length : Math.floor((bytes.length * cut) / 64)
-  const inside = pieces.filter(({ offset }) => offset < size)
-  return memorySource(
-    size,
-    inside.map(({ offset, bytes: all }) => ({ offset, bytes: all.subarray(0, size - offset) })),
-  )
+  return view(bytes.subarray(0, cut === 0 ? bytes.length : Math.floor((bytes.length * cut) / 64)), copies)
+}
+
+/** Bytes with some of their parts replaced. What lies inside one of them is not copied: most of the time of a mutant would go there. */
+function view(bytes: Buffer, replaced: ReadonlyMap<number, Buffer>): BlockSource {
+  const pieces = [...replaced].map(([offset, copy]) => ({ offset, copy }))
+  return {
+    ...bytesSource(bytes),
+    async read(offset, length) {
+      const end = offset + length
+      const touched = pieces.filter((piece) => piece.offset < end && piece.offset + piece.copy.length > offset)
+      const [only] = touched
+      if (!only) return bytes.subarray(offset, end)
+      if (touched.length === 1 && only.offset <= offset && end <= only.offset + only.copy.length) {
+        return only.copy.subarray(offset - only.offset, end - only.offset)
+      }
+      const answer = Buffer.from(bytes.subarray(offset, end))
+      for (const piece of touched) {
+        const from = Math.max(offset, piece.offset)
+        answer.set(piece.copy.subarray(from - piece.offset, end - piece.offset), from - offset)
+      }
+      return answer
+    },
+  }
 }
 
 /** Throws a plain Error, which the property does not forgive, when a limit is passed. */
