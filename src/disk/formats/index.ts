@@ -4,6 +4,7 @@ import { checked } from '../block/checked.ts'
 import type { FormatDriver, FormatWriter, OpenOptions } from './format-driver.ts'
 import { qcow2 } from './qcow2/qcow2.ts'
 import { raw } from './raw/raw.ts'
+import { vdi } from './vdi/vdi.ts'
 import { vhd } from './vhd/vhd.ts'
 import { vhdx } from './vhdx/vhdx.ts'
 import { vmdk } from './vmdk/vmdk.ts'
@@ -14,7 +15,7 @@ export type { Found, Recognition } from './recognise/recognition.ts'
 export { diskFormats, suggestedFormat, verifyDeclared } from './recognise/verify.ts'
 
 /** The formats that can be opened and written. Others are recognised only. */
-export const formats: readonly FormatDriver[] = [qcow2, vhd, vhdx, vmdk, raw]
+export const formats: readonly FormatDriver[] = [qcow2, vdi, vhd, vhdx, vmdk, raw]
 
 /** @throws ServiceError `unsupported`, listing the names that are known */
 export function formatNamed(name: string): FormatDriver {

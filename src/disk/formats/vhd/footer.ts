@@ -39,21 +39,14 @@ const HIGH = 2 ** 32
 const NONE = 0xffffffff
 
 /** Why a file was refused: stable words for clients, in `details.reason`. */
-export type Refusal =
-  | 'malformed'
-  | 'truncated'
-  | 'external-reference'
-  | 'unexpected-parent'
-  | 'no-snapshots'
-  | 'unknown-feature'
-  | 'overlap'
+export type Refusal = 'malformed' | 'truncated' | 'external-reference' | 'unknown-feature' | 'overlap'
 
 export const refuse = (reason: Refusal, problem: string, details: Record<string, number> = {}): ServiceError =>
-  new ServiceError(
-    reason === 'unknown-feature' || reason === 'no-snapshots' ? 'unsupported' : 'invalid-image',
-    `vhd: ${problem}`,
-    { format: 'vhd', reason, ...details },
-  )
+  new ServiceError(reason === 'unknown-feature' ? 'unsupported' : 'invalid-image', `vhd: ${problem}`, {
+    format: 'vhd',
+    reason,
+    ...details,
+  })
 
 /** What a reader must know of a footer that met every limit. */
 export interface VhdFooter {

@@ -1,3 +1,4 @@
+import { ServiceError } from '../../../base/errors.ts'
 import { bytes, struct, u32be, u64be } from '../../../base/struct.ts'
 import { MiB } from '../../../base/units.ts'
 import type { BlockSource } from '../../block/block-source.ts'
@@ -63,7 +64,9 @@ export interface SparseVhd {
  */
 export async function readVhd(file: BlockSource, given: OpenOptions = {}): Promise<Vhd> {
   const vhd = await readLayout(file)
-  if (given.snapshot !== undefined) throw refuse('no-snapshots', 'a file of this format holds no snapshots')
+  if (given.snapshot !== undefined) {
+    throw new ServiceError('not-found', `vhd: the file has no snapshot "${given.snapshot}": the format has none`)
+  }
   if (vhd.kind === 'differencing' && !given.parent) {
     throw refuse(
       'external-reference',
@@ -71,7 +74,7 @@ export async function readVhd(file: BlockSource, given: OpenOptions = {}): Promi
     )
   }
   if (vhd.kind !== 'differencing' && given.parent) {
-    throw refuse('unexpected-parent', `a parent was given, but the disk is ${vhd.kind}, and no child of another`)
+    throw refuse('malformed', `a parent is given, but the disk is ${vhd.kind}: it stands alone`)
   }
   return vhd
 }
