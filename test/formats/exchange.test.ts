@@ -72,6 +72,12 @@ async function dataByQemu(format: string, path: string): Promise<readonly Extent
   return found
 }
 
+const holds = (outer: Extent, inner: Extent): boolean =>
+  inner.offset >= outer.offset && inner.offset + inner.length <= outer.offset + outer.length
+/** QEMU calls all of a VHDX, of a fixed VHD and of a raw file data, or what the file system says: then ours may only say less. */
+const saysAllocation = (format: string, disk: BlockSource, [first]: readonly Extent[]): boolean =>
+  !['raw', 'vhdx'].includes(format) && !(format === 'vhd' && first?.length === disk.size)
+
 /** The disk of a file, as the service takes it in: recognised, declared, every table walked. */
 async function opened(format: string, path: string): Promise<BlockSource> {
   const file = await openFileSource(path)
@@ -95,7 +101,14 @@ async function compare(t: TestContext, format: string, path: string, raw: string
   t.after(() => disk.close())
   assert.equal(disk.size, size, what)
   if (size < WALKED_BYTES) await assertExtentsAreTrue(disk)
-  if (format !== 'raw') assert.deepEqual(await dataOf(disk), await dataByQemu(format, path), `${what}: what is allocated`)
+  const [ours, theirs] = [await dataOf(disk), await dataByQemu(format, path)]
+  if (saysAllocation(format, disk, theirs)) assert.deepEqual(ours, theirs, `${what}: what is allocated`)
+  else
+    for (const extent of ours)
+      assert.ok(
+        theirs.some((other) => holds(other, extent)),
+        `${what}: ${JSON.stringify(extent)}`,
+      )
   const bytes = await openImage('raw', made.disk)
   for await (const { offset, length } of bytes.extents(0, bytes.size)) {
     for (let at = offset; at < offset + length; at += 4 * MiB) {
