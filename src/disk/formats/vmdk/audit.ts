@@ -2,7 +2,7 @@ import { KiB } from '../../../base/units.ts'
 import type { BlockSource } from '../../block/block-source.ts'
 import type { OpenOptions } from '../format-driver.ts'
 import { GrainCaches, GrainMap, grainBeyondEnd, readDirectory, tableSectors, tablesInOrder } from './grains.ts'
-import { refuse, SECTOR_BYTES, type SparseHeader } from './header.ts'
+import { refuse, SECTOR_BYTES, type SparseHeader, ZEROED } from './header.ts'
 import { readLayout } from './layout.ts'
 
 /** Places of compressed grains that are compared with one another, 4 bytes each. Where they ascend, any number is. */
@@ -10,7 +10,6 @@ const MAX_COMPARED_GRAINS = 2 ** 23
 /** Deflate can make no more of a byte. zlib's technical notes, "Maximum Compression Factor". */
 const MAX_DEFLATE_RATIO = 1032
 const TABLES_AT_A_TIME = 16
-const ZEROED = 1
 
 /** Walks all grain tables, of every extent. @throws ServiceError `invalid-image` | `unsupported` */
 export async function auditFile(file: BlockSource, given?: OpenOptions): Promise<readonly string[]> {

@@ -1,4 +1,5 @@
 import { TextDecoder } from 'node:util'
+import { isZero } from '../../block/zero.ts'
 import { refuse } from './header.ts'
 
 /** What a reader must know of a descriptor. Source: VMware, "Virtual Disk Format 5.0", "The Descriptor File". */
@@ -51,10 +52,7 @@ export function parseDescriptor(padded: Uint8Array): Descriptor {
   }
   const end = padded.indexOf(0)
   const used = end < 0 ? padded : padded.subarray(0, end)
-  check(
-    padded.subarray(used.length).every((byte) => byte === 0),
-    'bytes follow the end of the descriptor text',
-  )
+  check(isZero(padded.subarray(used.length)), 'bytes follow the end of the descriptor text')
   const lines = Buffer.from(used.buffer, used.byteOffset, used.length)
     .toString('latin1')
     .split(/\r\n|\n/)

@@ -3,7 +3,7 @@ import type { BlockSource } from '../../block/block-source.ts'
 import { ByteLru } from '../../block/byte-lru.ts'
 import type { Segment } from '../../block/mapped-disk.ts'
 import { type CompressedGrain, grainMarker, readGrain } from './compressed.ts'
-import { refuse, SECTOR_BYTES, type SparseHeader } from './header.ts'
+import { refuse, SECTOR_BYTES, type SparseHeader, ZEROED } from './header.ts'
 
 /** What all extents of a disk keep together. */
 export class GrainCaches {
@@ -17,7 +17,6 @@ export class GrainCaches {
 const GROUP_TABLES = 16
 /** Cache keys of one extent: above all sectors that an entry can name, and all numbers of tables. */
 const KEYS_PER_EXTENT = 2 ** 32
-const ZEROED = 1 // a grain table entry, where the flag says so
 
 /**
  * Reads a grain directory and holds its entries to the format: inside the file, and none sharing a sector with another, so that what
@@ -126,24 +125,38 @@ export class GrainMap {
     return this.#caches.tables.get(key, () => this.file.read(this.directory[index]! * SECTOR_BYTES, length))
   }
 
+  /** What the entries of a table say of `[from, to)`; entries that go on as the one before are one segment. */
   *#grains(table: DataView, tableStart: number, from: number, to: number): Generator<Segment> {
     const { grainBytes, compressed, zeroGrains } = this.header
+    const entries = Math.ceil((to - tableStart) / grainBytes)
     for (let at = from; at < to; ) {
-      const index = Math.floor((at - tableStart) / grainBytes)
-      const grainStart = tableStart + index * grainBytes
-      const stop = Math.min(to, grainStart + grainBytes)
-      const [offset, length] = [at, stop - at]
-      const sector = table.getUint32(index * 4, true)
-      if (sector === 0) yield { kind: 'hole', offset, length }
-      else if (sector === ZEROED && zeroGrains) yield { kind: 'zero', offset, length }
-      else if (compressed) yield this.#packed(table, index, sector, grainStart, offset, length)
-      else {
-        const hostOffset = sector * SECTOR_BYTES + (at - grainStart)
-        if (hostOffset + length > this.file.size) throw grainBeyondEnd(grainStart, sector, this.file.size)
-        yield { kind: 'data', offset, length, hostOffset, file: this.file }
+      const first = Math.floor((at - tableStart) / grainBytes)
+      const sector = table.getUint32(first * 4, true)
+      const kind = sector === 0 ? 'hole' : sector === ZEROED && zeroGrains ? 'zero' : compressed ? 'packed' : 'data'
+      const step = kind === 'data' ? grainBytes / SECTOR_BYTES : 0
+      let next = first + 1
+      if (kind !== 'packed') {
+        while (next < entries && table.getUint32(next * 4, true) === sector + (next - first) * step) next += 1
       }
-      at = stop
+      const grainStart = tableStart + first * grainBytes
+      const [offset, length] = [at, Math.min(to, tableStart + next * grainBytes) - at]
+      if (kind === 'packed') yield this.#packed(table, first, sector, grainStart, offset, length)
+      else if (kind === 'data') yield this.#plain(sector, grainStart, offset, length)
+      else yield { kind, offset, length }
+      at = offset + length
     }
+  }
+
+  #plain(sector: number, grainStart: number, offset: number, length: number): Segment {
+    const { grainBytes } = this.header
+    const { size } = this.file
+    const start = sector * SECTOR_BYTES
+    const hostOffset = start + (offset - grainStart)
+    if (hostOffset + length > size) {
+      const inFile = Math.max(0, Math.floor((size - start) / grainBytes))
+      throw grainBeyondEnd(grainStart + inFile * grainBytes, sector + (inFile * grainBytes) / SECTOR_BYTES, size)
+    }
+    return { kind: 'data', offset, length, hostOffset, file: this.file }
   }
 
   #packed(table: DataView, index: number, sector: number, grainStart: number, offset: number, length: number): Segment {

@@ -41,6 +41,8 @@ export const DEFLATE = 1
 export const NEWLINES = Uint8Array.of(0x0a, 0x20, 0x0d, 0x0a)
 /** The grain directory's place in a header that leaves it to the footer: GD_AT_END. */
 export const DIRECTORY_AT_END = new Uint8Array(8).fill(255)
+/** A grain table entry where `zeroGrains`; else a sector. */
+export const ZEROED = 1
 export const MARKER_END = 0
 export const MARKER_TABLE = 1
 export const MARKER_DIRECTORY = 2

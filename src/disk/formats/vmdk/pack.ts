@@ -2,6 +2,7 @@ import { promisify } from 'node:util'
 import { deflate } from 'node:zlib'
 import { ServiceError } from '../../../base/errors.ts'
 import type { BlockSource } from '../../block/block-source.ts'
+import { inOrder } from '../../block/in-order.ts'
 import { clustersWithData } from '../../block/planned-file.ts'
 import { isZero } from '../../block/zero.ts'
 import type { PackOptions } from '../format-driver.ts'
@@ -56,7 +57,10 @@ export async function* packDisk(disk: BlockSource, options: PackOptions = {}): A
     sector += 1 + TABLE_SECTORS
     return afterMarker(MARKER_TABLE, table)
   }
-  for await (const { grain, bytes } of packedGrains(disk, numbersOf(runs), options.signal)) {
+  for await (const packed of inOrder(numbersOf(runs), MAX_GRAINS_UNDER_WAY, (grain) => packedGrain(disk, grain))) {
+    options.signal?.throwIfAborted()
+    if (!packed) continue
+    const { grain, bytes } = packed
     const index = Math.floor(grain / TABLE_ENTRIES)
     if (index !== tableIndex) {
       const last = endTable()
@@ -103,31 +107,6 @@ function* numbersOf(runs: Awaited<ReturnType<typeof clustersWithData>>): Generat
     const { cluster, runEnd } = runs.clusterAt(rank)
     for (let grain = cluster; grain < runEnd; grain += 1) yield grain
     rank += runEnd - cluster
-  }
-}
-
-/** In order, while those that follow are being made. */
-async function* packedGrains(
-  disk: BlockSource,
-  numbers: Iterable<number>,
-  signal: AbortSignal | undefined,
-): AsyncGenerator<PackedGrain> {
-  const ahead: Promise<PackedGrain | undefined>[] = []
-  const next = async (): Promise<PackedGrain | undefined> => {
-    signal?.throwIfAborted()
-    return ahead.shift()
-  }
-  for (const grain of numbers) {
-    const packed = packedGrain(disk, grain)
-    packed.catch(() => {}) // awaited below; until then a failure must not count as unhandled
-    ahead.push(packed)
-    if (ahead.length < MAX_GRAINS_UNDER_WAY) continue
-    const first = await next()
-    if (first) yield first
-  }
-  while (ahead.length > 0) {
-    const first = await next()
-    if (first) yield first
   }
 }
 
