@@ -1,1 +1,5 @@
+export type { Archive, Member, StreamOptions } from './archives/archive.ts'
+export { listTar } from './archives/tar.ts'
+export { type NewMember, tarBytes, writeTar } from './archives/write-tar.ts'
+export { listZip } from './archives/zip.ts'
 export { type Compression, compressions, type UnpackOptions, unpacked } from './compression/unpacked.ts'
