@@ -5,9 +5,10 @@ import { bytesSource } from '../block/memory-source.ts'
 import { diskFormats, formatNamed, formats, openImage, plainFormats, recognise, suggestedFormat, wrapDisk } from './index.ts'
 
 const disk = randomDisk(2_000_000 - 128, 6, 8)
+const written = formats.filter(({ writers }) => writers.length > 0)
 
 test('a disk goes into every format and comes out the same', async () => {
-  for (const { name } of formats) {
+  for (const { name } of written) {
     const again = await openImage(name, await wrapDisk(name, disk))
     const padded = name === 'raw' ? disk.size : Math.ceil(disk.size / 512) * 512
     assert.equal(again.size, padded, name)
@@ -16,12 +17,18 @@ test('a disk goes into every format and comes out the same', async () => {
 })
 
 test('wrapping the same disk twice gives the same bytes', async () => {
-  for (const { name } of formats) {
+  for (const { name } of written) {
     assert.equal(
       await digestOf(await wrapDisk(name, disk)),
       await digestOf(await wrapDisk(name, randomDisk(disk.size, 6, 8))),
       name,
     )
+  }
+})
+
+test('formats that are only read say so when they are to be written', async () => {
+  for (const { name } of formats.filter((each) => !written.includes(each))) {
+    await assert.rejects(wrapDisk(name, disk), { code: 'unsupported', message: /it can only be read/ })
   }
 })
 

@@ -2,7 +2,9 @@ import { ServiceError } from '../../base/errors.ts'
 import type { BlockSource } from '../block/block-source.ts'
 import { checked } from '../block/checked.ts'
 import type { FormatDriver, FormatWriter, OpenOptions } from './format-driver.ts'
+import { parallels } from './parallels/parallels.ts'
 import { qcow2 } from './qcow2/qcow2.ts'
+import { qed } from './qed/qed.ts'
 import { raw } from './raw/raw.ts'
 import { vdi } from './vdi/vdi.ts'
 import { vhd } from './vhd/vhd.ts'
@@ -14,8 +16,8 @@ export { recognise } from './recognise/recognise.ts'
 export type { Found, Recognition } from './recognise/recognition.ts'
 export { diskFormats, suggestedFormat, verifyDeclared } from './recognise/verify.ts'
 
-/** The formats that can be opened and written. Others are recognised only. */
-export const formats: readonly FormatDriver[] = [qcow2, vdi, vhd, vhdx, vmdk, raw]
+/** The formats that can be opened, and most of them written. Others are recognised only. */
+export const formats: readonly FormatDriver[] = [qcow2, vdi, vhd, vhdx, vmdk, qed, parallels, raw]
 
 /** @throws ServiceError `unsupported`, listing the names that are known */
 export function formatNamed(name: string): FormatDriver {

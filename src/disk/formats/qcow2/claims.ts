@@ -1,4 +1,5 @@
 import { ServiceError } from '../../../base/errors.ts'
+import { UsedUnits } from '../../block/used-units.ts'
 import { type Qcow2Header, refuse } from './header.ts'
 
 /** One bit for each cluster of the file: 256 MiB at most, of which memory is used where the file has clusters. */
@@ -19,7 +20,7 @@ export class Claims {
   readonly #clusterBytes: number
   readonly #clusters: number
   /** Of a file without snapshots, where nothing may be shared. */
-  readonly #bits: Uint8Array
+  readonly #used: UsedUnits
   /** Of one with snapshots: 0, or what uses the cluster. */
   readonly #uses: Uint32Array
 
@@ -33,7 +34,7 @@ export class Claims {
     }
     this.#clusterBytes = clusterBytes
     this.#clusters = clusters
-    this.#bits = new Uint8Array(snapshots > 0 ? 0 : Math.ceil(clusters / 8))
+    this.#used = new UsedUnits(snapshots > 0 ? 0 : clusters)
     this.#uses = new Uint32Array(snapshots > 0 ? clusters : 0)
   }
 
@@ -47,7 +48,7 @@ export class Claims {
     const last = Math.min(first + Math.ceil(length / this.#clusterBytes), this.#clusters)
     let isNew = false
     for (let cluster = first; cluster < last; cluster += 1) {
-      const taken = this.#uses.length > 0 ? this.#share(cluster, use) : this.#takeBit(cluster)
+      const taken = this.#uses.length > 0 ? this.#share(cluster, use) : this.#used.take(cluster, 1) < 0 || undefined
       if (taken === undefined) {
         throw refuse('overlap', `${nameOf(use)} uses a cluster of the file that is in use already; try "qemu-img check -r all"`, {
           hostOffset: cluster * this.#clusterBytes,
@@ -56,14 +57,6 @@ export class Claims {
       isNew ||= taken
     }
     return isNew
-  }
-
-  #takeBit(cluster: number): true | undefined {
-    const at = Math.floor(cluster / 8)
-    const bit = 1 << (cluster % 8)
-    if (this.#bits[at]! & bit) return undefined
-    this.#bits[at]! |= bit
-    return true
   }
 
   #share(cluster: number, use: Use): boolean | undefined {

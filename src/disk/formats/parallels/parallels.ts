@@ -1,0 +1,6 @@
+import type { FormatDriver } from '../format-driver.ts'
+import { auditFile } from './audit.ts'
+import { openDisk } from './disk.ts'
+
+/** Expandable disks of Parallels and Virtuozzo, which Glance calls `ploop`. Read only. */
+export const parallels: FormatDriver = { name: 'ploop', open: openDisk, audit: auditFile, writers: [] }

@@ -1,0 +1,69 @@
+import { ServiceError } from '../../../base/errors.ts'
+import { KiB } from '../../../base/units.ts'
+import type { BlockSource } from '../../block/block-source.ts'
+import { UsedUnits } from '../../block/used-units.ts'
+import type { OpenOptions } from '../format-driver.ts'
+import { segmentsOf, tableAt, viewOf } from './disk.ts'
+import { readHeader, refuse } from './header.ts'
+
+/** Of the file: one bit each, 256 MiB at most, of which memory is used where clusters are. 8 TiB with the smallest clusters. */
+const MAX_CLUSTERS = 2 ** 31
+const PART_BYTES = 64 * KiB
+
+/** Walks the L1 table and every L2 table, 64 KiB at a time. @throws ServiceError `invalid-image` | `unsupported` */
+export async function auditFile(file: BlockSource, given: OpenOptions = {}): Promise<readonly string[]> {
+  const h = await readHeader(file, given)
+  const { clusterBytes, tableBytes, tableEntries, l1TableOffset, virtualBytes } = h
+  const clusters = Math.ceil(file.size / clusterBytes)
+  if (clusters > MAX_CLUSTERS) {
+    throw new ServiceError('too-large', `qed: the file has ${clusters} clusters; at most ${MAX_CLUSTERS} can be checked`, {
+      clusters,
+    })
+  }
+  const used = new UsedUnits(clusters)
+  const take = (offset: number, bytes: number, what: string) => {
+    const twice = used.take(offset / clusterBytes, bytes / clusterBytes)
+    if (twice < 0) return
+    const hostOffset = twice * clusterBytes
+    throw refuse('overlap', `${what} uses a cluster of the file that is in use already`, { hostOffset })
+  }
+  take(0, h.headerBytes, 'the header')
+  take(l1TableOffset, tableBytes, 'the L1 table')
+  const tableSpan = tableEntries * clusterBytes
+  let isCutOff = false
+
+  const auditTable = async (l2Offset: number, start: number) => {
+    for await (const { view, first } of parts(file, l2Offset, tableBytes)) {
+      const from = start + first * clusterBytes
+      const to = Math.min(from + (view.byteLength / 8) * clusterBytes, virtualBytes)
+      for (const segment of segmentsOf(view, from, from, to, h, file.size)) {
+        if (segment.kind !== 'data') continue
+        take(segment.hostOffset, clusterBytes, `the data for byte ${segment.offset} of the disk`)
+        isCutOff ||= segment.hostOffset + clusterBytes > file.size
+      }
+      if (to === virtualBytes) return
+    }
+  }
+  for await (const { view, first } of parts(file, l1TableOffset, tableBytes)) {
+    const needed = Math.min(view.byteLength / 8, Math.ceil(virtualBytes / tableSpan) - first)
+    for (let index = 0; index < needed; index += 1) {
+      const offset = tableAt(view, index * 8, first + index, h, file.size)
+      if (offset === 0) continue
+      take(offset, tableBytes, `the L2 table of L1 entry ${first + index}`)
+      await auditTable(offset, (first + index) * tableSpan)
+    }
+    if (needed < view.byteLength / 8) break
+  }
+
+  const warnings: string[] = []
+  if (h.needsCheck) warnings.push('qed: the file was not closed cleanly; clusters may be lost, the disk is read as it is')
+  if (isCutOff) warnings.push('qed: the file ends inside its last cluster; what is missing reads as zeros')
+  return warnings
+}
+
+/** A table in parts, each with the index of its first entry. */
+async function* parts(file: BlockSource, offset: number, bytes: number) {
+  for (let at = 0; at < bytes; at += PART_BYTES) {
+    yield { view: viewOf(await file.read(offset + at, Math.min(PART_BYTES, bytes - at))), first: at / 8 }
+  }
+}
