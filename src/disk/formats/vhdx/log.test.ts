@@ -209,6 +209,44 @@ test('qemu-img makes the same of a log', { skip: lacking('qemu-img') }, async (t
   await back.close()
 })
 
+test('a log that QEMU left behind, its writes to the BAT having failed, is replayed as QEMU does', {
+  skip: lacking('qemu-img', 'qemu-io'),
+}, async (t) => {
+  const path = await scratch(t)
+  await run('qemu-img', 'create', '-q', '-f', 'vhdx', '-o', 'block_size=1M', path('vhdx'), '9G')
+  await run('qemu-io', '-f', 'vhdx', '-c', 'write -P 5 10M 64k', '-c', 'write -P 6 8000M 64k', path('vhdx'))
+  const created = await openFileSource(path('vhdx'))
+  const batOffset = Buffer.from(await created.read(192 * KiB + 32, 8)).readBigUInt64LE()
+  await created.close()
+  const failing = {
+    driver: 'vhdx',
+    file: {
+      driver: 'blkdebug',
+      image: { driver: 'file', filename: path('vhdx') },
+      'inject-error': [{ event: 'none', iotype: 'write', sector: Number(batOffset) / 512, errno: 5 }],
+    },
+  }
+  await assert.rejects(run('qemu-io', '-c', 'write -P 7 1M 1M', `json:${JSON.stringify(failing)}`))
+
+  const file = checked(await openFileSource(path('vhdx')), 'file')
+  assert.match((await vhdx.audit(file)).join(), /log is replayed in memory/)
+  const disk = checked(await vhdx.open(file), 'vhdx')
+  await run('cp', '--sparse=always', path('vhdx'), path('replayed'))
+  await run('qemu-img', 'check', '-r', 'all', '-f', 'vhdx', path('replayed'))
+  const other = checked(await openFileSource(path('replayed')), 'file')
+  assert.deepEqual(await vhdx.audit(other), [])
+  const replayed = await vhdx.open(other)
+  assert.deepEqual(await Array.fromAsync(disk.extents(0, disk.size)), await Array.fromAsync(replayed.extents(0, disk.size)))
+  for (const [at, value] of [
+    [1, 7],
+    [10, 5],
+    [8000, 6],
+  ] as const) {
+    assert.deepEqual(await disk.read(at * MiB, 64 * KiB), Buffer.alloc(64 * KiB, value))
+  }
+  await Promise.all([disk.close(), replayed.close()])
+})
+
 test('an overlay reads as a buffer that was written to in the same order', async () => {
   const updates = fc.array(fc.tuple(fc.nat(60), fc.integer({ min: 1, max: 30 }), fc.option(fc.nat(255))), { maxLength: 30 })
   const property = fc.asyncProperty(updates, fc.nat(90), fc.nat(90), async (writes, a, b) => {

@@ -74,6 +74,38 @@ test('vhdx reads a disk that was written to in places, and its unwritten blocks 
   }
 })
 
+test('vhdx reads disks that qemu-io wrote to, zeroed and discarded at random', {
+  skip: lacking('qemu-img', 'qemu-io'),
+}, async (t) => {
+  const path = await scratch(t)
+  const write = fc.tuple(
+    fc.constantFrom('write -P 7', 'write -z', 'write -z -u', 'discard'),
+    fc.nat(60_000),
+    fc.integer({ min: 1, max: 9000 }),
+  )
+  const property = fc.asyncProperty(
+    fc.constantFrom(1, 2, 8, 32),
+    fc.constantFrom('dynamic', 'fixed'),
+    fc.array(write, { minLength: 1, maxLength: 8 }),
+    async (block, subformat, writes) => {
+      const options = `block_size=${block}M,subformat=${subformat}`
+      await run('qemu-img', 'create', '-q', '-f', 'vhdx', '-o', options, path('vhdx'), `${70_000 * 512}`)
+      await run(
+        'qemu-io',
+        '-f',
+        'vhdx',
+        ...writes.flatMap(([what, at, sectors]) => ['-c', `${what} ${at * 512} ${sectors * 512}`]),
+        path('vhdx'),
+      )
+      await run('qemu-img', 'convert', '-f', 'vhdx', '-O', 'raw', path('vhdx'), path('back'))
+      const [read, back] = [await opened(path('vhdx')), await openFileSource(path('back'))]
+      assert.equal(await digestOf(read), await digestOf(back))
+      await Promise.all([read.close(), back.close()])
+    },
+  )
+  await fc.assert(property, { numRuns: Number(process.env.DIFFERENTIAL_RUNS ?? 4) })
+})
+
 for (const { subformat } of vhdx.writers) {
   test(`qemu-img checks and compares the ${subformat} files that we write`, { skip }, async (t) => {
     const path = await scratch(t)
