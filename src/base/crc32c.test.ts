@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { crc32c } from './crc32c.ts'
+import { crc32c, crc32cOfZeros } from './crc32c.ts'
 
 test('the examples of RFC 3720, section B.4, have the checksums that it gives', () => {
   const ascending = Uint8Array.from({ length: 32 }, (_, index) => index)
@@ -16,5 +16,13 @@ test('a checksum can be made piece by piece', () => {
   const bytes = Uint8Array.from({ length: 100 }, (_, index) => (index * 37) % 256)
   for (let cut = 0; cut <= bytes.length; cut += 1) {
     assert.equal(crc32c(bytes.subarray(cut), crc32c(bytes.subarray(0, cut))), crc32c(bytes))
+  }
+})
+
+test('zeros can be skipped', () => {
+  for (const count of [0, 1, 2, 7, 8, 100, 4096, 65_537, 1_000_000]) {
+    const bytes = new Uint8Array(count + 3)
+    bytes.set([1, 2, 3])
+    assert.equal(crc32cOfZeros(count, crc32c(bytes.subarray(0, 3))), crc32c(bytes), `${count} zeros`)
   }
 })

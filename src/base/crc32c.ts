@@ -39,3 +39,31 @@ export function crc32c(bytes: Uint8Array, before = 0): number {
   for (; at < bytes.length; at += 1) crc = (crc >>> 8) ^ tables[(crc ^ bytes[at]!) & 0xff]!
   return ~crc >>> 0
 }
+
+/** The polynomial x^(2^k), reflected: what 2^k zero bits behind a message multiply its remainder by. */
+const powers = (() => {
+  const made = new Int32Array(32)
+  made[0] = 1 << 30
+  for (let k = 1; k < made.length; k += 1) made[k] = product(made[k - 1]!, made[k - 1]!)
+  return made
+})()
+
+/** Of two polynomials, modulo that of the checksum; all reflected. */
+function product(a: number, b: number): number {
+  let sum = 0
+  let shifted = b
+  for (let bit = 31; bit >= 0; bit -= 1) {
+    if ((a >>> bit) & 1) sum ^= shifted
+    shifted = shifted & 1 ? (shifted >>> 1) ^ POLYNOMIAL : shifted >>> 1
+  }
+  return sum
+}
+
+/** The checksum of what has `count` zero bytes behind it, in a time that hardly grows with them. @param before of what is in front of them */
+export function crc32cOfZeros(count: number, before = 0): number {
+  let remainder = ~before
+  for (let [left, k] = [count, 3]; left > 0; left = Math.floor(left / 2), k = (k + 1) % 32) {
+    if (left % 2 === 1) remainder = product(powers[k]!, remainder)
+  }
+  return ~remainder >>> 0
+}

@@ -5,8 +5,6 @@ import { randomDisk } from '../../../../test/fixtures/disk/disks.ts'
 import {
   batEntry,
   logEntry,
-  sum,
-  sumVhdx,
   VHDX_BAT,
   VHDX_DATA,
   VHDX_HEADERS,
@@ -19,6 +17,7 @@ import { ServiceError } from '../../../base/errors.ts'
 import type { BlockSource } from '../../block/block-source.ts'
 import { checked } from '../../block/checked.ts'
 import { bytesSource, memorySource } from '../../block/memory-source.ts'
+import { checksumOf } from './header.ts'
 import { vhdx } from './vhdx.ts'
 import { wrapDynamic } from './wrap.ts'
 
@@ -68,7 +67,9 @@ interface Base {
 
 /** The parts of a file that have structures: copied for the mutants that change them; the rest is shared. */
 const parts = [
-  [0, 320 * KiB],
+  [0, 4 * KiB],
+  ...VHDX_HEADERS.map((at) => [at, 4 * KiB] as const),
+  ...VHDX_REGION_TABLES.map((at) => [at, 64 * KiB] as const),
   [VHDX_LOG, 5 * 4096],
   [VHDX_METADATA, 65 * KiB],
   [VHDX_BAT, 4 * KiB],
@@ -163,13 +164,15 @@ function mutated(
       copy[offset - start + index] = Number((wanted >> BigInt(8 * index)) & 0xffn)
     }
   }
-  const [headers, ring] = [copies.get(0), copies.get(VHDX_LOG)]
-  if (sums && headers) sumVhdx(headers)
-  if (sums && ring && base.hasLog) {
-    for (const [sector, { length }] of log) sum(ring.subarray(sector * 4096, sector * 4096 + length))
+  for (const [start, copy] of sums ? copies : []) {
+    if (start >= VHDX_HEADERS[0] && start < VHDX_LOG) sum(copy)
+    if (start !== VHDX_LOG || !base.hasLog) continue
+    for (const [sector, { length }] of log) sum(copy.subarray(sector * 4096, sector * 4096 + length))
   }
   return view(bytes.subarray(0, cut === 0 ? bytes.length : Math.floor((bytes.length * cut) / 64)), copies)
 }
+
+const sum = (structure: Buffer) => structure.writeUInt32LE(checksumOf(structure), 4)
 
 /** Bytes with some of their parts replaced. What lies inside one of them is not copied: most of the time of a mutant would go there. */
 function view(bytes: Buffer, replaced: ReadonlyMap<number, Buffer>): BlockSource {

@@ -1,8 +1,9 @@
-import { crc32c } from '../../../base/crc32c.ts'
+import { crc32c, crc32cOfZeros } from '../../../base/crc32c.ts'
 import { ServiceError } from '../../../base/errors.ts'
 import { bytes, struct, u16le, u32le, u64le } from '../../../base/struct.ts'
 import { KiB, MiB, TiB } from '../../../base/units.ts'
 import type { BlockSource } from '../../block/block-source.ts'
+import { isZero } from '../../block/zero.ts'
 
 /** VHDX, version 1; little-endian. Source: Microsoft, [MS-VHDX], section 2.2.2. */
 export const header = struct('vhdx header', {
@@ -30,6 +31,7 @@ export const MAX_VIRTUAL_BYTES = 64 * TiB // section 2.6.2.2
 export const MAX_FILE_BYTES = 128 * TiB
 const CHECKSUM_AT = 4 // in headers, region tables and log entries alike
 const NO_BYTES = new Uint8Array(4)
+const MIN_CHECKED_BYTES = 256
 
 /** Why a file was refused: stable words for clients, in `details.reason`. */
 export type Refusal = 'malformed' | 'truncated' | 'external-reference' | 'unknown-feature' | 'overlap' | 'too-large'
@@ -49,9 +51,13 @@ export interface VhdxHeader {
   readonly log: { readonly offset: number; readonly bytes: number }
 }
 
-/** CRC-32C of a structure, with its own checksum taken as zero. */
-export const checksumOf = (structure: Uint8Array): number =>
-  crc32c(structure.subarray(CHECKSUM_AT + 4), crc32c(NO_BYTES, crc32c(structure.subarray(0, CHECKSUM_AT))))
+/** CRC-32C of a structure, with its own checksum taken as zero. The zeros that most of a region table is are skipped. */
+export function checksumOf(structure: Uint8Array): number {
+  let used = structure.length
+  while (used > MIN_CHECKED_BYTES && isZero(structure.subarray(used >>> 1, used))) used >>>= 1
+  const head = crc32c(NO_BYTES, crc32c(structure.subarray(0, CHECKSUM_AT)))
+  return crc32cOfZeros(structure.length - used, crc32c(structure.subarray(CHECKSUM_AT + 4, used), head))
+}
 
 /**
  * Reads the file type identifier and both headers.
