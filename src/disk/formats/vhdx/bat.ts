@@ -80,19 +80,28 @@ export class BlockMap {
   readonly #layout: Layout
   readonly #slices = new ByteLru(MAX_CACHED_TABLE_BYTES)
   readonly #bitmaps = new ByteLru(MAX_CACHED_BITMAP_BYTES)
+  /** The slice that was used last: readers stay in one for 64 GiB and more. */
+  #last: { readonly index: number; readonly table: Uint8Array | undefined } = { index: 0, table: undefined }
 
   constructor(file: BlockSource, layout: Layout) {
     this.#file = file
     this.#layout = layout
   }
 
-  /** The segments that cover `[offset, offset + length)`: ascending, gap-free, clipped. */
-  async *segments(offset: number, length: number): AsyncGenerator<Segment> {
+  /** The segments that cover `[offset, offset + length)`: ascending, gap-free, clipped. At once where the last slice tells them. */
+  segments(offset: number, length: number): Iterable<Segment> | AsyncIterable<Segment> {
+    const { index, table } = this.#last
+    const isKnown = table && !this.#layout.hasParent && this.#sliceOf(offset) === index
+    if (!isKnown || this.#sliceOf(offset + Math.max(0, length - 1)) !== index) return this.#loadedSegments(offset, length)
+    const firstEntry = index * SLICE_ENTRIES
+    return blockSegments(table, firstEntry, this.#layout, this.#file.size, offset, offset + length) as Iterable<Segment>
+  }
+
+  async *#loadedSegments(offset: number, length: number): AsyncGenerator<Segment> {
     const { blockBytes, chunkRatio } = this.#layout
     const end = offset + length
     for (let at = offset; at < end; ) {
-      const block = Math.floor(at / blockBytes)
-      const slice = Math.floor(entryOf(block, this.#layout) / SLICE_ENTRIES)
+      const slice = this.#sliceOf(at)
       const table = await this.#slice(slice)
       /** The first block whose entry is in the next slice; an entry of a sector bitmap may come before it. */
       const nextEntry = (slice + 1) * SLICE_ENTRIES
@@ -102,6 +111,10 @@ export class BlockMap {
       else yield* this.#inSlice(table, slice, at, stop)
       at = stop
     }
+  }
+
+  #sliceOf(offset: number): number {
+    return Math.floor(entryOf(Math.floor(offset / this.#layout.blockBytes), this.#layout) / SLICE_ENTRIES)
   }
 
   async *#inSlice(table: Uint8Array, slice: number, from: number, to: number): AsyncGenerator<Segment> {
@@ -132,10 +145,12 @@ export class BlockMap {
     }
   }
 
-  #slice(index: number): Promise<Uint8Array> {
+  async #slice(index: number): Promise<Uint8Array> {
     const { offset, entries } = this.#layout.bat
     const bytes = Math.min(SLICE_BYTES, entries * ENTRY_BYTES - index * SLICE_BYTES)
-    return this.#slices.get(index, () => this.#file.read(offset + index * SLICE_BYTES, bytes))
+    const table = await this.#slices.get(index, () => this.#file.read(offset + index * SLICE_BYTES, bytes))
+    this.#last = { index, table }
+    return table
   }
 
   /** The bits of one block, the first sector's in the lowest bit of the first byte. Section 2.4. */
