@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { assertExtentsAreTrue, digestOf, randomDisk, writeSource } from '../../../../test/fixtures/disk/disks.ts'
-import { type Poke, poked } from '../../../../test/fixtures/disk/hostile.ts'
+import { type Poke, poked } from '../../../../test/fixtures/disk/poked.ts'
 import { QED_CLUSTER, smallQed } from '../../../../test/fixtures/disk/qed.ts'
 import { lacking, run, scratch } from '../../../../test/fixtures/disk/tools.ts'
 import type { BlockSource } from '../../block/block-source.ts'

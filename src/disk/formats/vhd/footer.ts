@@ -77,7 +77,8 @@ export const hasCookie = (input: Uint8Array): boolean => latin1(input.subarray(0
 /** Specification: the one's complement of the sum of all bytes, without the field itself. The byte that a short footer lacks is zero. */
 export function checksumOf(record: Uint8Array, checksumAt: number): number {
   let sum = 0
-  for (let at = 0; at < record.length; at += 1) if (at < checksumAt || at >= checksumAt + 4) sum += record[at]!
+  for (let at = 0; at < checksumAt; at += 1) sum += record[at]!
+  for (let at = checksumAt + 4; at < record.length; at += 1) sum += record[at]!
   return ~sum >>> 0
 }
 

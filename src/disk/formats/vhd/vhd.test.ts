@@ -4,7 +4,7 @@ import { mkdir } from 'node:fs/promises'
 import { test } from 'node:test'
 import fc from 'fast-check'
 import { assertExtentsAreTrue, digestOf, patterned, randomDisk, writeSource } from '../../../../test/fixtures/disk/disks.ts'
-import { type Poke, poked, vhdFooter } from '../../../../test/fixtures/disk/hostile.ts'
+import { type Poke, poked } from '../../../../test/fixtures/disk/poked.ts'
 import { lacking, run, scratch } from '../../../../test/fixtures/disk/tools.ts'
 import {
   SMALL_BASE,
@@ -13,6 +13,7 @@ import {
   VHD_BLOCKS,
   VHD_STRIDE,
   VHD_TABLE,
+  vhdFooter,
   vhdSummed,
 } from '../../../../test/fixtures/disk/vhd.ts'
 import { GiB, KiB, MiB, TiB } from '../../../base/units.ts'

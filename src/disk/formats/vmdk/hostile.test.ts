@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { deflateSync } from 'node:zlib'
-import { poked } from '../../../../test/fixtures/disk/hostile.ts'
+import { poked } from '../../../../test/fixtures/disk/poked.ts'
 import type { BlockSource } from '../../block/block-source.ts'
 import { checked } from '../../block/checked.ts'
 import { bytesSource, memorySource } from '../../block/memory-source.ts'
