@@ -53,7 +53,7 @@ export function parseEntry(view: DataView, at: number, entry: number, layout: La
   }
   if (state < FULLY_PRESENT) return { state, hostOffset: 0 }
   const hostOffset = view.getUint32(at + 4, true) * HIGH + (low - (low % MiB))
-  if (hostOffset < HEADER_SECTION_BYTES || hostOffset > MAX_FILE_BYTES) {
+  if (hostOffset < HEADER_SECTION_BYTES || hostOffset > MAX_FILE_BYTES - layout.blockBytes) {
     throw refuseEntry(`is for byte ${hostOffset} of the file; blocks lie behind the header section and below 128 TiB`)
   }
   return { state, hostOffset }

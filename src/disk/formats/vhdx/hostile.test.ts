@@ -125,6 +125,7 @@ const atAudit: Case[] = [
   ...[4, 5, 7].map((state) => ({ name: `a block of state ${state}`, options: entry(batEntry(state, VHDX_DATA)), says: /state/ })),
   { name: 'an entry with reserved bits', options: entry(batEntry(6, VHDX_DATA) | 16n), says: /reserved bits/ },
   { name: 'a block in the header section', options: entry(batEntry(6, 0)), says: /header section/ },
+  { name: 'a block at 128 TiB', options: entry(batEntry(6, MAX_FILE_BYTES)), says: /below 128 TiB/ },
   { name: 'a block at 2^44 MiB', options: entry(2n ** 64n - 2n ** 20n + 6n), says: /below 128 TiB/ },
   { name: 'a block beyond the end', options: entry(batEntry(6, 8 * MiB)), says: /beyond the end/, reason: 'truncated' },
   {
@@ -191,6 +192,8 @@ test('a damaged header or region table is made up for by its copy', async () => 
     file[at + 1000]! ^= 1
     assert.deepEqual([...(await (await opened(file)).read(0, 2))], [7, 0], `damaged at byte ${at}`)
   }
+  const reserved = vhdxFile(block, [VHDX_REGION_TABLES[1] + 60_000, 1, 5])
+  assert.equal((await (await opened(reserved)).read(0, 1))[0], 7, 'what is reserved may differ')
   /** Disk2vhd writes one header twice. */
   const twice = vhdxFile(block, [HEAD_1 + 8, 8, 2])
   assert.equal((await (await opened(twice)).read(0, 1))[0], 7)
