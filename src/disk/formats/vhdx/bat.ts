@@ -94,6 +94,7 @@ export class BlockMap {
     const isKnown = table && !this.#layout.hasParent && this.#sliceOf(offset) === index
     if (!isKnown || this.#sliceOf(offset + Math.max(0, length - 1)) !== index) return this.#loadedSegments(offset, length)
     const firstEntry = index * SLICE_ENTRIES
+    /** Without a parent no block is told by a bitmap: its state is refused. */
     return blockSegments(table, firstEntry, this.#layout, this.#file.size, offset, offset + length) as Iterable<Segment>
   }
 

@@ -182,6 +182,15 @@ for (const { name, file, says } of refused) {
   })
 }
 
+test('a log full of entries of which none ends a sequence is looked through once', async () => {
+  const sectors = 4096
+  const entries = Array.from({ length: sectors - 1 }, (_, sector) => {
+    return [sector, logEntry({ sequence: sector + 1, tail: sectors - 1, updates: [] })] as const
+  })
+  const file = vhdxFile({ logBytes: 16 * MiB, fileBytes: 20 * MiB, log: new Map(entries) })
+  await assert.rejects(opened(file), { code: 'invalid-image', message: /no sequence/ })
+})
+
 test('a log that asks for much memory or many steps is refused', async () => {
   const large = vhdxFile({
     logBytes: 17 * MiB,

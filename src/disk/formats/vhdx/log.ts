@@ -103,13 +103,16 @@ class LogReader {
   /** Section 2.3.3, steps 1 to 7; the entries from tail to head of the newest sequence, or none. */
   activeSequence(): readonly Entry[] {
     let active: readonly Entry[] = []
+    /** A sequence whose head does not point into it has no part that ends in that head and is valid: it is not walked again. */
+    const invalid = new Set<number>()
     for (let tail = 0; ; ) {
-      const found = this.#sequenceAt(tail)
+      const found = invalid.has(tail) ? [] : this.#sequenceAt(tail)
       const head = found.at(-1)
       const from = head ? found.findIndex((entry) => entry.start === head.tail) : -1
       if (head && from >= 0) {
         if (head.sequence > (active.at(-1)?.sequence ?? 0n)) active = found.slice(from)
       }
+      if (from < 0) for (const { start } of found) invalid.add(start)
       const next = head && from >= 0 ? head.start + head.sectors : tail + 1
       if (next >= this.#sectors) return active // wrapped: all of the log was looked at
       tail = next
