@@ -1,7 +1,14 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { assertExtentsAreTrue, digestOf, patterned, randomDisk, writeSource } from '../../../../test/fixtures/disk/disks.ts'
+import {
+  assertExtentsAreTrue,
+  digestOf,
+  patterned,
+  randomDisk,
+  seeded,
+  writeSource,
+} from '../../../../test/fixtures/disk/disks.ts'
 import type { Poke } from '../../../../test/fixtures/disk/poked.ts'
 import { lacking, run, scratch } from '../../../../test/fixtures/disk/tools.ts'
 import { smallVdi, VDI_BASE, VDI_BLOCK, VDI_CHILD, VDI_DATA, VDI_MAP } from '../../../../test/fixtures/disk/vdi.ts'
@@ -37,6 +44,28 @@ for (const isStatic of ['off', 'on']) {
     await Promise.all([read.close(), back.close()])
   })
 }
+
+test('vdi reads disks that QEMU wrote to at random', { skip }, async (t) => {
+  const path = await scratch(t)
+  const random = seeded(20)
+  for (const isStatic of ['off', 'on']) {
+    await run('qemu-img', 'create', '-q', '-f', 'vdi', '-o', `static=${isStatic}`, path('vdi'), '20M')
+    const writes = Array.from({ length: 25 }, (_, index) => {
+      const at = Math.floor(random() * 39_000) * 512
+      const length = Math.ceil(random() * (random() < 0.5 ? 8 : 1800)) * 512
+      return ['-c', `write ${random() < 0.2 ? '-z' : `-P ${index + 1}`} ${at} ${length}`]
+    })
+    await run('qemu-io', '-f', 'vdi', ...writes.flat(), path('vdi'))
+    await run('qemu-img', 'convert', '-f', 'vdi', '-O', 'raw', path('vdi'), path('back'))
+    const file = checked(await openFileSource(path('vdi')), 'file')
+    assert.deepEqual(await vdi.audit(file), [])
+    const read = checked(await vdi.open(file), 'vdi')
+    const back = await openFileSource(path('back'))
+    assert.equal(await digestOf(read), await digestOf(back))
+    await assertExtentsAreTrue(read)
+    await Promise.all([read.close(), back.close()])
+  }
+})
 
 const writers = { dynamic: wrapDynamic, static: wrapStatic }
 for (const [subformat, wrap] of Object.entries(writers)) {

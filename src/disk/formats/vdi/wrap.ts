@@ -26,35 +26,46 @@ const MAP_OFFSET = 1 * MiB
 const FILE_INFO = '<<< Imprint Virtual Disk Image >>>\n'
 
 /** Blocks that data touch. @throws ServiceError `too-large` for a disk of more than 64 TiB */
-export const wrapDynamic = async (disk: BlockSource): Promise<BlockSource> =>
-  wrapped(disk, DYNAMIC, await clustersWithData(disk, BLOCK_BYTES))
+export async function wrapDynamic(disk: BlockSource): Promise<BlockSource> {
+  assertFits(disk)
+  const runs = await clustersWithData(disk, BLOCK_BYTES)
+  return planned(disk, DYNAMIC, runs, runs)
+}
 
 /** All blocks, of which the file has what the disk has. @throws ServiceError `too-large` for a disk of more than 64 TiB */
 export async function wrapStatic(disk: BlockSource): Promise<BlockSource> {
+  assertFits(disk)
   const blocks = Math.ceil(disk.size / BLOCK_BYTES)
   const all = new ClusterRuns(blocks, 1, 1)
   if (blocks > 0) all.add(0, blocks)
   all.seal()
-  return wrapped(disk, STATIC, all)
+  return planned(disk, STATIC, all, await clustersWithData(disk, BLOCK_BYTES))
 }
 
-async function wrapped(disk: BlockSource, imageType: typeof DYNAMIC | typeof STATIC, runs: ClusterRuns): Promise<BlockSource> {
+function assertFits(disk: BlockSource): void {
+  if (disk.size <= MAX_BLOCKS * BLOCK_BYTES) return
+  throw new ServiceError('too-large', `a disk of ${disk.size} bytes does not fit a VDI file: 64 TiB is the limit`, {
+    diskBytes: disk.size,
+  })
+}
+
+/** @param runs in the file @param withData among them: what ids are made of */
+function planned(
+  disk: BlockSource,
+  imageType: typeof DYNAMIC | typeof STATIC,
+  runs: ClusterRuns,
+  withData: ClusterRuns,
+): BlockSource {
   const virtualBytes = Math.ceil(disk.size / SECTOR_BYTES) * SECTOR_BYTES
   const blocks = Math.ceil(virtualBytes / BLOCK_BYTES)
-  if (blocks > MAX_BLOCKS) {
-    throw new ServiceError('too-large', `a disk of ${disk.size} bytes does not fit a VDI file: 64 TiB is the limit`, {
-      diskBytes: disk.size,
-    })
-  }
   const dataOffset = Math.ceil((MAP_OFFSET + blocks * 4) / MiB) * MiB
-  const layout = imageType === DYNAMIC ? runs : await clustersWithData(disk, BLOCK_BYTES)
   const built = headerOf({
     imageType,
     virtualBytes,
     blocks,
     dataOffset,
     blocksAllocated: runs.clusters,
-    ids: idsOf(imageType, virtualBytes, layout),
+    ids: idsOf(imageType, virtualBytes, withData),
   })
   return plannedFile(disk, {
     size: dataOffset + runs.clusters * BLOCK_BYTES,

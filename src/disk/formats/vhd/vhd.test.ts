@@ -3,7 +3,14 @@ import { existsSync } from 'node:fs'
 import { mkdir } from 'node:fs/promises'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { assertExtentsAreTrue, digestOf, patterned, randomDisk, writeSource } from '../../../../test/fixtures/disk/disks.ts'
+import {
+  assertExtentsAreTrue,
+  digestOf,
+  patterned,
+  randomDisk,
+  seeded,
+  writeSource,
+} from '../../../../test/fixtures/disk/disks.ts'
 import { type Poke, poked } from '../../../../test/fixtures/disk/poked.ts'
 import { lacking, run, scratch } from '../../../../test/fixtures/disk/tools.ts'
 import {
@@ -56,6 +63,28 @@ for (const subformat of ['dynamic', 'fixed']) {
     })
   }
 }
+
+test('vhd reads disks that QEMU wrote to at random', { skip }, async (t) => {
+  const path = await scratch(t)
+  const random = seeded(20)
+  for (const subformat of ['dynamic', 'fixed']) {
+    await run('qemu-img', 'create', '-q', '-f', 'vpc', '-o', `force_size=on,subformat=${subformat}`, path('vhd'), '20M')
+    const writes = Array.from({ length: 25 }, (_, index) => {
+      const at = Math.floor(random() * 39_000) * 512
+      const length = Math.ceil(random() * (random() < 0.5 ? 8 : 1800)) * 512
+      return ['-c', `write ${random() < 0.2 ? '-z' : `-P ${index + 1}`} ${at} ${length}`]
+    })
+    await run('qemu-io', '-f', 'vpc', ...writes.flat(), path('vhd'))
+    await run('qemu-img', 'convert', '-f', 'vpc', '-O', 'raw', path('vhd'), path('back'))
+    const file = checked(await openFileSource(path('vhd')), 'file')
+    assert.deepEqual(await vhd.audit(file), [])
+    const read = checked(await vhd.open(file), 'vhd')
+    const back = await openFileSource(path('back'))
+    assert.equal(await digestOf(read), await digestOf(back))
+    await assertExtentsAreTrue(read)
+    await Promise.all([read.close(), back.close()])
+  }
+})
 
 const fieldsOf = async (path: string) => {
   const file = await openFileSource(path)
