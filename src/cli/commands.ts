@@ -50,6 +50,7 @@ export const commandLoaders: Readonly<Record<string, () => Promise<Command>>> = 
   attach: async () => (await import('./commands/attach.ts')).attach,
   deploy: async () => (await import('./commands/deploy.ts')).deploy,
   convert: async () => (await import('./commands/convert.ts')).convert,
+  inspect: async () => (await import('./commands/inspect.ts')).inspect,
   map: async () => (await import('./commands/map.ts')).map,
   compare: async () => (await import('./commands/compare.ts')).compare,
   'netboot build': async () => (await import('./commands/netboot-build.ts')).netbootBuild,

@@ -3,7 +3,7 @@ import { command } from '../command.ts'
 import { firstDifference } from '../disk-file/compare-disks.ts'
 import { endedBy } from '../disk-file/convert-file.ts'
 import { openDisk } from '../disk-file/open-disk.ts'
-import { openLocalFile } from '../disk-file/open-file.ts'
+import { PLACE, placesOf, spoolOption } from '../disk-file/open-file.ts'
 import { Progress } from '../progress.ts'
 import { safeText } from '../safe-text.ts'
 
@@ -14,24 +14,26 @@ export const compare = command({
     'What a machine would read is compared. A disk that is longer by zeros only is the same, unless --strict. Status 1 says that they',
     'differ, and where first; or, with nothing on standard output, that one of them cannot be read.',
   ].join('\n'),
-  arguments: { a: { help: 'a file', completes: 'file' }, b: { help: 'another', completes: 'file' } },
+  arguments: { a: { help: PLACE, completes: 'file' }, b: { help: 'another', completes: 'file' } },
   options: {
     fromA: { type: 'text', value: 'FORMAT', help: 'what A must be; a file that holds something else is refused' },
     fromB: { type: 'text', value: 'FORMAT', help: 'what B must be' },
     strict: { type: 'flag', help: 'the sizes must be equal too' },
+    ...spoolOption,
   },
   examples: [
     ['imprint compare disk.qcow2 disk.raw', 'after a conversion'],
     ['imprint compare a.vmdk b.vmdk --strict --json', 'in a script'],
   ],
   exits: [3],
-  async run({ a, b, fromA, fromB, strict }, { out, signal }) {
+  async run({ a, b, fromA, fromB, strict, spoolBytes }, { out, signal }) {
     const progress = new Progress(out)
     await using opened = new AsyncDisposableStack()
     opened.defer(() => progress.end())
     try {
-      const first = opened.adopt((await openDisk({ source: a, from: fromA }, openLocalFile)).disk, (it) => it.close())
-      const second = opened.adopt((await openDisk({ source: b, from: fromB }, openLocalFile)).disk, (it) => it.close())
+      const openFile = placesOf({ spoolBytes, signal, onProgress: (state) => progress.show(state) })
+      const first = opened.adopt((await openDisk({ source: a, from: fromA }, openFile)).disk, (it) => it.close())
+      const second = opened.adopt((await openDisk({ source: b, from: fromB }, openFile)).disk, (it) => it.close())
       const sizes = { aBytes: first.size, bBytes: second.size }
       const differ = first.size !== second.size
       const at =

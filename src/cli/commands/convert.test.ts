@@ -1,14 +1,14 @@
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { chmod, lstat, readdir, readFile, stat, symlink, writeFile } from 'node:fs/promises'
-import { basename, dirname } from 'node:path'
+import { dirname } from 'node:path'
 import { test } from 'node:test'
 import { randomDisk, writeSource } from '../../../test/fixtures/disk/disks.ts'
 import { QCOW2_L2, smallQcow2, smallVmdk } from '../../../test/fixtures/disk/hostile.ts'
 import { lacking, run as runTool, scratch } from '../../../test/fixtures/disk/tools.ts'
 import { MiB } from '../../base/units.ts'
 import { formats } from '../../disk/formats/index.ts'
-import { answer, ended, imprint, main, nameForQemu, started } from '../disk-file/child.suite.ts'
+import { answer, imprint, main, nameForQemu } from '../disk-file/child.suite.ts'
 
 const skip = lacking('qemu-img')
 const DISK_BYTES = 24 * MiB
@@ -113,20 +113,6 @@ for (const [what, bytes, options, reason] of hostile) {
     assert.ok(['invalid-image', 'unsupported'].includes(error.code))
     assert.equal(error.details.reason, reason, error.message)
     assert.deepEqual(await readdir(dirname(path('x'))), ['source'])
-  })
-}
-
-for (const [signal, status] of [
-  ['SIGINT', 130],
-  ['SIGTERM', 130],
-  ['SIGKILL', 'SIGKILL'],
-] as const) {
-  test(`nothing is left of a conversion that ${signal} ends`, async (t) => {
-    const path = await scratch(t)
-    await writeFile(path('disk.raw'), Buffer.concat(Array<Buffer>(192).fill(randomBytes(MiB))))
-    const child = await started(['convert', path('disk.raw'), path('out.qcow2'), '--json', '--no-search'], /"phase":"Converting"/)
-    assert.equal(await ended(child, signal), status)
-    assert.deepEqual(await readdir(dirname(path('x'))), [basename(path('disk.raw'))])
   })
 }
 

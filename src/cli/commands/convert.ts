@@ -4,7 +4,7 @@ import { command } from '../command.ts'
 import { convertDisk, endedBy } from '../disk-file/convert-file.ts'
 import { wantedFormat, writableForms } from '../disk-file/format-words.ts'
 import { openDisk } from '../disk-file/open-disk.ts'
-import { openLocalFile } from '../disk-file/open-file.ts'
+import { isNear, PLACE, placesOf, spoolOption } from '../disk-file/open-file.ts'
 import { UsageError } from '../exit-codes.ts'
 import { formatDuration, Progress } from '../progress.ts'
 import { safeText } from '../safe-text.ts'
@@ -18,7 +18,7 @@ export const convert = command({
     'and not at all else, however the command ends. Holes stay holes, and zeros become holes. The same disk gives the same bytes.',
   ].join('\n'),
   arguments: {
-    source: { help: 'a file', completes: 'file' },
+    source: { help: PLACE, completes: 'file' },
     target: { help: 'a file that is not there yet; - for standard output', completes: 'file' },
   },
   options: {
@@ -32,16 +32,19 @@ export const convert = command({
     },
     part: { type: 'list', value: 'FILE', help: 'another file of a disk that is in several' },
     force: { type: 'flag', help: 'replace TARGET if it exists' },
+    ...spoolOption,
     noSearch: { type: 'flag', help: 'take data for data: do not read them first to find zeros' },
   },
   examples: [
     ['imprint convert debian-12.qcow2 debian-12.raw', 'formats by the names'],
     ['imprint convert disk.raw disk.img --to qcow2', 'format by word'],
     ['imprint convert today.qcow2 whole.qcow2 --parent yesterday.qcow2', 'a difference and what it is based on'],
+    ['imprint convert https://example.org/debian-12.qcow2 debian-12.raw', 'from the web, only what is needed'],
+    ['zstd -dc disk.raw.zst | imprint convert - disk.qcow2', 'from another program'],
     ['imprint convert disk.qcow2 - --to raw | zstd > disk.raw.zst', 'to another program'],
   ],
   exits: [3, 4, 5, 6, 7],
-  async run({ source, target, to, from, snapshot, parent, part, force, noSearch }, { out, signal }) {
+  async run({ source, target, to, from, snapshot, parent, part, force, noSearch, spoolBytes }, { out, signal }) {
     const wanted = wantedFormat(to, target)
     if (target === '-' && process.stdout.isTTY)
       throw new UsageError('standard output is a terminal: send it to a file or a program')
@@ -51,7 +54,8 @@ export const convert = command({
     opened.defer(() => progress.end())
     try {
       const wish = { source, from, snapshot, parents: parent, parts: part }
-      const { disk, format, notes } = await openDisk(wish, openLocalFile)
+      const openFile = placesOf({ spoolBytes, signal, onProgress: (state) => progress.show(state) })
+      const { disk, format, notes } = await openDisk(wish, openFile)
       opened.defer(() => disk.close())
       progress.end()
       for (const note of notes) out.note(safeText(note))
@@ -60,7 +64,7 @@ export const convert = command({
         wanted,
         path: target === '-' ? null : resolve(target),
         force,
-        isSearched: !noSearch && wanted.format !== 'raw',
+        isSearched: !noSearch && wanted.format !== 'raw' && isNear(source),
         signal,
         onProgress: (state) => progress.show(state),
       })

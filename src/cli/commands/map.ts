@@ -4,8 +4,9 @@ import { merged } from '../../disk/block/run-merger.ts'
 import { command } from '../command.ts'
 import { endedBy } from '../disk-file/convert-file.ts'
 import { openDisk } from '../disk-file/open-disk.ts'
-import { openLocalFile } from '../disk-file/open-file.ts'
+import { PLACE, placesOf, spoolOption } from '../disk-file/open-file.ts'
 import type { Output } from '../output.ts'
+import { Progress } from '../progress.ts'
 
 export const map = command({
   name: 'map',
@@ -14,21 +15,25 @@ export const map = command({
     'With --json it is the list that `qemu-img map --output=json` prints, without depth and places in the file: start and length in',
     'bytes; present: this is recorded in the file; zero: it reads as zeros; data: there are bytes for it.',
   ].join('\n'),
-  arguments: { file: { help: 'a file', completes: 'file' } },
+  arguments: { file: { help: PLACE, completes: 'file' } },
   options: {
     from: { type: 'text', value: 'FORMAT', help: 'what FILE must be; a file that holds something else is refused' },
     snapshot: { type: 'text', value: 'ID|NAME', help: 'the disk as it was when this internal snapshot was made' },
     parent: { type: 'list', value: 'FILE', help: 'what FILE is a difference to; given again, what that one is a difference to' },
     part: { type: 'list', value: 'FILE', help: 'another file of a disk that is in several' },
+    ...spoolOption,
   },
   examples: [
     ['imprint map disk.qcow2', 'for people'],
     ['imprint map disk.qcow2 --json', 'for programs'],
   ],
   exits: [3],
-  async run({ file, from, snapshot, parent, part }, { out, signal }) {
+  async run({ file, from, snapshot, parent, part, spoolBytes }, { out, signal }) {
+    const progress = new Progress(out)
     try {
-      const { disk, format } = await openDisk({ source: file, from, snapshot, parents: parent, parts: part }, openLocalFile)
+      const openFile = placesOf({ spoolBytes, signal, onProgress: (state) => progress.show(state) })
+      const { disk, format } = await openDisk({ source: file, from, snapshot, parents: parent, parts: part }, openFile)
+      progress.end()
       await using _ = { [Symbol.asyncDispose]: () => disk.close() }
       const isRecorded = format === 'raw' // all of a raw file is: its holes are its zeros
       const extents = merged(disk.extents(0, disk.size))
@@ -37,6 +42,8 @@ export const map = command({
       return 0
     } catch (error) {
       throw endedBy(signal, error)
+    } finally {
+      progress.end()
     }
   },
 })

@@ -52,7 +52,10 @@ export async function convertDisk(wish: ConvertWish): Promise<Written> {
   const read = () => ({ doneBytes, totalBytes: disk.size })
   const stream = writer.pack(watched, { signal })
   if (!target) return writeStdout(stream, read, options)
-  const written = await writeStream(stream, target, read, options)
+  const written = await writeStream(stream, target, {
+    signal,
+    onProgress: (bytes) => onProgress({ phase: 'Converting', ...read(), movedBytes: bytes, counts: { written: bytes } }),
+  })
   signal.throwIfAborted()
   await target.finish()
   return written

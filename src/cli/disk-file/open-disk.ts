@@ -1,5 +1,5 @@
 import { basename } from 'node:path'
-import { isServiceError, ServiceError } from '../../base/errors.ts'
+import { ServiceError } from '../../base/errors.ts'
 import type { BlockSource } from '../../disk/block/block-source.ts'
 import { checked } from '../../disk/block/checked.ts'
 import {
@@ -52,9 +52,18 @@ export type OpenFile = (place: string) => Promise<OpenedFile>
  * @throws ServiceError `invalid-image` | `unsupported`: the file is not what it is said to be, or hostile; `not-found`
  */
 export async function openDisk(wish: DiskWish, openFile: OpenFile): Promise<OpenedDisk> {
-  await using opened = new AsyncDisposableStack()
   const file = await openFile(wish.source)
-  opened.defer(() => file.source.close())
+  try {
+    return await openDiskIn(file, wish, openFile)
+  } catch (error) {
+    await file.source.close()
+    throw error
+  }
+}
+
+/** The same of a file that is open, which stays open where this fails. */
+export async function openDiskIn(file: OpenedFile, wish: DiskWish, openFile: OpenFile): Promise<OpenedDisk> {
+  await using opened = new AsyncDisposableStack()
   const given = await openGiven(wish, openFile, opened)
   const isGiven = given.parent !== undefined || given.parts !== undefined
   const { recognition, format, notes } = await recogniseFile(file.source, wish.from, isGiven)
@@ -123,9 +132,3 @@ async function snapshotOf(driver: FormatDriver, file: BlockSource, wanted: strin
 }
 
 const described = ({ id, name }: InternalSnapshot): string => (name === '' ? id : `${id} (${name})`)
-
-/** What a refusal is, for a report of the file. Other errors are thrown on. */
-export function refusalIn(error: unknown): ServiceError {
-  if (isServiceError(error, 'invalid-image') || isServiceError(error, 'unsupported')) return error
-  throw error
-}

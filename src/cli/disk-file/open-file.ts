@@ -1,6 +1,15 @@
+import { fstatSync } from 'node:fs'
 import { stat } from 'node:fs/promises'
+import { GiB } from '../../base/units.ts'
 import type { BlockSource } from '../../disk/block/block-source.ts'
 import { openFileSource } from '../../disk/block/file-source.ts'
+import { bytesOf } from '../byte-count.ts'
+import type { OptionSpec } from '../command.ts'
+import { UsageError } from '../exit-codes.ts'
+import type { TransferState } from '../progress.ts'
+import { openUrl } from './http-source.ts'
+import type { OpenFile } from './open-disk.ts'
+import { spooled } from './scratch-file.ts'
 
 export interface OpenedFile {
   readonly source: BlockSource
@@ -8,12 +17,50 @@ export interface OpenedFile {
   readonly allocatedBytes: number | null
 }
 
+export interface OpenPlaces {
+  /** As `--spool-bytes` has it. */
+  readonly spoolBytes: string | undefined
+  readonly signal: AbortSignal
+  readonly onProgress: (state: TransferState) => void
+}
+
+const DEFAULT_SPOOL_BYTES = 64 * GiB
+/** Of the commands that open files. */
+export const spoolOption = {
+  spoolBytes: {
+    type: 'text',
+    value: 'BYTES',
+    help: 'what may be kept in TMPDIR of standard input, or of an address without ranges, as 20G (default: 64G)',
+  },
+} as const satisfies Record<string, OptionSpec>
+export const PLACE = 'a file, an http:// or https:// address, or - for standard input'
+
+/** Opens files by their paths, by addresses, and `-`, which is standard input and can be had once. */
+export function placesOf({ spoolBytes, signal, onProgress }: OpenPlaces): OpenFile {
+  const maxBytes = spoolBytes === undefined ? DEFAULT_SPOOL_BYTES : bytesOf('--spool-bytes', spoolBytes)
+  const options = { maxBytes, signal, onProgress }
+  let isStdinTaken = false
+  return async (place) => {
+    if (/^https?:\/\//i.test(place)) return { source: await openUrl(place, options), allocatedBytes: null }
+    if (place !== '-') return openLocalFile(place)
+    if (isStdinTaken) throw new UsageError('standard input (-) can be read once only')
+    isStdinTaken = true
+    if (process.stdin.isTTY) throw new UsageError('standard input is a terminal: send it a file, or the output of a program')
+    if (fstatSync(0).isFile()) return openLocalFile('/dev/stdin')
+    const source = await spooled(process.stdin, { ...options, what: 'standard input', totalBytes: null })
+    return { source, allocatedBytes: null }
+  }
+}
+
 /**
  * A file of this machine. What lies around a disk (compression, archives) is to be taken off here: everything else of these commands
  * sees what comes back.
  * @throws ServiceError `not-found`, `invalid-request`
  */
-export async function openLocalFile(path: string): Promise<OpenedFile> {
+async function openLocalFile(path: string): Promise<OpenedFile> {
   const source = await openFileSource(path)
   return { source, allocatedBytes: (await stat(path)).blocks * 512 }
 }
+
+/** Whether reading all of a place twice costs little. */
+export const isNear = (place: string): boolean => !/^https?:\/\//i.test(place)

@@ -4,11 +4,7 @@ import { type FileHandle, link, lstat, open, realpath, rename, rm, stat } from '
 import { basename, dirname, join } from 'node:path'
 import { ServiceError } from '../../base/errors.ts'
 import { runWithFile } from './run-with-file.ts'
-
-/** Linux: a file without a name, which is gone with the last who has it open. open(2). Node has no constant for it. */
-const O_TMPFILE = 0o20000000 | constants.O_DIRECTORY
-/** What file systems, and systems, without such files answer. */
-const WITHOUT_TMPFILE: readonly (string | undefined)[] = ['EOPNOTSUPP', 'EISDIR', 'EINVAL', 'ENOENT']
+import { isWithoutUnnamed, O_TMPFILE } from './unnamed-file.ts'
 
 /**
  * A new file that appears under its name when it is whole and durable, and not at all else: it has no name until then, so that
@@ -53,7 +49,7 @@ export class TargetFile {
       const handle = await open(folder, O_TMPFILE | constants.O_RDWR, mode)
       return new TargetFile(real, force, handle, undefined)
     } catch (error) {
-      if (!WITHOUT_TMPFILE.includes((error as NodeJS.ErrnoException).code)) throw error
+      if (!isWithoutUnnamed(error)) throw error
       if (!(await stat(folder).catch(() => undefined))?.isDirectory())
         throw new ServiceError('not-found', `the folder "${folder}" does not exist`)
     }

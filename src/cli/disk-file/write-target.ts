@@ -4,12 +4,19 @@ import { isZero } from '../../disk/block/zero.ts'
 import type { TransferState } from '../progress.ts'
 import { inOrder } from './in-order.ts'
 import { PIECES_AHEAD, PieceBuffers, piecesOf } from './pieces.ts'
-import type { TargetFile } from './target-file.ts'
 
 /** Zeros that fill one of these, at multiples of it, become a hole. */
 const GRAIN_BYTES = 64 * KiB
 /** The kernel begins to write to the disk while we go on, so that little is left for the end. */
 const SYNC_BYTES = 128 * MiB
+
+/** What holes are made in: a file. */
+export interface WriteTarget {
+  truncate(bytes: number): Promise<void>
+  write(bytes: Uint8Array, offset: number): Promise<void>
+  /** Brings what is written so far to the disk; absent: it need not be there. */
+  sync?(): Promise<void>
+}
 
 export interface WriteOptions {
   readonly signal: AbortSignal
@@ -22,7 +29,11 @@ export interface Written {
 }
 
 /** Brings a file that can be read anywhere to the disk: several pieces at a time, holes as holes. */
-export async function writeRanges(file: BlockSource, target: TargetFile, { signal, onProgress }: WriteOptions): Promise<Written> {
+export async function writeRanges(
+  file: BlockSource,
+  target: WriteTarget,
+  { signal, onProgress }: WriteOptions,
+): Promise<Written> {
   await target.truncate(file.size)
   const buffers = new PieceBuffers()
   const sink = new Sink(target)
@@ -39,12 +50,11 @@ export async function writeRanges(file: BlockSource, target: TargetFile, { signa
   return { fileBytes: file.size, dataBytes: sink.bytes }
 }
 
-/** Brings a file that is made from front to back to the disk. @param read how many bytes of the disk were read for it so far, and of how many */
+/** Brings a file that is made from front to back to the disk. `onProgress` is told how many bytes of it took place. */
 export async function writeStream(
   stream: AsyncIterable<Uint8Array>,
-  target: TargetFile,
-  read: () => { readonly doneBytes: number; readonly totalBytes: number },
-  { signal, onProgress }: WriteOptions,
+  target: WriteTarget,
+  { signal, onProgress }: { readonly signal: AbortSignal; readonly onProgress: (writtenBytes: number) => void },
 ): Promise<Written> {
   const sink = new Sink(target)
   let begun = 0
@@ -55,9 +65,7 @@ export async function writeStream(
       begun += bytes.length
     }
   }
-  for await (const _ of inOrder(places(), PIECES_AHEAD, ({ bytes, offset }) => sink.put(bytes, offset))) {
-    onProgress({ phase: 'Converting', ...read(), movedBytes: sink.bytes, counts: { written: sink.bytes } })
-  }
+  for await (const _ of inOrder(places(), PIECES_AHEAD, ({ bytes, offset }) => sink.put(bytes, offset))) onProgress(sink.bytes)
   await target.truncate(begun) // it may end with zeros
   await sink.settle()
   return { fileBytes: begun, dataBytes: sink.bytes }
@@ -65,13 +73,13 @@ export async function writeStream(
 
 /** Leaves out what is zeros. */
 class Sink {
-  readonly #target: TargetFile
+  readonly #target: WriteTarget
   #syncing: Promise<void> | undefined
   #syncedBytes = 0
   #failure: unknown
   bytes = 0
 
-  constructor(target: TargetFile) {
+  constructor(target: WriteTarget) {
     this.#target = target
   }
 
@@ -81,7 +89,7 @@ class Sink {
       this.bytes += end - start
     }
     if (this.#failure !== undefined) throw this.#failure
-    if (this.#syncing || this.bytes - this.#syncedBytes < SYNC_BYTES) return
+    if (!this.#target.sync || this.#syncing || this.bytes - this.#syncedBytes < SYNC_BYTES) return
     this.#syncedBytes = this.bytes
     this.#syncing = this.#target.sync().then(
       () => {

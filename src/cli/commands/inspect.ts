@@ -1,0 +1,158 @@
+import type { ServiceError } from '../../base/errors.ts'
+import { formatBytes } from '../../base/units.ts'
+import type { Found } from '../../disk/formats/index.ts'
+import { command } from '../command.ts'
+import { type Allocation, drawn } from '../disk-file/allocation.ts'
+import { endedBy } from '../disk-file/convert-file.ts'
+import { type InspectedDisk, type InspectedTable, type Inspection, inspectFile } from '../disk-file/inspect-file.ts'
+import { PLACE, placesOf, spoolOption } from '../disk-file/open-file.ts'
+import type { Output } from '../output.ts'
+import { Progress } from '../progress.ts'
+import { safeText } from '../safe-text.ts'
+
+export const inspect = command({
+  name: 'inspect',
+  summary: 'Say what a disk image is, what is in it, and whether it is safe to use',
+  description: [
+    'Looks at every table of the file, never at another file that it names, and never trusts what it says of itself. Status 1: it would',
+    'be refused; the report says why.',
+  ].join('\n'),
+  arguments: { file: { help: PLACE, completes: 'file' } },
+  options: {
+    from: { type: 'text', value: 'FORMAT', help: 'what FILE must be; a file that holds something else is refused' },
+    snapshot: { type: 'text', value: 'ID|NAME', help: 'the disk as it was when this internal snapshot was made' },
+    parent: { type: 'list', value: 'FILE', help: 'what FILE is a difference to; given again, what that one is a difference to' },
+    part: { type: 'list', value: 'FILE', help: 'another file of a disk that is in several' },
+    ...spoolOption,
+  },
+  examples: [
+    ['imprint inspect debian-12.qcow2', 'for people'],
+    ['imprint inspect upload.img --json', 'for programs'],
+  ],
+  exits: [3],
+  async run({ file, from, snapshot, parent, part, spoolBytes }, { out, signal }) {
+    const progress = new Progress(out)
+    try {
+      const openFile = placesOf({ spoolBytes, signal, onProgress: (state) => progress.show(state) })
+      const found = await inspectFile({ source: file, from, snapshot, parents: parent, parts: part }, openFile, signal)
+      progress.end()
+      out.result(documentOf(file, found), () => print(file, found, out))
+      return found.refusal ? 1 : 0
+    } catch (error) {
+      throw endedBy(signal, error)
+    } finally {
+      progress.end()
+    }
+  },
+})
+
+function documentOf(path: string, { fileBytes, allocatedBytes, recognition, refusal, disk }: Inspection) {
+  return {
+    file: { path, bytes: fileBytes, allocatedBytes },
+    found: recognition.found.map(({ refusal: why, ...found }) => ({ ...found, refusal: why?.message ?? null })),
+    verdict: refusal
+      ? {
+          accepted: false,
+          code: refusal.code,
+          reason: refusal.details.reason ?? null,
+          message: refusal.message,
+          details: refusal.details,
+        }
+      : { accepted: true },
+    disk,
+  }
+}
+
+function print(path: string, { fileBytes, allocatedBytes, recognition, refusal, disk }: Inspection, out: Output): void {
+  const taken =
+    allocatedBytes === null || allocatedBytes >= fileBytes ? '' : `, of which ${formatBytes(allocatedBytes)} are on the disk`
+  out.line(out.tone(safeText(path), 'strong'))
+  out.record([
+    ['format', disk?.format ?? namesOf(recognition.found)],
+    ...(disk ? ([['disk', sized(disk.virtualBytes)]] as const) : []),
+    ['file', `${sized(fileBytes)}${taken}`],
+    ...(disk ? aboutDisk(disk) : []),
+  ])
+  if (disk) {
+    printMap(disk.allocation, out)
+    if (disk.partitions) printPartitions(disk.partitions, out)
+    if (disk.snapshots.length > 0) printSnapshots(disk, out)
+  }
+  out.line()
+  printVerdict(refusal, disk?.notes ?? [], out)
+}
+
+const sized = (bytes: number): string => `${formatBytes(bytes)} (${bytes} bytes)`
+const namesOf = (found: readonly Found[]): string => found.map(({ name }) => name).join(' + ') || 'not recognised'
+
+function aboutDisk({ allocation, partitions, holds }: InspectedDisk): [string, string][] {
+  const { dataBytes, zeroBytes, holeBytes } = allocation
+  const all = dataBytes + zeroBytes + holeBytes
+  const share = (bytes: number) => `${formatBytes(bytes)}${all > 0 ? ` (${Math.round((100 * bytes) / all)} %)` : ''}`
+  const pairs: [string, string][] = [['data', share(dataBytes)]]
+  if (zeroBytes > 0) pairs.push(['zeros', share(zeroBytes)])
+  if (holeBytes > 0) pairs.push(['holes', share(holeBytes)])
+  if (!partitions && holds.length > 0) pairs.push(['holds', holds.join(', ')])
+  return pairs
+}
+
+function printMap({ shares }: Allocation, out: Output): void {
+  if (shares.length === 0) return
+  out.line()
+  out.line(`▕${drawn(shares)}▏`)
+  const end = '100 %'
+  out.line(out.tone(` 0 %${' '.repeat(shares.length / 2 - 5)}50 %${' '.repeat(shares.length / 2 - end.length - 2)}${end}`, 'dim'))
+}
+
+function printPartitions({ scheme, sectorBytes, partitions, notes }: InspectedTable, out: Output): void {
+  out.line()
+  out.line(`${out.tone('partitions', 'strong')}  ${scheme}, sectors of ${sectorBytes} bytes`)
+  const hasNames = partitions.some(({ name }) => name !== '')
+  if (partitions.length > 0) {
+    out.table(partitions, [
+      { title: '#', value: ({ number }) => number, align: 'right' },
+      { title: 'start', value: ({ offset }) => formatBytes(offset), align: 'right' },
+      { title: 'size', value: ({ length }) => formatBytes(length), align: 'right' },
+      { title: 'type', value: ({ typeName, type }) => typeName ?? type },
+      ...(hasNames ? [{ title: 'name', value: ({ name }: { readonly name: string }) => name || null }] : []),
+      { title: 'holds', value: ({ holds }) => holds.join(', ') || null },
+    ])
+  }
+  for (const note of notes) out.line(out.tone(`! ${safeText(note)}`, 'bad'))
+}
+
+function printSnapshots({ snapshots }: InspectedDisk, out: Output): void {
+  out.line()
+  out.line(out.tone('snapshots', 'strong'))
+  out.table(snapshots, [
+    { title: 'id', value: ({ id }) => id },
+    { title: 'name', value: ({ name }) => name || null },
+    { title: 'disk', value: ({ virtualBytes }) => formatBytes(virtualBytes), align: 'right' },
+    { title: 'made', value: ({ at }) => madeAt(at) },
+  ])
+}
+
+/** A file may say any number. */
+const madeAt = (at: number): string | null =>
+  Math.abs(at) <= 8.64e15 ? new Date(at).toISOString().slice(0, 19).replace('T', ' ') : null
+
+const ADVICE: Readonly<Record<string, string>> = {
+  'external-reference':
+    'Nothing that it names is opened. Give what it is a difference to with --parent, its other files with --part.',
+}
+
+function printVerdict(refusal: ServiceError | null, notes: readonly string[], out: Output): void {
+  if (!refusal) {
+    const but = notes.length > 0 ? ', with remarks' : ''
+    out.line(`${out.tone(`✓ safe${but}`, 'good')}: one format, no file but those given, every table in its place`)
+    for (const note of notes) out.line(`  · ${safeText(note)}`)
+    return
+  }
+  const reason = String(refusal.details.reason ?? refusal.code)
+  out.line(`${out.tone(`✗ refused: ${safeText(reason)}`, 'bad')}`)
+  out.line(`  ${safeText(refusal.message)}`)
+  const { reason: _, format: __, ...facts } = refusal.details
+  for (const [name, value] of Object.entries(facts)) out.line(out.tone(`  ${safeText(name)} = ${safeText(String(value))}`, 'dim'))
+  const advice = ADVICE[reason]
+  if (advice) out.line(`  ${advice}`)
+}
