@@ -2,7 +2,7 @@ import { resolve } from 'node:path'
 import { formatBytes } from '../../base/units.ts'
 import { command } from '../command.ts'
 import { convertDisk, endedBy } from '../disk-file/convert-file.ts'
-import { wantedFormat, writableForms } from '../disk-file/format-words.ts'
+import { wantedFormat } from '../disk-file/format-words.ts'
 import { openDisk } from '../disk-file/open-disk.ts'
 import { isNear, PLACE, placesOf, spoolOption } from '../disk-file/open-file.ts'
 import { UsageError } from '../exit-codes.ts'
@@ -22,7 +22,11 @@ export const convert = command({
     target: { help: 'a file that is not there yet; - for standard output', completes: 'file' },
   },
   options: {
-    to: { type: 'text', value: 'FORMAT[:FORM]', help: `${writableForms()} (default: by the name of TARGET)` },
+    to: {
+      type: 'text',
+      value: 'FORMAT[:FORM]',
+      help: 'as qcow2, vmdk:streamOptimized, vhd:fixed; a wrong word is answered by the list (default: by the name of TARGET)',
+    },
     from: { type: 'text', value: 'FORMAT', help: 'what SOURCE must be; a file that holds something else is refused' },
     snapshot: { type: 'text', value: 'ID|NAME', help: 'the disk as it was when this internal snapshot was made' },
     parent: {

@@ -43,9 +43,3 @@ function formatByName(target: string): string {
     target === '-' ? 'standard output has no name that tells the format' : `"${safeText(target)}" does not tell the format`
   throw new UsageError(`${why}: say --to with one of ${known.join(', ')}`)
 }
-
-/** `qcow2, qcow2:zstd, raw …`: for help pages. */
-export const writableForms = (): string =>
-  formats
-    .flatMap(({ name, writers }) => writers.map(({ subformat }, index) => (index === 0 ? name : `${name}:${subformat}`)))
-    .join(', ')
