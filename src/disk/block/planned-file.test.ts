@@ -61,3 +61,29 @@ test('any range of it is what the whole has there', async () => {
   )
   await fc.assert(property, { numRuns: 100 })
 })
+
+test('parts of a table that are not in use are zeros, and said to be', async () => {
+  const disk = checked(randomDisk(10_000, 3, 8), 'disk')
+  const runs = await clustersWithData(disk, CLUSTER_BYTES)
+  /** Every second run of 100 bytes is in use. */
+  function* used(from: number, to: number): Generator<readonly [number, number]> {
+    for (let at = from - (from % 200); at < to; at += 200) {
+      const [start, stop] = [Math.max(from, at), Math.min(to, at + 100)]
+      if (start < stop) yield [start, stop]
+    }
+  }
+  const tables = [{ offset: 50, bytes: 1950, fill: fill(7), used }]
+  const size = 2000 + runs.clusters * CLUSTER_BYTES
+  const file = checked(plannedFile(disk, { size, tables, clusters: { runs, bytes: CLUSTER_BYTES, offset: 2000 } }), 'file')
+  const whole = new Uint8Array(2000)
+  for (const [start, stop] of used(0, 1950)) fill(7)(whole.subarray(50 + start, 50 + stop), start)
+  const property = fc.asyncProperty(fc.nat(2000), fc.nat(2000), async (from, count) => {
+    const length = Math.min(count, 2000 - from)
+    assert.deepEqual(await file.read(from, length), whole.subarray(from, from + length))
+    for await (const { kind, offset, length: bytes } of file.extents(from, length)) {
+      const isUsed = offset >= 50 && (offset - 50) % 200 < 100
+      assert.equal(kind, isUsed ? 'data' : 'zero', `${bytes} bytes at ${offset}`)
+    }
+  })
+  await fc.assert(property, { numRuns: 100 })
+})

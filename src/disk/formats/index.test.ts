@@ -32,6 +32,18 @@ test('formats that are only read say so when they are to be written', async () =
   }
 })
 
+test('what every writer makes is recognised as what it is, and nothing is said against it', async () => {
+  for (const { name, writers } of formats) {
+    for (const writer of writers) {
+      const file =
+        'wrap' in writer ? await writer.wrap(disk) : bytesSource(Buffer.concat(await Array.fromAsync(writer.pack(disk))))
+      const recognition = await recognise(file)
+      assert.equal(suggestedFormat(recognition), name, writer.subformat)
+      for (const { refusal } of recognition.found) assert.equal(refusal, null, `${name} ${writer.subformat}`)
+    }
+  }
+})
+
 test('discs and Amazon parts are shown as they are', async () => {
   for (const name of ['iso', 'ami', 'ari', 'aki']) {
     assert.equal(await digestOf(await openImage(name, disk)), await digestOf(disk))

@@ -1,5 +1,6 @@
 import { KiB } from '../../../base/units.ts'
 import type { BlockSource } from '../../block/block-source.ts'
+import { inOrder } from '../../block/in-order.ts'
 import type { OpenOptions } from '../format-driver.ts'
 import { GrainCaches, GrainMap, grainBeyondEnd, readDirectory, tableSectors, tablesInOrder } from './grains.ts'
 import { refuse, SECTOR_BYTES, type SparseHeader, ZEROED } from './header.ts'
@@ -63,24 +64,19 @@ interface TablePair {
 }
 
 /** Grain tables, some of them read ahead. They do not overlap, so all of them together are no longer than the file. */
-async function* tables(map: GrainMap, copy: GrainMap | undefined): AsyncGenerator<TablePair> {
-  const { directory } = map
-  const ahead: Promise<TablePair>[] = []
-  const load = async (index: number): Promise<TablePair> => {
+const tables = (map: GrainMap, copy: GrainMap | undefined): AsyncGenerator<TablePair> =>
+  inOrder(tableIndices(map.directory, copy?.directory), TABLES_AT_A_TIME, async (index) => {
     const [table, other] = await Promise.all([map.table(index), copy?.table(index)])
     return { index, table, other }
-  }
-  for (let index = 0; index < directory.length; index += 1) {
-    if (copy && (copy.directory[index] === 0) !== (directory[index] === 0)) {
+  })
+
+function* tableIndices(directory: Uint32Array, copy: Uint32Array | undefined): Generator<number> {
+  for (const [index, sector] of directory.entries()) {
+    if (copy && (copy[index] === 0) !== (sector === 0)) {
       throw refuse('malformed', `grain directory entry ${index} and its redundant copy contradict each other`, { index })
     }
-    if (directory[index] === 0) continue
-    const pair = load(index)
-    pair.catch(() => {}) // awaited below; until then a failure must not count as unhandled
-    ahead.push(pair)
-    if (ahead.length >= TABLES_AT_A_TIME) yield await ahead.shift()!
+    if (sector > 0) yield index
   }
-  for (const pair of ahead) yield await pair
 }
 
 function areEqual(a: DataView, b: DataView): boolean {
@@ -94,6 +90,8 @@ class Metadata {
   readonly #runs: readonly (readonly [from: number, to: number])[]
   readonly #tables: Uint32Array
   readonly #tableSectors: number
+  /** No sector from this on is of it. */
+  readonly #end: number
 
   /** @throws ServiceError `invalid-image` when two parts of it share a sector */
   constructor(h: SparseHeader, directory: Uint32Array, directoryOffset: number) {
@@ -103,6 +101,7 @@ class Metadata {
     this.#runs = [run(0, SECTOR_BYTES), run(h.descriptorOffset, h.descriptorBytes), run(directoryOffset, h.directoryEntries * 4)]
       .filter(([from, to]) => to > from)
       .sort((a, b) => a[0] - b[0])
+    this.#end = Math.max(...this.#runs.map(([, to]) => to), (this.#tables.at(-1) ?? 0) + this.#tableSectors)
     for (const [index, [from, to]] of this.#runs.entries()) {
       const isShared = (index > 0 && from < this.#runs[index - 1]![1]) || this.#hasTable(from, to)
       if (isShared) throw overlap('the metadata', from)
@@ -111,6 +110,7 @@ class Metadata {
 
   /** Whether some of it is in `[from, to)`. */
   touches(from: number, to: number): boolean {
+    if (from >= this.#end) return false
     return this.#runs.some((run) => run[0] < to && from < run[1]) || this.#hasTable(from, to)
   }
 

@@ -22,7 +22,7 @@ const MAX_LINES = 65_536 // 32,768 extents of 2 GiB are 64 TiB
 const MAX_LINE_CHARS = 4096
 const MAX_NAME_CHARS = 255
 const NO_PARENT = 0xffffffff
-const VERSIONS = ['1', '2', '3']
+const VERSIONS = ['1', '2', '3', '4'] // the technote knows 1; ESXi writes up to 4
 /** What descriptors are written in, with the name that a decoder knows it by. Source: libvmdk's documentation, "Encodings". */
 const ENCODINGS: Readonly<Record<string, string>> = {
   'utf-8': 'utf-8',
@@ -84,7 +84,7 @@ function understood(
 ): Descriptor {
   const version = settings.get('version')
   if (version === undefined) throw refuse('malformed', 'the descriptor has no version: this is no VMDK file')
-  if (!VERSIONS.includes(version)) throw refuse('unknown-feature', 'the descriptor has an unknown version; 1 to 3 are known')
+  if (!VERSIONS.includes(version)) throw refuse('unknown-feature', 'the descriptor has an unknown version; 1 to 4 are known')
   for (const key of settings.keys()) {
     if (key.startsWith('encryption')) throw refuse('encrypted', 'the disk is encrypted')
   }

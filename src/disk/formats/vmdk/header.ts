@@ -145,6 +145,12 @@ function checkFooter(header: ReturnType<typeof sparseHeader.parse>, tail: Uint8A
   ] as const
   const other = same.find((name) => footer[name] !== header[name])
   if (other) throw refuse('malformed', `the footer and the header contradict each other about ${other}`)
+  checkNewlines(header.newlines)
+}
+
+function checkNewlines(newlines: Uint8Array): void {
+  if (newlines.every((byte, index) => byte === NEWLINES[index])) return
+  throw refuse('malformed', 'the newline test bytes are damaged: was the file sent as text?')
 }
 
 /** @param bytes  a header or footer that says where the grain directory is */
@@ -156,10 +162,7 @@ export function parseSparseHeader(bytes: Uint8Array, fileBytes: number): SparseH
   const { version, flags, capacity, grainSize, tableEntries, compression } = h
   check(h.magic === MAGIC, 'wrong magic: this is no sparse extent')
   check(version >= 1 && version <= MAX_VERSION, `unknown version ${version}; 1 to ${MAX_VERSION} are known`, { version })
-  check(
-    h.newlines.every((byte, index) => byte === NEWLINES[index]),
-    'the newline test bytes are damaged: was the file sent as text?',
-  )
+  checkNewlines(h.newlines)
   const unknown = flags & INCOMPATIBLE & ~INCOMPATIBLE_KNOWN
   if (unknown !== 0)
     throw refuse('unknown-feature', 'the header sets flags that no reader may ignore, and that are not known', { flags })

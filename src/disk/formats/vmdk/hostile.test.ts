@@ -418,13 +418,14 @@ const cases: readonly Case[] = [
   { name: '9: an encrypted disk', file: changed('CID=', 'encryptionKeys="x"\nCID='), reason: 'encrypted', says: /encrypted/ },
   { name: '9: a CID of words', file: changed(/\nCID=\w+/, '\nCID=hello'), reason: 'malformed', says: /CID is no number/ },
   {
-    name: '10: a descriptor of version 4',
-    file: changed('version=1', 'version=4'),
+    name: '10: a descriptor of version 5',
+    file: changed('version=1', 'version=5'),
     reason: 'unknown-feature',
     says: /unknown version/,
   },
   header('10: version', 4, 4, 0, /unknown version 0/),
   header('10: version', 4, 4, 4, /unknown version 4/),
+  { name: '10: a stream sent as text', file: poked(stream, true, [75, '\n\n']), reason: 'malformed', says: /sent as text/ },
   { name: '10: sent as text', file: poked(sparse, true, [75, '\n\n']), reason: 'malformed', says: /sent as text/ },
   header('flags', 8, 4, 0x40003, /no reader may ignore/, 'unknown-feature'),
   header('markers without compression', 8, 4, 0x20003, /markers without compression/),
@@ -496,6 +497,8 @@ test('flat, sparse and zero extents make one disk', async () => {
   assert.deepEqual(await joined.read(40 * MiB, 100), new Uint8Array(100).fill(2))
   const kinds = (await Array.fromAsync(joined.extents(0, joined.size))).map(({ kind }) => kind)
   assert.deepEqual(kinds, ['data', 'hole', 'data', 'hole', 'zero'])
+  const vmfs = checked(await vmdk.open(bytesSource(descriptor('RDONLY 8 VMFS "b.vmdk"', 'vmfs')), { parts }), 'vmdk')
+  assert.equal(vmfs.size, 4096)
   const flat = memorySource(MiB, [{ offset: 4096, bytes: new Uint8Array(512).fill(9) }])
   const encoded = Buffer.concat([
     Buffer.from('encoding="GBK"\nRW 100 ZERO\nRW 20 FLAT "'),
