@@ -82,9 +82,9 @@ async function dataByQemu(format: string, path: string): Promise<readonly Extent
 
 const holds = (outer: Extent, inner: Extent): boolean =>
   inner.offset >= outer.offset && inner.offset + inner.length <= outer.offset + outer.length
-/** QEMU calls all of a VHDX, of a fixed VHD and of a raw file data, or what the file system says: then ours may only say less. */
+/** QEMU calls all of a VHDX and of what is fixed data, and of a raw file what the file system says: then ours may only say less. */
 const saysAllocation = (format: string, disk: BlockSource, [first]: readonly Extent[]): boolean =>
-  !['raw', 'vhdx'].includes(format) && !(format === 'vhd' && first?.length === disk.size)
+  !['raw', 'vhdx'].includes(format) && first?.length !== disk.size
 
 /** The disk of a file, as the service takes it in: recognised, declared, every table walked. */
 async function opened(format: string, path: string): Promise<BlockSource> {
