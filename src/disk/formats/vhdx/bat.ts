@@ -191,15 +191,25 @@ function* blockSegments(
   let open: BlockSegment | undefined
   for (let at = from; at < to; ) {
     const block = Math.floor(at / blockBytes)
-    const start = block * blockBytes
-    const length = Math.min(to, start + blockBytes) - at
-    const next = blockSegment(view, block, firstEntry, layout, fileBytes, at, length)
+    const stop = Math.min(to, runEnd(view, block, firstEntry, layout, to) * blockBytes)
+    const next = blockSegment(view, block, firstEntry, layout, fileBytes, at, stop - at)
     const joined: BlockSegment | undefined = open && join(open, next)
     if (open && !joined) yield open
     open = joined ?? next
-    at += length
+    at = stop
   }
   if (open) yield open
+}
+
+/** The block behind `block`, or, where that is not in the file, behind the blocks up to `to` whose entries are the same. */
+function runEnd(view: DataView, block: number, firstEntry: number, layout: Layout, to: number): number {
+  const placeOf = (each: number) => (entryOf(each, layout) - firstEntry) * ENTRY_BYTES
+  const [low, high] = [view.getUint32(placeOf(block), true), view.getUint32(placeOf(block) + 4, true)]
+  let end = block + 1
+  if ((low & STATE_BITS) >= FULLY_PRESENT) return end
+  const isSame = (place: number) => view.getUint32(place, true) === low && view.getUint32(place + 4, true) === high
+  while (end * layout.blockBytes < to && isSame(placeOf(end))) end += 1
+  return end
 }
 
 function blockSegment(
