@@ -107,8 +107,8 @@ export function parseFooter(input: Uint8Array, offset: number): VhdFooter {
   }
 }
 
-/** Writers that see a disk of whole cylinders, whatever the size beside them says: Virtual PC, Virtual Server, and QEMU without force_size. */
-const creatorsByGeometry: readonly string[] = ['vpc ', 'vs  ', 'qemu']
+/** Writers that see a disk of whole cylinders, whatever the size beside them says: Virtual PC, and QEMU without force_size. QEMU 10, block/vpc.c. */
+const creatorsByGeometry: readonly string[] = ['vpc ', 'qemu']
 /** Specification, appendix "CHS Calculation": what does not fit has this, and nothing can be told from it. */
 const MAX_CYLINDERS = 65535
 const MAX_HEADS = 16

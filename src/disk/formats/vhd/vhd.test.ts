@@ -260,7 +260,7 @@ const creators: readonly { creator: string; geometry: readonly number[]; size: n
   { creator: 'vbox', geometry: [1, 4, 17], size: 60 * KiB },
   { creator: 'wa\0\0', geometry: [1, 4, 17], size: 60 * KiB },
   { creator: 'vpc ', geometry: [1, 4, 17], size: 34 * KiB },
-  { creator: 'vs  ', geometry: [1, 4, 17], size: 34 * KiB },
+  { creator: 'vs  ', geometry: [1, 4, 17], size: 60 * KiB },
   { creator: 'qemu', geometry: [1, 4, 17], size: 34 * KiB },
   { creator: 'qemu', geometry: [65535, 16, 255], size: 60 * KiB },
   { creator: 'qemu', geometry: [0, 4, 17], size: /no cylinders/ },
