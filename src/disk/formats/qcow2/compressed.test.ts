@@ -27,8 +27,11 @@ for (const kind of ['zlib', 'zstd'] as const) {
   ] as const) {
     test(`${kind}: a cluster of ${name} comes out, whatever follows it`, async () => {
       for (const after of [Buffer.alloc(0), noise, Buffer.alloc(300), Buffer.from(pack[kind](bytes))]) {
-        const out = await decompressCluster(Buffer.concat([pack[kind](bytes), after]), headers[kind], 0)
-        assert.deepEqual(Buffer.from(out), Buffer.from(bytes))
+        const packed = Buffer.concat([pack[kind](bytes), after])
+        for (const isAlone of [false, true]) {
+          const out = await decompressCluster(packed, headers[kind], 0, isAlone)
+          assert.deepEqual(Buffer.from(out), Buffer.from(bytes))
+        }
       }
     })
   }
@@ -44,10 +47,12 @@ for (const kind of ['zlib', 'zstd'] as const) {
   }
   for (const [name, bytes] of Object.entries(damaged)) {
     test(`${kind}: ${name} is refused`, async () => {
-      await assert.rejects(decompressCluster(bytes, headers[kind], 4096), {
-        code: 'invalid-image',
-        message: /byte 4096 of the disk is damaged/,
-      })
+      for (const isAlone of [false, true]) {
+        await assert.rejects(decompressCluster(bytes, headers[kind], 4096, isAlone), {
+          code: 'invalid-image',
+          message: /byte 4096 of the disk is damaged/,
+        })
+      }
     })
   }
 }

@@ -38,12 +38,13 @@ export async function openDisk(file: BlockSource, given: OpenOptions = {}): Prom
       const isOneRun = segments.length === 1 && only?.kind === 'data' && only.hostOffset + length <= file.size
       if (isOneRun) return file.read(only.hostOffset, length, into)
       const answer = new Uint8Array(length)
-      const jobs = jobsOf(segments, answer, offset, { file, parent, h, clusters }).values()
+      const jobs = jobsOf(segments, answer, offset, { file, parent, h, clusters })
+      const each = jobs.values()
       /** All workers take from one iterator: each job is done once. */
       const work = async () => {
-        for (const job of jobs) await job()
+        for (const job of each) await job()
       }
-      await Promise.all(Array.from({ length: MAX_JOBS }, work))
+      await Promise.all(Array.from({ length: Math.min(MAX_JOBS, jobs.length) }, work))
       return answer
     },
     extents: (offset, length) => merged(extentsOf(map.segments(offset, length), parent)),
@@ -135,7 +136,7 @@ async function readCompressed(
     const load = async () => {
       fetched ??= file.read(from, to - from)
       const bytes = (await fetched).subarray(hostOffset - from, hostOffset - from + hostBytes)
-      return decompressCluster(bytes, h, offset)
+      return decompressCluster(bytes, h, offset, group.length === 1)
     }
     const skip = offset % h.clusterBytes
     /** A whole cluster will hardly be asked for again; a part means that its neighbours come next. */
