@@ -321,3 +321,27 @@ test('a stream ends with the reason of its signal, and with the errors of its di
   const failing: BlockSource = { ...randomDisk(10 * MiB, 9, 5), read: () => Promise.reject(new Error('no disk')) }
   await assert.rejects(packed(failing), { message: 'no disk' })
 })
+
+test('geometry is what VMware chooses by size, and ids follow from the layout', async () => {
+  const textOf = async (disk: BlockSource) => Buffer.from(await (await wrapDisk(disk)).read(512, 20 * 512)).toString('latin1')
+  const geometries = [
+    { size: 4 * MiB, cylinders: 4, heads: 64, sectors: 32 },
+    { size: GiB, cylinders: 1024, heads: 64, sectors: 32 },
+    { size: GiB + 512, cylinders: 513, heads: 128, sectors: 32 },
+    { size: 2 * GiB, cylinders: 1024, heads: 128, sectors: 32 },
+    { size: 40 * GiB, cylinders: 5222, heads: 255, sectors: 63 },
+    { size: 16 * 1024 * GiB, cylinders: 65_535, heads: 255, sectors: 63 },
+  ]
+  for (const { size, ...geometry } of geometries) {
+    const text = await textOf(memorySource(size, []))
+    for (const [name, value] of Object.entries(geometry))
+      assert.match(text, new RegExp(`^ddb\\.geometry\\.${name} = "${value}"$`, 'm'))
+    assert.match(text, /^ddb\.adapterType = "lsilogic"$/m)
+  }
+  const cidOf = async (disk: BlockSource) => /^CID=([0-9a-f]{8})$/m.exec(await textOf(disk))?.[1]
+  const cids = await Promise.all(
+    [randomDisk(GiB, 5, 1), randomDisk(GiB, 5, 1), randomDisk(GiB, 5, 2), randomDisk(GiB + 512, 5, 1)].map(cidOf),
+  )
+  assert.equal(cids[0], cids[1])
+  assert.equal(new Set(cids).size, 3)
+})
