@@ -181,7 +181,12 @@ const refusedTars: readonly { name: string; bytes: Uint8Array; says: RegExp; cod
   { name: 'a name that is not UTF-8', bytes: smallTar([{ name: '\xff', body: '' }], 'latin1'), says: /not UTF-8/ },
   { name: 'a NUL in a pax path', bytes: paxOf('12 path=a\0b\n'), says: /control characters/ },
   { name: 'a pax path of 10 KiB', bytes: paxOf(`10251 path=${'a'.repeat(10_239)}\n`), says: /10239 bytes; 1024 is the limit/ },
-  { name: 'a pax header of 1 MiB', bytes: paxOf('x'.repeat(2 ** 20)), says: /65536 is the limit/ },
+  { name: 'a pax header of 1 MiB', bytes: paxOf('x'.repeat(2 ** 20)), says: /65536 and 4194304 are the limits/ },
+  {
+    name: '100 pax headers of 60 KiB',
+    bytes: smallTar(Array.from({ length: 100 }, () => ({ name: 'pax', type: 'x', body: '6 a=b\n'.repeat(10_000) }))),
+    says: /and 4200000 with those before/,
+  },
   { name: 'pax records without an end', bytes: paxOf('12 path=abcd'), says: /length key=value/ },
   { name: 'a pax record longer than its header', bytes: paxOf('99 path=abc\n'), says: /length key=value/ },
   { name: 'a pax size of 2^60', bytes: paxOf('28 size=1152921504606846976\n'), says: /no number below 2\^53/ },

@@ -8,6 +8,7 @@ import { bytesOf, partOf } from './part.ts'
  */
 export const BLOCK_BYTES = 512
 const MAX_TEXT_BYTES = 64 * 1024 // of a pax header or a long name: it is read whole
+const MAX_ALL_TEXT_BYTES = 4 * 1024 * 1024 // of all of them: each record is looked at
 const MAX_TRAILER_BYTES = 1024 * 1024 // zeros behind the end: tools fill up to their record size, usually 10 KiB
 
 /** What headers say of the member that follows them. */
@@ -24,6 +25,7 @@ interface Announced {
 export async function listTar(file: BlockSource): Promise<Archive> {
   const list = new MemberList('tar')
   let announced: Announced = {}
+  let textBytes = 0
   for (let at = 0; ; ) {
     if (file.size - at < BLOCK_BYTES)
       throw refuseArchive('tar', 'truncated', `it ends at byte ${file.size} without two blocks of zeros`, { offset: at })
@@ -47,19 +49,26 @@ export async function listTar(file: BlockSource): Promise<Archive> {
         { offset: at, bytes },
       )
     }
+    if (type === 'x' || type === 'g' || type === 'L') {
+      textBytes += bytes
+      if (bytes > MAX_TEXT_BYTES || textBytes > MAX_ALL_TEXT_BYTES) {
+        const problem = `the header at byte ${at} has ${bytes} bytes, and ${textBytes} with those before; ${MAX_TEXT_BYTES} and ${MAX_ALL_TEXT_BYTES} are the limits`
+        throw refuseArchive('tar', 'malformed', problem, { offset: at })
+      }
+    }
     switch (type) {
       case 'x':
-        announced = { ...announced, ...readPax(await text(file, start, bytes), start) }
+        announced = { ...announced, ...readPax(await file.read(start, bytes), start) }
         break
       case 'g':
-        if (Object.keys(readPax(await text(file, start, bytes), start)).length > 0) {
+        if (Object.keys(readPax(await file.read(start, bytes), start)).length > 0) {
           throw refuseArchive('tar', 'malformed', `the global header at byte ${at} has a path or size for all members`, {
             offset: at,
           })
         }
         break
       case 'L':
-        announced = { ...announced, path: withoutEnd(await text(file, start, bytes)) }
+        announced = { ...announced, path: withoutEnd(await file.read(start, bytes)) }
         break
       case '5':
         inertName('tar', announced.path ?? nameOf(header), at)
@@ -155,14 +164,6 @@ function nameOf(header: Uint8Array): Uint8Array {
   const name = withoutEnd(header.subarray(0, 100))
   const prefix = header[262] === 0 ? withoutEnd(header.subarray(345, 500)) : new Uint8Array()
   return prefix.length > 0 ? Buffer.concat([prefix, Buffer.of(0x2f), name]) : name
-}
-
-function text(file: BlockSource, start: number, bytes: number): Promise<Uint8Array> {
-  if (bytes > MAX_TEXT_BYTES)
-    throw refuseArchive('tar', 'malformed', `the header at byte ${start} has ${bytes} bytes; ${MAX_TEXT_BYTES} is the limit`, {
-      offset: start,
-    })
-  return file.read(start, bytes)
 }
 
 /** Records of the form `length key=value\n`. All but the path and the size are about what a disk has no use for. */

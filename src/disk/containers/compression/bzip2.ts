@@ -21,11 +21,11 @@ const refuse = (problem: string, offset: number): ServiceError =>
 
 /** What is in all streams of `input`. Holds 5 MiB. @throws ServiceError `invalid-image`, `unsupported` for randomised blocks */
 export function* unpackBzip2(input: ByteReader): Generator<Uint8Array, void, undefined> {
-  const streams = new PartCount('bzip2', 'streams')
+  const parts = new PartCount('bzip2', 'streams and blocks')
   const block = new Block()
   let given = 0
   for (let first = true; first || !input.atEnd(); first = false) {
-    streams.add(given)
+    parts.add(given)
     const bits = new BitReader(input)
     if (bits.take(24) !== STREAM_MAGIC) {
       throw refuse(first ? 'a stream does not begin with "BZh"' : 'something else follows the last stream', input.position)
@@ -43,6 +43,7 @@ export function* unpackBzip2(input: ByteReader): Generator<Uint8Array, void, und
       if (magic[0] !== BLOCK_MAGIC[0] || magic[1] !== BLOCK_MAGIC[1]) {
         throw refuse('neither a block nor the end of the stream follows', input.position)
       }
+      parts.add(given)
       block.read(bits, level * LEVEL_BYTES)
       for (const piece of block.pieces()) {
         given += piece.length

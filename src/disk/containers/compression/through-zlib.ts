@@ -2,8 +2,8 @@ import type { Gunzip, InflateRaw } from 'node:zlib'
 
 /**
  * What comes out of an engine of zlib for what `source` holds, one buffer of each at a time. The engine may end before the source does:
- * what it did not take is told.
- * @param onRest given once, before the last piece was asked for in vain; `isEnd`: the source has no more
+ * what it did not take of the buffer that was being read is told, and the rest of the source is left to the caller.
+ * @param onRest told once, before the answer ends; `isEnd`: the source has no more
  */
 export async function* throughZlib(
   source: AsyncIterator<Uint8Array>,

@@ -62,6 +62,17 @@ function resealed(at: number, value: number, from: number, to: number): Uint8Arr
 const withDictionary = (bits: number) => resealed(16, bits, 12, 20)
 const withFilter = (id: number) => resealed(14, id, 12, 20)
 const withCheck = (kind: number) => resealed(7, kind, 6, 8)
+/** A stream of bzip2 with 20,000 blocks of one byte each. They begin at any bit, so that the stream is put together as digits. */
+function tinyBlocks(): Uint8Array {
+  const bits = [...Buffer.from('425a683931415926535919939b6b00000001002000200021184682ee48a70a120332736d60', 'hex')]
+    .map((byte) => byte.toString(2).padStart(8, '0'))
+    .join('')
+  const block = bits.slice(32, bits.lastIndexOf((0x177245385090).toString(2).padStart(48, '0')))
+  const stream = bits.slice(0, 32) + block.repeat(20_000)
+  return Uint8Array.from({ length: Math.floor(stream.length / 8) }, (_, at) =>
+    Number.parseInt(stream.slice(at * 8, at * 8 + 8), 2),
+  )
+}
 /** 500,000 zeros. */
 const xzInBzip2 = Buffer.from(
   'QlpoOTFBWSZTWS4k9oQAAGR///SWY1OtQYC3l+so9qS297mTVJUBac21wF4qSWF/pQDqsAC7YOamJkxNNMmGgTTBMBqMBMgDIwTAjIwAAGptE2ptGGqHAJgEwCYEyYAE9EwAEwRiYaGjQDRNMBMEYGgMm0pgmEwEwATABGAABMJgAACYAIwEYRgADCIJAMPYAVcMIuNAEYYwxPNJVE6KwWw70tBJXua01MyPOyL/B+2PgXStBXQOIeL30A9aeWKxkpaQuHFV7fJpoqEyagnUfCJ/xg2gIrDMBTCXb5v170Hx7LQObXWoil9/AyEiiPIt8GZwPn3J7wVG4IOK+KwldhVT+P9K0XLnWb+b8CJkGSui6N+71AEwercx2E2iWPrGLDsbRCCwJpXKjW9owoYDAeRgCwocHH/i7kinChIFxJ7QgA==',
@@ -114,6 +125,12 @@ const refused: readonly { name: string; bytes: Uint8Array; options?: object; cod
     bytes: many('425a683917724538509000000000'),
     code: 'invalid-image',
     says: /hold 0 bytes/,
+  },
+  {
+    name: '20,000 tiny blocks of bzip2',
+    bytes: tinyBlocks(),
+    code: 'invalid-image',
+    says: /4101 streams and blocks hold \d+ bytes/,
   },
   {
     name: '10^5 empty streams of xz',
