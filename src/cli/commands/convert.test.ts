@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
-import { chmod, lstat, readdir, readFile, stat, symlink, writeFile } from 'node:fs/promises'
+import { chmod, lstat, readdir, readFile, stat, symlink, truncate, writeFile } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { test } from 'node:test'
 import { randomDisk, writeSource } from '../../../test/fixtures/disk/disks.ts'
@@ -11,6 +11,7 @@ import { formats } from '../../disk/formats/index.ts'
 import { answer, imprint, main, nameForQemu } from '../disk-file/child.suite.ts'
 
 const skip = lacking('qemu-img')
+const skipIo = lacking('qemu-img', 'qemu-io')
 const DISK_BYTES = 24 * MiB
 
 const forms = formats.flatMap(({ name, writers }) => writers.map(({ subformat }) => ({ name, form: `${name}:${subformat}` })))
@@ -31,7 +32,7 @@ for (const { name, form } of forms) {
   })
 }
 
-test('the same disk gives the same bytes; zeros that are data become holes, unless they are not looked for', {
+test('the same disk gives the same bytes; zeros that are data become holes, unless they are never looked for', {
   skip,
 }, async (t) => {
   const path = await scratch(t)
@@ -41,10 +42,15 @@ test('the same disk gives the same bytes; zeros that are data become holes, unle
   await answer('convert', path('sparse.raw'), path('b.qcow2'))
   assert.ok((await readFile(path('a.qcow2'))).equals(await readFile(path('b.qcow2'))))
   assert.ok((await stat(path('a.qcow2'))).size < 2 * MiB)
-  await answer('convert', path('dense.raw'), path('c.qcow2'), '--no-search')
+  await answer('convert', path('dense.raw'), path('c.qcow2'), '--find-zeros', 'never', '--no-sync')
   assert.ok((await stat(path('c.qcow2'))).size > 9 * MiB)
+  await truncate(path('dense.raw'), 64 * MiB)
+  await answer('convert', path('dense.raw'), path('d.qcow2'))
+  assert.ok((await stat(path('d.qcow2'))).size > 9 * MiB, 'who leaves holes has left out zeros')
+  await answer('convert', path('dense.raw'), path('e.qcow2'), '--find-zeros', 'always')
+  assert.ok((await stat(path('e.qcow2'))).size < 2 * MiB)
   assert.ok((await stat(path('c.qcow2'))).blocks * 512 < 2 * MiB, 'but not on the disk')
-  assert.equal((await imprint(['compare', path('c.qcow2'), path('dense.raw')])).code, 0)
+  for (const name of ['c.qcow2', 'd.qcow2', 'e.qcow2']) await answer('compare', path(name), path('dense.raw'))
 })
 
 test('a file that is there is kept, and replaced with --force when the new one is whole', async (t) => {
@@ -122,4 +128,72 @@ test('a disk goes to standard output, from its first byte to its last', { skip }
   const piped = `"$0" "$@" | cat > '${path('out.qcow2')}'`
   await runTool('sh', '-c', piped, process.execPath, main, 'convert', path('disk.raw'), '-', '--to', 'qcow2')
   await runTool('qemu-img', 'compare', '-f', 'qcow2', '-F', 'raw', path('out.qcow2'), path('disk.raw'))
+})
+
+test('a difference becomes whole with what it is based on; what does not belong to it is refused', {
+  skip: skipIo,
+}, async (t) => {
+  const path = await scratch(t)
+  await writeSource(randomDisk(DISK_BYTES, 9, 12), path('base.raw'))
+  await runTool('qemu-img', 'create', '-q', '-f', 'qcow2', '-b', path('base.raw'), '-F', 'raw', path('mid.qcow2'))
+  await runTool('qemu-io', '-c', 'write -P 7 1M 64k', path('mid.qcow2'))
+  await runTool('qemu-img', 'create', '-q', '-f', 'qcow2', '-b', path('mid.qcow2'), '-F', 'qcow2', path('top.qcow2'))
+  await runTool('qemu-io', '-c', 'write -P 9 5M 64k', '-c', 'write -z 2M 64k', path('top.qcow2'))
+  await answer('convert', path('top.qcow2'), path('whole.qcow2'), '--parent', path('mid.qcow2'), '--parent', path('base.raw'))
+  await runTool('qemu-img', 'compare', '-f', 'qcow2', '-F', 'qcow2', path('top.qcow2'), path('whole.qcow2'))
+  const unsaid = await imprint(['convert', path('top.qcow2'), path('x.raw')])
+  assert.equal(unsaid.code, 1)
+  assert.match(unsaid.stderr, /backing file/)
+  assert.match(unsaid.stderr, /--parent/)
+  for (const parents of [['mid.qcow2'], ['mid.qcow2', 'base.raw', 'base.raw']]) {
+    const said = await imprint([
+      'convert',
+      path('top.qcow2'),
+      path('x.raw'),
+      ...parents.flatMap((name) => ['--parent', path(name)]),
+    ])
+    assert.equal(said.code, 1, said.stderr)
+  }
+  assert.ok(!(await readdir(dirname(path('x')))).includes('x.raw'))
+})
+
+test('a disk in several files is put together of those that are given', { skip }, async (t) => {
+  const path = await scratch(t)
+  await writeSource(randomDisk(DISK_BYTES, 9, 13), path('disk.raw'))
+  for (const [subformat, part] of [
+    ['twoGbMaxExtentSparse', 'split-s001.vmdk'],
+    ['monolithicFlat', 'split-flat.vmdk'],
+  ] as const) {
+    await runTool(
+      'qemu-img',
+      'convert',
+      '-f',
+      'raw',
+      '-O',
+      'vmdk',
+      '-o',
+      `subformat=${subformat}`,
+      path('disk.raw'),
+      path('split.vmdk'),
+    )
+    await answer('convert', path('split.vmdk'), path(`${subformat}.raw`), '--part', path(part))
+    await answer('compare', path(`${subformat}.raw`), path('disk.raw'), '--strict')
+    assert.equal((await imprint(['convert', path('split.vmdk'), path('x.raw')])).code, 1)
+  }
+})
+
+test('the disk of an internal snapshot is had by its name and its id', { skip: skipIo }, async (t) => {
+  const path = await scratch(t)
+  await writeSource(randomDisk(DISK_BYTES, 9, 14), path('disk.raw'))
+  await runTool('qemu-img', 'convert', '-f', 'raw', '-O', 'qcow2', path('disk.raw'), path('disk.qcow2'))
+  await runTool('qemu-img', 'snapshot', '-c', 'before', path('disk.qcow2'))
+  await runTool('qemu-io', '-c', 'write -P 7 1M 1M', path('disk.qcow2'))
+  for (const wanted of ['before', '1']) {
+    await answer('convert', path('disk.qcow2'), path(`${wanted}.raw`), '--snapshot', wanted)
+    await answer('compare', path(`${wanted}.raw`), path('disk.raw'))
+  }
+  assert.equal((await imprint(['compare', path('disk.qcow2'), path('disk.raw')])).code, 1)
+  const none = await imprint(['convert', path('disk.qcow2'), path('x.raw'), '--snapshot', 'after'])
+  assert.equal(none.code, 3)
+  assert.match(none.stderr, /the file has 1 \(before\)/)
 })

@@ -1,9 +1,10 @@
 import { resolve } from 'node:path'
 import { formatBytes } from '../../base/units.ts'
+import type { BlockSource } from '../../disk/block/block-source.ts'
 import { command } from '../command.ts'
 import { convertDisk, endedBy } from '../disk-file/convert-file.ts'
 import { wantedFormat } from '../disk-file/format-words.ts'
-import { openDisk } from '../disk-file/open-disk.ts'
+import { openDisk, withAdvice } from '../disk-file/open-disk.ts'
 import { isNear, PLACE, placesOf, spoolOption } from '../disk-file/open-file.ts'
 import { UsageError } from '../exit-codes.ts'
 import { formatDuration, Progress } from '../progress.ts'
@@ -37,7 +38,12 @@ export const convert = command({
     part: { type: 'list', value: 'FILE', help: 'another file of a disk that is in several' },
     force: { type: 'flag', help: 'replace TARGET if it exists' },
     ...spoolOption,
-    noSearch: { type: 'flag', help: 'take data for data: do not read them first to find zeros' },
+    findZeros: {
+      type: 'choice',
+      choices: ['always', 'never'],
+      help: 'read all data first, so that what is zeros takes no place in the format (default: where SOURCE has no holes)',
+    },
+    noSync: { type: 'flag', help: 'do not wait until TARGET is on the disk: the system writes it there later' },
   },
   examples: [
     ['imprint convert debian-12.qcow2 debian-12.raw', 'formats by the names'],
@@ -48,7 +54,7 @@ export const convert = command({
     ['imprint convert disk.qcow2 - --to raw | zstd > disk.raw.zst', 'to another program'],
   ],
   exits: [3, 4, 5, 6, 7],
-  async run({ source, target, to, from, snapshot, parent, part, force, noSearch, spoolBytes }, { out, signal }) {
+  async run({ source, target, to, from, snapshot, parent, part, force, findZeros, noSync, spoolBytes }, { out, signal }) {
     const wanted = wantedFormat(to, target)
     if (target === '-' && process.stdout.isTTY)
       throw new UsageError('standard output is a terminal: send it to a file or a program')
@@ -68,7 +74,8 @@ export const convert = command({
         wanted,
         path: target === '-' ? null : resolve(target),
         force,
-        isSearched: !noSearch && wanted.format !== 'raw' && isNear(source),
+        isSearched: wanted.format !== 'raw' && (await isSearched(disk, source, findZeros)),
+        isSynced: !noSync,
         signal,
         onProgress: (state) => progress.show(state),
       })
@@ -88,7 +95,15 @@ export const convert = command({
       else out.note(`Wrote ${said}`)
       return 0
     } catch (error) {
-      throw endedBy(signal, error)
+      throw withAdvice(endedBy(signal, error))
     }
   },
 })
+
+/** Who leaves holes has left out the zeros; what is far is not read twice. */
+async function isSearched(disk: BlockSource, source: string, wish: 'always' | 'never' | undefined): Promise<boolean> {
+  if (wish !== undefined) return wish === 'always'
+  if (!isNear(source)) return false
+  for await (const { kind, length } of disk.extents(0, disk.size)) return kind === 'data' && length === disk.size
+  return false
+}

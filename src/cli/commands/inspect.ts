@@ -5,6 +5,7 @@ import { command } from '../command.ts'
 import { type Allocation, drawn } from '../disk-file/allocation.ts'
 import { endedBy } from '../disk-file/convert-file.ts'
 import { type InspectedDisk, type InspectedTable, type Inspection, inspectFile } from '../disk-file/inspect-file.ts'
+import { GIVE } from '../disk-file/open-disk.ts'
 import { PLACE, placesOf, spoolOption } from '../disk-file/open-file.ts'
 import type { Output } from '../output.ts'
 import { Progress } from '../progress.ts'
@@ -136,11 +137,6 @@ function printSnapshots({ snapshots }: InspectedDisk, out: Output): void {
 const madeAt = (at: number): string | null =>
   Math.abs(at) <= 8.64e15 ? new Date(at).toISOString().slice(0, 19).replace('T', ' ') : null
 
-const ADVICE: Readonly<Record<string, string>> = {
-  'external-reference':
-    'Nothing that it names is opened. Give what it is a difference to with --parent, its other files with --part.',
-}
-
 function printVerdict(refusal: ServiceError | null, notes: readonly string[], out: Output): void {
   if (!refusal) {
     const but = notes.length > 0 ? ', with remarks' : ''
@@ -153,6 +149,5 @@ function printVerdict(refusal: ServiceError | null, notes: readonly string[], ou
   out.line(`  ${safeText(refusal.message)}`)
   const { reason: _, format: __, ...facts } = refusal.details
   for (const [name, value] of Object.entries(facts)) out.line(out.tone(`  ${safeText(name)} = ${safeText(String(value))}`, 'dim'))
-  const advice = ADVICE[reason]
-  if (advice) out.line(`  ${advice}`)
+  if (reason === 'external-reference') out.line(`  ${GIVE}`)
 }

@@ -3,7 +3,7 @@ import type { Extent } from '../../disk/block/block-source.ts'
 import { merged } from '../../disk/block/run-merger.ts'
 import { command } from '../command.ts'
 import { endedBy } from '../disk-file/convert-file.ts'
-import { openDisk } from '../disk-file/open-disk.ts'
+import { openDisk, withAdvice } from '../disk-file/open-disk.ts'
 import { PLACE, placesOf, spoolOption } from '../disk-file/open-file.ts'
 import type { Output } from '../output.ts'
 import { Progress } from '../progress.ts'
@@ -41,7 +41,7 @@ export const map = command({
       else await print(extents, out, signal)
       return 0
     } catch (error) {
-      throw endedBy(signal, error)
+      throw withAdvice(endedBy(signal, error))
     } finally {
       progress.end()
     }

@@ -17,6 +17,8 @@ export interface ConvertWish {
   readonly force: boolean
   /** Whether data are searched for zeros first. */
   readonly isSearched: boolean
+  /** Whether the file is on the disk when this is done. */
+  readonly isSynced: boolean
   readonly signal: AbortSignal
   readonly onProgress: (state: TransferState) => void
 }
@@ -28,7 +30,10 @@ export interface ConvertWish {
 export async function convertDisk(wish: ConvertWish): Promise<Written> {
   const { path, force, signal, onProgress } = wish
   await using opened = new AsyncDisposableStack()
-  const target = path === null ? undefined : opened.adopt(await TargetFile.create(path, force), (it) => it.close())
+  const target =
+    path === null
+      ? undefined
+      : opened.adopt(await TargetFile.create(path, { force, isSynced: wish.isSynced }), (it) => it.close())
   const disk = wish.isSearched ? await searched(wish) : wish.disk
   const { writer } = wish.wanted
   const options = { signal, onProgress }

@@ -6,6 +6,13 @@ import { ServiceError } from '../../base/errors.ts'
 import { runWithFile } from './run-with-file.ts'
 import { isWithoutUnnamed, O_TMPFILE } from './unnamed-file.ts'
 
+export interface TargetOptions {
+  /** Whether a file that is there may be replaced. */
+  readonly force: boolean
+  /** Whether it is on the disk before it has its name. */
+  readonly isSynced: boolean
+}
+
 /**
  * A new file that appears under its name when it is whole and durable, and not at all else: it has no name until then, so that
  * nothing is left of it even by SIGKILL. Where the file system has no files without names it is `.NAME.….part` until then, which
@@ -13,25 +20,24 @@ import { isWithoutUnnamed, O_TMPFILE } from './unnamed-file.ts'
  */
 export class TargetFile {
   readonly #path: string
-  readonly #replaces: boolean
+  readonly #options: TargetOptions
   readonly #handle: FileHandle
   /** Undefined: it has no name yet. */
   #part: string | undefined
   #isOpen = true
   #writing: Promise<void> = Promise.resolve()
 
-  private constructor(path: string, replaces: boolean, handle: FileHandle, part: string | undefined) {
+  private constructor(path: string, options: TargetOptions, handle: FileHandle, part: string | undefined) {
     this.#path = path
-    this.#replaces = replaces
+    this.#options = options
     this.#handle = handle
     this.#part = part
   }
 
   /**
-   * @param force whether a file that is there may be replaced
    * @throws ServiceError `conflict` where there is one; `invalid-request` for what is no file; `not-found` without its folder
    */
-  static async create(path: string, force: boolean): Promise<TargetFile> {
+  static async create(path: string, { force, isSynced }: TargetOptions): Promise<TargetFile> {
     const found = await lstat(path).catch(() => undefined)
     const there = found?.isSymbolicLink() ? await stat(path).catch(() => undefined) : found
     if (there?.isBlockDevice()) {
@@ -47,14 +53,14 @@ export class TargetFile {
     const mode = there ? there.mode & 0o777 : 0o666
     try {
       const handle = await open(folder, O_TMPFILE | constants.O_RDWR, mode)
-      return new TargetFile(real, force, handle, undefined)
+      return new TargetFile(real, { force, isSynced }, handle, undefined)
     } catch (error) {
       if (!isWithoutUnnamed(error)) throw error
       if (!(await stat(folder).catch(() => undefined))?.isDirectory())
         throw new ServiceError('not-found', `the folder "${folder}" does not exist`)
     }
     const part = partName(real)
-    return new TargetFile(real, force, await open(part, 'wx+', mode), part)
+    return new TargetFile(real, { force, isSynced }, await open(part, 'wx+', mode), part)
   }
 
   /** Everything of it is a hole until it is written. */
@@ -76,14 +82,15 @@ export class TargetFile {
   }
 
   /** Brings what is written so far to the disk. */
-  sync(): Promise<void> {
-    return this.#handle.datasync()
+  async sync(): Promise<void> {
+    if (this.#options.isSynced) await this.#handle.datasync()
   }
 
   /** Gives it its name. @throws ServiceError `conflict` where somebody made one of that name meanwhile */
   async finish(): Promise<void> {
-    await this.#handle.sync()
-    if (this.#replaces) {
+    const { isSynced } = this.#options
+    if (isSynced) await this.#handle.sync()
+    if (this.#options.force) {
       const part = this.#part ?? (await this.#named(partName(this.#path)))
       this.#part = part
       await rename(part, this.#path)
@@ -96,6 +103,7 @@ export class TargetFile {
       })
     }
     await this.close()
+    if (!isSynced) return
     const folder = await open(dirname(this.#path), constants.O_RDONLY)
     await folder.sync().finally(() => folder.close())
   }

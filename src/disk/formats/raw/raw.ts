@@ -1,12 +1,27 @@
-import type { FormatDriver } from '../format-driver.ts'
+import { ServiceError } from '../../../base/errors.ts'
+import type { FormatDriver, OpenOptions } from '../format-driver.ts'
 
 /** The file is the disk. Nothing is padded: bytes that came in go out, also where the size is no multiple of a sector. */
 export const raw: FormatDriver = {
   name: 'raw',
-  open: async (file) => file,
-  audit: async (file) =>
-    file.size % 512 === 0
+  async open(file, given) {
+    assertAlone(given)
+    return file
+  },
+  async audit(file, given) {
+    assertAlone(given)
+    return file.size % 512 === 0
       ? []
-      : [`the size, ${file.size} bytes, is not a multiple of 512: machines see the last sector filled up with zeros`],
+      : [`the size, ${file.size} bytes, is not a multiple of 512: machines see the last sector filled up with zeros`]
+  },
   writers: [{ subformat: 'plain', wrap: async (disk) => disk }],
+}
+
+function assertAlone({ parent, parts, snapshot }: OpenOptions = {}): void {
+  const given = parent ? 'a parent is' : parts ? 'other files are' : snapshot !== undefined ? 'a snapshot is' : undefined
+  if (given === undefined) return
+  throw new ServiceError('invalid-image', `raw: ${given} given, but such a file is the whole disk`, {
+    format: 'raw',
+    reason: 'malformed',
+  })
 }
