@@ -8,6 +8,7 @@ import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
+import { lacking } from '../../../test/fixtures/disk/tools.ts'
 import { KiB, MiB } from '../../base/units.ts'
 import type { Environment } from '../output.ts'
 import { ADMIN_PASSWORD, type RealService, startService } from '../real-service.suite.ts'
@@ -104,25 +105,29 @@ test('the next version of an image moves at most 6 % of its bytes, and the same 
   assert.ok((await moved(second)) <= 0.001 * second.length)
 })
 
-test('of a qcow2 the disk is kept, as raw', async (t) => {
-  const raw = sparseFile(8 * MiB, [[MiB, randomBytes(2 * MiB)]])
-  const qcow2 = join(folder, 'disk.qcow2')
-  try {
-    execFileSync('qemu-img', ['convert', '-c', '-O', 'qcow2', raw, qcow2])
-  } catch {
-    return t.skip('qemu-img is not installed')
-  }
-  const added = await run(['image', 'add', qcow2, '--json'], { environment: admin })
-  assert.equal(added.status, 0, added.err)
-  assert.deepEqual(
-    [added.json.image.name, added.json.image.diskFormat, added.json.transfer.sourceFormat],
-    ['disk', 'raw', 'qcow2'],
-  )
-  assert.equal(await download512(added.json.image.id), digestOf(raw))
-  const asFile = await run(['image', 'add', qcow2, '--as-file', '--json'], { environment: admin })
-  assert.deepEqual([asFile.json.image.diskFormat, asFile.json.image.virtualBytes], ['qcow2', 8 * MiB])
-  assert.equal(await download512(asFile.json.image.id), digestOf(qcow2))
-})
+for (const [format, ...how] of [
+  ['qcow2', '-c', '-O', 'qcow2'],
+  ['vmdk', '-O', 'vmdk', '-o', 'subformat=streamOptimized'],
+  ['vhd', '-O', 'vpc', '-o', 'force_size=on'],
+  ['vhdx', '-O', 'vhdx'],
+  ['vdi', '-O', 'vdi'],
+] as const) {
+  test(`of a ${format} the disk is kept, as raw`, { skip: lacking('qemu-img') }, async () => {
+    const raw = sparseFile(8 * MiB, [[MiB, randomBytes(2 * MiB)]])
+    const file = join(folder, `disk.${format}`)
+    execFileSync('qemu-img', ['convert', ...how, raw, file])
+    const added = await run(['image', 'add', file, '--json'], { environment: admin })
+    assert.equal(added.status, 0, added.err)
+    assert.deepEqual(
+      [added.json.image.name, added.json.image.diskFormat, added.json.transfer.sourceFormat],
+      ['disk', 'raw', format],
+    )
+    assert.equal(await download512(added.json.image.id), digestOf(raw))
+    const asFile = await run(['image', 'add', file, '--as-file', '--json'], { environment: admin })
+    assert.deepEqual([asFile.json.image.diskFormat, asFile.json.image.virtualBytes], [format, 8 * MiB])
+    assert.equal(await download512(asFile.json.image.id), digestOf(file))
+  })
+}
 
 test('a file that refers to another, or is packed, or is empty, is refused before anything is sent', async () => {
   const hostile = Buffer.alloc(64 * KiB)

@@ -1,11 +1,11 @@
 import { ServiceError } from '../../base/errors.ts'
 import type { BlockSource } from '../../disk/block/block-source.ts'
 import { openFileSource } from '../../disk/block/file-source.ts'
-import { openImage, recognise, verifyDeclared } from '../../disk/formats/index.ts'
+import { formats, openImage, recognise, verifyDeclared } from '../../disk/formats/index.ts'
 
 /** A file here, as what will be sent of it. */
 export interface LocalImage {
-  /** The disk in the file, or the file. Closing it closes the file. */
+  /** The disk in the file, which is kept as raw, where images share their chunks; or the file. Closing it closes the file. */
   readonly source: BlockSource
   /** Format of the file that `source` is. */
   readonly diskFormat: string
@@ -13,9 +13,6 @@ export interface LocalImage {
   readonly sourceFormat: string
   readonly fileBytes: number
 }
-
-/** Formats whose disk we can show: it is kept as raw, where images share their chunks. */
-const OPENED: ReadonlySet<string> = new Set(['qcow2'])
 
 /**
  * @param asFile keeps the bytes of the file, whatever its format
@@ -28,7 +25,7 @@ export async function openLocalImage(path: string, asFile: boolean): Promise<Loc
     const recognition = await recognise(file)
     const sourceFormat = recognition.found.find(({ kind }) => kind === 'disk')?.diskFormat ?? 'raw'
     verifyDeclared(sourceFormat, recognition, 'bare')
-    const opens = OPENED.has(sourceFormat) && !asFile
+    const opens = sourceFormat !== 'raw' && formats.some(({ name }) => name === sourceFormat) && !asFile
     const source = opens ? await openImage(sourceFormat, file) : file
     return { source, diskFormat: opens ? 'raw' : sourceFormat, sourceFormat, fileBytes: file.size }
   } catch (error) {
