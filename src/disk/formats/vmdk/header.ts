@@ -70,7 +70,6 @@ export interface SparseHeader {
   /** 0 = none. */
   readonly descriptorOffset: number
   readonly descriptorBytes: number
-  readonly overheadBytes: number
   /** Each grain is a marker and a zlib stream. */
   readonly compressed: boolean
   /** A grain table entry of 1 is a grain of zeros. */
@@ -211,8 +210,7 @@ export function parseSparseHeader(bytes: Uint8Array, fileBytes: number): SparseH
   check(descriptorBytes < MAX_DESCRIPTOR_BYTES, 'the descriptor is longer than 1 MiB', { descriptorSize: h.descriptorSize })
   check(!hasDescriptor || descriptorBytes > 0, 'the descriptor is empty')
   const descriptorOffset = hasDescriptor ? inside('descriptor', h.descriptorOffset, descriptorBytes) : 0
-  const overheadBytes = h.overhead * SECTOR_BYTES
-  if (overheadBytes > fileBytes) {
+  if (h.overhead * SECTOR_BYTES > fileBytes) {
     throw refuse('truncated', 'the file ends before its metadata do; is the upload complete?', {
       overhead: h.overhead,
       fileBytes,
@@ -227,7 +225,6 @@ export function parseSparseHeader(bytes: Uint8Array, fileBytes: number): SparseH
     redundantDirectoryOffset,
     descriptorOffset,
     descriptorBytes,
-    overheadBytes,
     compressed,
     zeroGrains: (flags & FLAG_ZERO_GRAINS) !== 0,
     unclean: h.unclean !== 0,
