@@ -197,3 +197,12 @@ test('the disk of an internal snapshot is had by its name and its id', { skip: s
   assert.equal(none.code, 3)
   assert.match(none.stderr, /the file has 1 \(before\)/)
 })
+
+test('a compressed qcow2 on standard output is the file that would be written', async (t) => {
+  const path = await scratch(t)
+  await writeSource(randomDisk(6 * MiB, 7, 2), path('disk.raw'))
+  await answer('convert', path('disk.raw'), path('a.qcow2'), '--to', 'qcow2:zstd')
+  const words = [process.execPath, main, path('disk.raw'), path('b.qcow2')]
+  await runTool('sh', '-c', `"$0" "$1" convert "$2" - --to qcow2:zstd > "$3"`, ...words)
+  assert.ok((await readFile(path('a.qcow2'))).equals(await readFile(path('b.qcow2'))))
+})

@@ -1,7 +1,7 @@
 import type { BlockSource, Extent } from '../../disk/block/block-source.ts'
+import { inOrder } from '../../disk/block/in-order.ts'
 import { isZero } from '../../disk/block/zero.ts'
 import type { TransferState } from '../progress.ts'
-import { inOrder } from './in-order.ts'
 import { PIECE_BYTES, PIECES_AHEAD } from './pieces.ts'
 
 export interface CompareOptions {

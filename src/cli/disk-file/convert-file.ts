@@ -55,7 +55,8 @@ export async function convertDisk(wish: ConvertWish): Promise<Written> {
     },
   }
   const read = () => ({ doneBytes, totalBytes: disk.size })
-  const stream = writer.pack(watched, { signal })
+  const rewrite = target && ((offset: number, bytes: Uint8Array) => target.write(bytes, offset))
+  const stream = writer.pack(watched, { signal, rewrite })
   if (!target) return writeStdout(stream, read, options)
   const written = await writeStream(stream, target, {
     signal,

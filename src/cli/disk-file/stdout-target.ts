@@ -1,5 +1,5 @@
 import type { BlockSource } from '../../disk/block/block-source.ts'
-import { inOrder } from './in-order.ts'
+import { inOrder } from '../../disk/block/in-order.ts'
 import { PIECE_BYTES, PIECES_AHEAD } from './pieces.ts'
 import type { WriteOptions, Written } from './write-target.ts'
 

@@ -1,8 +1,8 @@
 import { KiB } from '../../base/units.ts'
 import type { BlockSource, Extent } from '../../disk/block/block-source.ts'
 import { ClusterRuns } from '../../disk/block/cluster-runs.ts'
+import { inOrder } from '../../disk/block/in-order.ts'
 import { isZero } from '../../disk/block/zero.ts'
-import { inOrder } from './in-order.ts'
 import { PIECES_AHEAD, PieceBuffers, piecesOf } from './pieces.ts'
 
 const GRAIN_BYTES = 64 * KiB

@@ -1,8 +1,8 @@
 import { KiB, MiB } from '../../base/units.ts'
 import type { BlockSource } from '../../disk/block/block-source.ts'
+import { inOrder } from '../../disk/block/in-order.ts'
 import { isZero } from '../../disk/block/zero.ts'
 import type { TransferState } from '../progress.ts'
-import { inOrder } from './in-order.ts'
 import { PIECES_AHEAD, PieceBuffers, piecesOf } from './pieces.ts'
 
 /** Zeros that fill one of these, at multiples of it, become a hole. */

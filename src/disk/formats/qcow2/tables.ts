@@ -33,6 +33,7 @@ const ZERO_LOW = 1 // bit 0, version 3 without subclusters
 
 /** Reads the L1 table and holds its entries to the format. @returns offsets of L2 tables, 0 = none; one per needed entry */
 export async function readL1(file: BlockSource, h: Qcow2Header): Promise<Float64Array> {
+  if (h.l1NeededEntries === 0) return new Float64Array(0)
   const bytes = await file.read(h.l1TableOffset, h.l1NeededEntries * 8)
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   const offsets = new Float64Array(h.l1NeededEntries)
