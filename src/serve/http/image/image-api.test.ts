@@ -4,6 +4,8 @@ import { once } from 'node:events'
 import { connect } from 'node:net'
 import { after, before, test } from 'node:test'
 import { setImmediate as turn } from 'node:timers/promises'
+import { bytesSource } from '../../../disk/block/memory-source.ts'
+import { openImage } from '../../../disk/formats/index.ts'
 import { type ImageServer, imageServer } from './image-server.suite.ts'
 
 let server: ImageServer
@@ -318,6 +320,35 @@ test('a converted download has a size, an ETag and ranges of its own', async () 
   const part = await server.ask('GET', path, { headers: { range: 'bytes=100000-199999', 'if-range': etag } })
   assert.deepEqual([part.status, Buffer.compare(part.bytes, whole.bytes.subarray(100_000, 200_000))], [206, 0])
   assert.equal((await server.ask('GET', path.replace('qcow2', 'floppy'))).status, 415)
+})
+
+test('a form that is made from front to back comes whole, without a length, and the same each time', async () => {
+  const id = await activeImage()
+  const path = `/v2/images/${id}/file?format=vmdk&subformat=streamOptimized`
+  const whole = await server.ask('GET', path)
+  assert.deepEqual([whole.status, whole.bytes.subarray(0, 4).toString()], [200, 'KDMV'])
+  assert.deepEqual([whole.headers.get('content-length'), whole.headers.get('accept-ranges')], [null, 'none'])
+  const etag = whole.headers.get('etag') ?? ''
+  const again = await server.ask('GET', path, { headers: { range: 'bytes=5-9' } })
+  assert.deepEqual([again.status, again.headers.get('etag')], [200, etag])
+  assert.equal(Buffer.compare(again.bytes, whole.bytes), 0)
+  assert.equal((await server.ask('GET', path, { headers: { 'if-none-match': etag } })).status, 304)
+  const head = await server.ask('HEAD', path)
+  assert.deepEqual([head.status, head.headers.get('etag'), head.bytes.length], [200, etag, 0])
+  const disk = await openImage('vmdk', bytesSource(whole.bytes))
+  assert.equal(Buffer.compare(await disk.read(0, content.length), content), 0)
+  assert.deepEqual([...server.world.ports.readers.held()], [], 'nothing is held for a download that ended')
+  assert.equal((await server.ask('GET', path.replace('streamOptimized', 'whatever'))).status, 415)
+})
+
+test('a format may be asked for by its media type', async () => {
+  const headers = { accept: 'application/x-vhd-disk, */*;q=0.5' }
+  const answer = await server.ask('GET', `/v2/images/${await activeImage()}/file`, { headers })
+  assert.deepEqual(
+    [answer.status, answer.headers.get('content-type'), answer.headers.get('vary')],
+    [200, 'application/x-vhd-disk', 'accept'],
+  )
+  assert.equal(answer.bytes.subarray(-512, -504).toString(), 'conectix')
 })
 
 test('bytes are sent as bytes, or not at all', async () => {
