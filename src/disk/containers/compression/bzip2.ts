@@ -1,3 +1,4 @@
+import { crc32 } from 'node:zlib'
 import type { ServiceError } from '../../../base/errors.ts'
 import type { ByteReader } from './byte-reader.ts'
 import { PartCount, refusePacked } from './damage.ts'
@@ -139,6 +140,7 @@ class Block {
   #links = new Uint32Array()
   #count = 0
   #first = 0
+  readonly #turned = new Uint8Array(OUTPUT_BYTES)
 
   read(bits: BitReader, maxBytes: number): void {
     const { input } = bits
@@ -214,7 +216,7 @@ class Block {
     const links = this.#links
     let position = (links[this.#first] as number) >>> 8
     let output = new Uint8Array(OUTPUT_BYTES)
-    let [filled, equal, last, crc] = [0, 0, -1, -1]
+    let [filled, equal, last, crc] = [0, 0, -1, 0]
     for (let left = this.#count; left > 0; left -= 1) {
       const link = links[position] as number
       const byte = link & 0xff
@@ -227,11 +229,14 @@ class Block {
         equal = byte === last ? equal + 1 : 1
         last = byte
       }
-      for (; copies > 0; copies -= 1) {
-        output[filled] = last
-        filled += 1
-        crc = (crc << 8) ^ (crcTable[((crc >>> 24) ^ last) & 0xff] as number)
+      while (copies > 0) {
+        const count = Math.min(copies, OUTPUT_BYTES - filled)
+        if (count === 1) output[filled] = last
+        else output.fill(last, filled, filled + count)
+        filled += count
+        copies -= count
         if (filled === OUTPUT_BYTES) {
+          crc = this.#crcOf(output, crc)
           yield output
           output = new Uint8Array(OUTPUT_BYTES)
           filled = 0
@@ -239,8 +244,18 @@ class Block {
       }
       if (equal === 0) last = -1
     }
-    this.crc = ~crc >>> 0
-    if (filled > 0) yield output.subarray(0, filled)
+    if (filled > 0) {
+      crc = this.#crcOf(output.subarray(0, filled), crc)
+      yield output.subarray(0, filled)
+    }
+    this.crc = mirrored(crc)
+  }
+
+  /** CRC-32 takes the bits of a byte from the highest on here, everywhere else from the lowest: the same sum of mirrored bytes, mirrored. */
+  #crcOf(bytes: Uint8Array, crc: number): number {
+    const turned = this.#turned
+    for (let at = 0; at < bytes.length; at += 1) turned[at] = mirrors[bytes[at] as number] as number
+    return crc32(turned.subarray(0, bytes.length), crc)
   }
 }
 
@@ -293,9 +308,14 @@ function tables(bits: BitReader, symbols: number): { readonly codes: readonly Co
   return { codes, selectors }
 }
 
-/** CRC-32 with its bits in the other order than everybody else's: polynomial 0x04c11db7, from the highest bit on. */
-const crcTable = Int32Array.from({ length: 256 }, (_, byte) => {
-  let crc = byte << 24
-  for (let bit = 0; bit < 8; bit += 1) crc = crc < 0 ? (crc << 1) ^ 0x04c11db7 : crc << 1
-  return crc
+const mirrors = Uint8Array.from({ length: 256 }, (_, byte) => {
+  let mirror = 0
+  for (let bit = 0; bit < 8; bit += 1) if ((byte & (1 << bit)) !== 0) mirror |= 0x80 >>> bit
+  return mirror
 })
+const mirrored = (word: number): number => {
+  const [a, b, c, d] = [word & 0xff, (word >>> 8) & 0xff, (word >>> 16) & 0xff, word >>> 24].map(
+    (byte) => mirrors[byte] as number,
+  )
+  return (((a as number) << 24) | ((b as number) << 16) | ((c as number) << 8) | (d as number)) >>> 0
+}

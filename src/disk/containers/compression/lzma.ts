@@ -231,6 +231,10 @@ export class LzmaDecoder {
     const count = Math.min(length, end - at)
     this.#owedLength = length - count
     let from = this.#back(bytes, at, distance)
+    if (distance === 1) {
+      bytes.fill(bytes[from] as number, at, at + count)
+      return at + count
+    }
     const isApart = from < at ? distance >= count : from + count <= bytes.length
     if (count > 32 && isApart) {
       bytes.copyWithin(at, from, from + count)
