@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
-import { chmod, lstat, readdir, readFile, stat, symlink, truncate, writeFile } from 'node:fs/promises'
-import { dirname } from 'node:path'
+import { chmod, lstat, mkdir, mkdtemp, readdir, readFile, rm, rmdir, stat, symlink, truncate, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
 import { test } from 'node:test'
 import { randomDisk, writeSource } from '../../../test/fixtures/disk/disks.ts'
 import { QCOW2_L2, smallQcow2, smallVmdk } from '../../../test/fixtures/disk/hostile.ts'
@@ -205,4 +206,27 @@ test('a compressed qcow2 on standard output is the file that would be written', 
   const words = [process.execPath, main, path('disk.raw'), path('b.qcow2')]
   await runTool('sh', '-c', `"$0" "$1" convert "$2" - --to qcow2:zstd > "$3"`, ...words)
   assert.ok((await readFile(path('a.qcow2'))).equals(await readFile(path('b.qcow2'))))
+})
+
+test('on a disk that is full, and without a way to name files later, nothing is left but what is whole', {
+  skip: isRoot || lacking('mount'),
+}, async (t) => {
+  const small = await mkdtemp(join(tmpdir(), 'imprint-small-'))
+  await runTool('mount', '-t', 'tmpfs', '-o', 'size=8m', 'none', small)
+  t.after(() => runTool('umount', small).then(() => rmdir(small)))
+  const path = await scratch(t)
+  await writeFile(path('disk.raw'), randomBytes(6 * MiB))
+  await mkdir(path('bin')) // without ln
+  const full = (env: Record<string, string>) => imprint(['convert', path('disk.raw'), join(small, 'b.raw')], { env })
+  await answer('convert', path('disk.raw'), join(small, 'a.raw'))
+  for (const env of [{}, { PATH: path('bin') }]) {
+    const said = await full(env)
+    assert.equal(said.code, 6, said.stderr)
+    assert.match(said.stderr, /the disk is full/)
+    assert.deepEqual(await readdir(small), ['a.raw'])
+  }
+  await rm(join(small, 'a.raw'))
+  assert.equal((await full({ PATH: path('bin') })).code, 0)
+  assert.ok((await readFile(join(small, 'b.raw'))).equals(await readFile(path('disk.raw'))))
+  assert.deepEqual(await readdir(small), ['b.raw'])
 })

@@ -77,6 +77,9 @@ const searched = ({ disk, signal, onProgress }: ConvertWish): Promise<BlockSourc
 /** It is closed by whoever opened it, not with a file that is made of it. */
 const kept = (disk: BlockSource): BlockSource => ({ ...checked(disk, 'disk'), close: async () => {} })
 
-/** What a reader of the signal throws where the operating system's own word for it came first. */
-export const endedBy = (signal: AbortSignal, error: unknown): unknown =>
-  signal.aborted ? (signal.reason instanceof ServiceError ? signal.reason : new ServiceError('cancelled', 'interrupted')) : error
+/** The word for a failure: what was interrupted fails in many ways. */
+export function endedBy(signal: AbortSignal, error: unknown): unknown {
+  if (signal.aborted) return signal.reason instanceof ServiceError ? signal.reason : new ServiceError('cancelled', 'interrupted')
+  if ((error as NodeJS.ErrnoException | undefined)?.code !== 'ENOSPC') return error
+  return new ServiceError('no-space', 'the disk is full; nothing was kept of what was written', {}, { cause: error })
+}

@@ -90,13 +90,16 @@ class Asker {
   }
 
   async ask(offset: number, length: number): Promise<Response> {
-    const signal = AbortSignal.any([this.#signal, AbortSignal.timeout(ANSWER_MS)])
     const headers = { ...this.#headers, range: `bytes=${offset}-${offset + length - 1}` }
+    const slow = new AbortController()
+    const timer = setTimeout(() => slow.abort(new Error('no answer in time')), ANSWER_MS)
     let answer: Response
     try {
-      answer = await fetch(this.#url, { headers, signal })
+      answer = await fetch(this.#url, { headers, signal: AbortSignal.any([this.#signal, slow.signal]) })
     } catch (cause) {
       throw this.lost((cause as Error).cause ?? cause)
+    } finally {
+      clearTimeout(timer) // the body may take its time, as long as it comes: fetch waits 5 minutes for each part
     }
     const problem = this.#problemOf(answer)
     if (!problem) return answer

@@ -15,7 +15,7 @@ export interface TargetOptions {
 
 /**
  * A new file that appears under its name when it is whole and durable, and not at all else: it has no name until then, so that
- * nothing is left of it even by SIGKILL. Where the file system has no files without names it is `.NAME.….part` until then, which
+ * nothing is left of it even by SIGKILL. Where the file system has no files without names, or the system no way to name them, it is `.NAME.….part` until then, which
  * SIGKILL leaves.
  */
 export class TargetFile {
@@ -53,14 +53,18 @@ export class TargetFile {
     const mode = there ? there.mode & 0o777 : 0o666
     try {
       const handle = await open(folder, O_TMPFILE | constants.O_RDWR, mode)
+      const { status } = await runWithFile('ln', ['-L', '--version'], handle.fd)
+      if (status !== 0) {
+        await handle.close()
+        return new TargetFile(real, { force, isSynced }, ...(await openPart(real, mode)))
+      }
       return new TargetFile(real, { force, isSynced }, handle, undefined)
     } catch (error) {
       if (!isWithoutUnnamed(error)) throw error
       if (!(await stat(folder).catch(() => undefined))?.isDirectory())
         throw new ServiceError('not-found', `the folder "${folder}" does not exist`)
     }
-    const part = partName(real)
-    return new TargetFile(real, { force, isSynced }, await open(part, 'wx+', mode), part)
+    return new TargetFile(real, { force, isSynced }, ...(await openPart(real, mode)))
   }
 
   /** Everything of it is a hole until it is written. */
@@ -108,7 +112,7 @@ export class TargetFile {
     await folder.sync().finally(() => folder.close())
   }
 
-  /** Node has no linkat(2); `ln` is essential on Debian and Ubuntu, and in BusyBox. */
+  /** Node has no linkat(2); that of GNU is essential on Debian and Ubuntu. */
   async #named(path: string): Promise<string> {
     const { status, said } = await runWithFile('ln', ['-L', '-T', '--', '/proc/self/fd/3', path], this.#handle.fd)
     if (status === 0) return path
@@ -130,6 +134,11 @@ export class TargetFile {
 
 const taken = (path: string): ServiceError =>
   new ServiceError('conflict', `"${path}" came into being meanwhile, and is left alone; choose another name`)
+
+async function openPart(path: string, mode: number): Promise<[FileHandle, string]> {
+  const part = partName(path)
+  return [await open(part, 'wx+', mode), part]
+}
 
 const partName = (path: string): string =>
   join(dirname(path), `.${basename(path).slice(0, 200)}.${randomBytes(6).toString('hex')}.part`)
