@@ -12,6 +12,15 @@ interface DebianPackage {
 
 export const packages: readonly DebianPackage[] = [
   { name: 'qemu-utils', neededBy: 'disk formats against qemu-img, and images for the sessions' },
+  { name: 'libqcow-utils', neededBy: 'the same, a second reader: qcow2' },
+  { name: 'libvhdi-utils', neededBy: 'the same: VHD and VHDX' },
+  { name: 'libvmdk-utils', neededBy: 'the same: VMDK' },
+  { name: 'fuse3', neededBy: 'the same: what they mount' },
+  { name: 'bzip2', neededBy: 'what is packed, by others' },
+  { name: 'xz-utils', neededBy: 'the same' },
+  { name: 'zip', neededBy: 'the same' },
+  { name: 'zstd', neededBy: 'the same' },
+  { name: 'gdisk', neededBy: 'partition tables, by another' },
   { name: 'qemu-system-x86', neededBy: 'machines' },
   { name: 'ovmf', neededBy: 'machines that start by UEFI' },
   { name: 'busybox-static', neededBy: 'the tiny guest' },
