@@ -347,7 +347,7 @@ const layouts: readonly [string, Parameters<typeof server>[2], string][] = [
   ['chunks of 3 bytes', { facts: { chunkBytes: 3 } }, 'unsupported'],
   ['chunks of a GiB', { facts: { chunkBytes: 2 ** 30 } }, 'unsupported'],
   ['a manifest that is a path', { facts: { manifest: '../../etc/passwd' } }, 'unsupported'],
-  ['a format that we do not open', { facts: { diskFormat: 'vmdk' } }, 'unsupported'],
+  ['a format that we do not open', { facts: { diskFormat: 'qcow' } }, 'unsupported'],
 ]
 for (const [what, more, code] of layouts) {
   test(`a server that tells of ${what} is refused`, async (t) => {

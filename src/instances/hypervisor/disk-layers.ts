@@ -1,3 +1,4 @@
+import { ServiceError } from '../../base/errors.ts'
 import type { BlockSource } from '../../disk/block/block-source.ts'
 import type { DiskAddress } from './hypervisor.ts'
 
@@ -48,7 +49,18 @@ export interface SealOptions {
    * what is not in its layers. `pause`, `resume` and `reboot` wait for the end. Cut short, the guest goes on when the machine is found.
    */
   readonly whileStill?: () => Promise<void>
+  /** A guest that is on and does not stand still is not sealed: `conflict`, and what kept it. One that had to go on too early may have been. */
+  readonly mustBeQuiet?: boolean
 }
+
+/** What `mustBeQuiet` is refused with. */
+export const notQuiet = (id: string, evidence: string): ServiceError =>
+  new ServiceError(
+    'conflict',
+    `the file systems of machine ${id} did not stand still, as they must for this snapshot: ${evidence}. See that its guest agent runs ` +
+      '(hw_qemu_guest_agent=yes), or stop it first',
+    { id },
+  )
 
 export interface HydrateOptions {
   readonly signal?: AbortSignal

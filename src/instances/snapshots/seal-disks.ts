@@ -1,10 +1,8 @@
 import { randomUUID } from 'node:crypto'
 import { type Caller, serviceCaller } from '../../base/caller.ts'
-import { ServiceError } from '../../base/errors.ts'
 import { failpoint } from '../../base/failpoint.ts'
 import { changeInstance } from '../change-instance.ts'
 import { changeJob } from '../change-job.ts'
-import type { Sealed } from '../hypervisor/disk-layers.ts'
 import type { InstancePorts } from '../ports.ts'
 import { findMachine } from '../power/settle.ts'
 import { type InstanceRecord, type SnapshotJob, startsFromVolume, type VolumeSnapshot } from '../records.ts'
@@ -35,9 +33,8 @@ export async function sealDisks(
   if (job.withMachine && !job.withMemory) await addMachine(ports, described, null)
   const sealed = job.withMemory
     ? await sealWithMemory(ports, described, { ...still, signal })
-    : await ports.hypervisor.seal(id, ports.settings.freezeMs, still)
+    : await ports.hypervisor.seal(id, ports.settings.freezeMs, { ...still, mustBeQuiet: mustBeQuiet(instance) })
   failpoint('instance:sealed')
-  if (isOn && !job.withMemory) assertQuietEnough(instance, sealed)
   await changeInstance(ports, id, ({ taskState }) => (taskState === 'deleting' ? null : { taskState: 'image_uploading' }))
   const noted = await changeJob(ports, id, 'snapshot', () => ({ sealed }))
   failpoint('instance:sealing-noted')
@@ -45,15 +42,8 @@ export async function sealDisks(
 }
 
 /** Nova's `os_require_quiesce`. What holds the memory as well lacks nothing that a guest which was not frozen had not written. */
-function assertQuietEnough({ id, imageProperties }: InstanceRecord, { consistency, evidence }: Sealed): void {
-  if (!/^(yes|true|1|on)$/i.test(imageProperties.os_require_quiesce?.trim() ?? '') || consistency !== 'crash') return
-  throw new ServiceError(
-    'conflict',
-    `the file systems of instance ${id} did not stand still, as os_require_quiesce=yes of its image asks: ${evidence}. ` +
-      'See that its guest agent runs (hw_qemu_guest_agent=yes), or stop the instance first',
-    { id },
-  )
-}
+const mustBeQuiet = ({ imageProperties }: InstanceRecord): boolean =>
+  /^(yes|true|1|on)$/i.test(imageProperties.os_require_quiesce?.trim() ?? '')
 
 /** Of the volumes that the machine has now. Those of an attempt before are of another moment, and go. */
 async function plannedSnapshots(

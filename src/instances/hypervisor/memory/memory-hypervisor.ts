@@ -5,7 +5,7 @@ import { ServiceError } from '../../../base/errors.ts'
 import { GiB } from '../../../base/units.ts'
 import type { BlockSource } from '../../../disk/block/block-source.ts'
 import { seedDisc } from '../../seed/seed-disc.ts'
-import type { DiskLayers, HydrateOptions, NewBase, Sealed, SealOptions } from '../disk-layers.ts'
+import { type DiskLayers, type HydrateOptions, type NewBase, notQuiet, type Sealed, type SealOptions } from '../disk-layers.ts'
 import type { DiskPlugs } from '../disk-plugs.ts'
 import type { FoundMachine, Hypervisor, HypervisorAbilities, MachineChanges, MachineDisk, MachineSpec } from '../hypervisor.ts'
 import type { MachineMemory, MemoryState, SavedMemory, SaveOptions } from '../machine-memory.ts'
@@ -111,7 +111,7 @@ export class MemoryHypervisor implements Hypervisor, DiskLayers, DiskPlugs, Mach
   }
 
   /** Its guests do no more than they are told: they stand still wherever they are asked to. */
-  async seal(id: string, quiesceMs: number, { whileStill }: SealOptions = {}): Promise<Sealed> {
+  async seal(id: string, quiesceMs: number, { whileStill, mustBeQuiet = false }: SealOptions = {}): Promise<Sealed> {
     const machine = this.#machine(id)
     assertNotCopying(machine)
     const has = Math.max(0, ...machine.spec.disks.map(({ name }) => machine.layerNumbers(name).length - 1))
@@ -121,6 +121,7 @@ export class MemoryHypervisor implements Hypervisor, DiskLayers, DiskPlugs, Mach
       })
     }
     const isQuiet = quiesceMs > 0 && machine.power === 'running' && machine.spec.hardware.qemuGuestAgent
+    if (mustBeQuiet && machine.isOn && !isQuiet) throw notQuiet(id, 'nobody asked it to')
     const consistency = isQuiet ? 'file-system' : 'crash'
     const layers = machine.seal()
     await whileStill?.()

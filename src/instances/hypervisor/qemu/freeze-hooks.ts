@@ -17,9 +17,11 @@ export interface Applications {
 }
 
 const LOG = '/var/log/qga-fsfreeze-hook.log'
-const MAX_LOG_BYTES = 32 * KiB
+const READ_BYTES = 32 * KiB
+const MAX_READS = 8
 /** Of all that is asked before a freeze, and again of all that is asked after it. */
 const WITHIN_MS = 3000
+const CLOSE_WITHIN_MS = 1000
 const MAX_NAMES = 5
 const MAX_NAME_CHARACTERS = 40
 const WINDOWS: Applications = { told: ["the writers of Windows' volume shadow copies"], failed: [] }
@@ -40,10 +42,13 @@ export async function watchApplications(agentPath: string): Promise<() => Promis
   }
 }
 
-type Ask = (command: string, given?: Readonly<Record<string, unknown>>) => Promise<unknown>
+type Asking = (command: string, given?: Readonly<Record<string, unknown>>) => Promise<unknown>
+/** Within the time that all has together; `inAnyCase` in time of its own, for what must be given back. */
+type Ask = Asking & { readonly inAnyCase: Asking }
 function asker(path: string): Ask {
   const until = performance.now() + WITHIN_MS
-  return (command, given) => askAgent(path, command, Math.max(1, until - performance.now()), given)
+  const ask: Asking = (command, given) => askAgent(path, command, Math.max(1, until - performance.now()), given)
+  return Object.assign(ask, { inAnyCase: ((command, given) => askAgent(path, command, CLOSE_WITHIN_MS, given)) satisfies Asking })
 }
 
 const isWindows = (ask: Ask): Promise<boolean> =>
@@ -62,13 +67,21 @@ async function endOfLog(ask: Ask): Promise<number> {
   }
 }
 
-/** What came after that; a log that is shorter by now, having been rotated, has nothing there. */
+/**
+ * All that came after that; a log that is shorter by now, having been rotated, has nothing there.
+ * @throws Error where it has no end: what fails may stand behind what is read
+ */
 const logFrom = (ask: Ask, offset: number): Promise<string> =>
   inLog(ask, async (handle) => {
     await ask('guest-file-seek', { handle, offset, whence: 'set' })
-    const answer = await ask('guest-file-read', { handle, count: MAX_LOG_BYTES })
-    if (!isObject(answer) || typeof answer['buf-b64'] !== 'string') return ''
-    return Buffer.from(answer['buf-b64'], 'base64').toString('utf8')
+    const pieces: Buffer[] = []
+    for (let reads = 0; reads < MAX_READS; reads += 1) {
+      const answer = await ask('guest-file-read', { handle, count: READ_BYTES })
+      if (!isObject(answer) || typeof answer['buf-b64'] !== 'string') break
+      pieces.push(Buffer.from(answer['buf-b64'], 'base64'))
+      if (answer.eof === true || answer.count === 0) return Buffer.concat(pieces).toString('utf8')
+    }
+    throw new Error('the log of the hook has no end')
   })
 
 async function inLog<T>(ask: Ask, work: (handle: unknown) => Promise<T>): Promise<T> {
@@ -76,7 +89,7 @@ async function inLog<T>(ask: Ask, work: (handle: unknown) => Promise<T>): Promis
   try {
     return await work(handle)
   } finally {
-    await ask('guest-file-close', { handle }).catch(() => {})
+    await ask.inAnyCase('guest-file-close', { handle }).catch(() => {})
   }
 }
 
@@ -86,20 +99,24 @@ function positionIn(answer: unknown): number {
   throw new Error("the guest's agent does not know where it is in a file")
 }
 
-/** `DATE: execute PATH freeze`, what that says itself, `DATE: PATH finished with status=0`. One that did not finish failed. */
+/**
+ * `DATE: execute PATH freeze`, what that says itself, `DATE: PATH finished with status=0`; since QEMU 10 `Executing PATH freeze`,
+ * `PATH finished successfully`. One that did not finish before the next began failed.
+ */
 function applicationsIn(log: string): Applications {
   const [told, failed] = [new Set<string>(), new Set<string>()]
   let running: string | null = null
   for (const line of log.split('\n')) {
-    const begun = /: execute (\/.+) freeze$/.exec(line)
-    const ended: RegExpExecArray | null = running === null ? null : /: (\/.+) finished with status=(\d+)$/.exec(line)
+    const begun = /(?:^|: )(?:execute|Executing) (\/.+) (\w+)$/.exec(line)
     if (begun) {
       if (running !== null) failed.add(running)
-      running = begun[1]!
-    } else if (ended && ended[1] === running) {
-      ;(ended[2] === '0' ? told : failed).add(ended[1])
-      running = null
+      running = begun[2] === 'freeze' ? begun[1]! : null
+      continue
     }
+    const ended: RegExpExecArray | null = running === null ? null : / finished (?:with status=(\d+)|successfully)$/.exec(line)
+    if (running === null || !ended || !line.slice(0, ended.index).endsWith(running)) continue
+    ;(ended[1] === undefined || ended[1] === '0' ? told : failed).add(running)
+    running = null
   }
   if (running !== null) failed.add(running)
   return { told: named(told), failed: named(failed) }

@@ -13,6 +13,9 @@ const MAX_LINES = 100
 const SENTINEL = 0xff
 const MAX_ERROR_CHARACTERS = 200
 
+/** It was heard, and would not or could not. */
+export class AgentRefusal extends Error {}
+
 /** @throws Error, for people: the agent is not there, does not answer in time, refuses, or answers nonsense */
 export async function askAgent(
   path: string,
@@ -43,7 +46,9 @@ export async function askAgent(
     const answer = await next()
     if ('return' in answer) return answer.return
     const says = isObject(answer.error) && typeof answer.error.desc === 'string' ? answer.error.desc : 'no reason given'
-    throw new Error(`the guest's agent refused "${command}": ${says.replaceAll(/\p{Cc}/gu, ' ').slice(0, MAX_ERROR_CHARACTERS)}`)
+    throw new AgentRefusal(
+      `the guest's agent refused "${command}": ${says.replaceAll(/\p{Cc}/gu, ' ').slice(0, MAX_ERROR_CHARACTERS)}`,
+    )
   } finally {
     clearTimeout(late)
     socket.destroy()

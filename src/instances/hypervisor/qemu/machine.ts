@@ -4,7 +4,7 @@ import { ServiceError } from '../../../base/errors.ts'
 import { failpoint } from '../../../base/failpoint.ts'
 import { MiB } from '../../../base/units.ts'
 import type { BlockSource } from '../../../disk/block/block-source.ts'
-import type { HydrateOptions, NewBase, Sealed, SealOptions } from '../disk-layers.ts'
+import { type HydrateOptions, type NewBase, notQuiet, type Sealed, type SealOptions } from '../disk-layers.ts'
 import type { FoundMachine, MachineChanges, MachineDisk, MachineSpec } from '../hypervisor.ts'
 import type { MemoryState, SavedMemory, SaveOptions } from '../machine-memory.ts'
 import type { Migrated, MigrationTarget } from '../machine-migration.ts'
@@ -238,9 +238,9 @@ export class Machine {
     return serial
   }
 
-  async seal(quiesceMs: number, { whileStill }: SealOptions): Promise<Sealed> {
-    if (!whileStill) return this.#turns.changeDisks(() => this.#sealQuietly(quiesceMs, () => this.#disks.seal()))
-    const seal = () => this.#sealQuietly(quiesceMs, () => this.#sealStill(whileStill))
+  async seal(quiesceMs: number, { whileStill, mustBeQuiet = false }: SealOptions): Promise<Sealed> {
+    if (!whileStill) return this.#turns.changeDisks(() => this.#sealQuietly(quiesceMs, mustBeQuiet, () => this.#disks.seal()))
+    const seal = () => this.#sealQuietly(quiesceMs, mustBeQuiet, () => this.#sealStill(whileStill))
     return this.#turns.changeDisks(() => this.#held(seal))
   }
 
@@ -456,13 +456,18 @@ export class Machine {
     }
   }
 
-  async #sealQuietly(quiesceMs: number, seal: () => Promise<Sealed['layers']>): Promise<Sealed> {
-    const crash = (layers: Sealed['layers'], evidence: string): Sealed => ({ layers, consistency: 'crash', evidence })
-    if (this.#power.now !== 'running') return crash(await seal(), `the machine was ${this.#power.now}`)
-    if (quiesceMs <= 0) return crash(await seal(), 'the guest was not asked to stand still')
-    if (!this.#record.spec.hardware.qemuGuestAgent) return crash(await seal(), 'the machine has no channel for a guest agent')
+  async #sealQuietly(quiesceMs: number, mustBeQuiet: boolean, seal: () => Promise<Sealed['layers']>): Promise<Sealed> {
+    const isOn = this.#power.now === 'running' || this.#power.now === 'paused'
+    const crash = async (evidence: string): Promise<Sealed> => {
+      if (mustBeQuiet && isOn) throw notQuiet(this.id, evidence)
+      return { layers: await seal(), consistency: 'crash', evidence }
+    }
+    if (this.#power.now !== 'running') return crash(`the machine was ${this.#power.now}`)
+    if (quiesceMs <= 0) return crash('the guest was not asked to stand still')
+    if (!this.#record.spec.hardware.qemuGuestAgent) return crash('the machine has no channel for a guest agent')
     const agent = this.#folder.inRun(files.agent)
-    const { result, ...quiescence } = await quiesced(agent, quiesceMs, seal, this.#freezing)
+    const refuse = mustBeQuiet ? (evidence: string) => notQuiet(this.id, evidence) : undefined
+    const { result, ...quiescence } = await quiesced(agent, quiesceMs, seal, { ...this.#freezing, refuse })
     return { layers: result, ...quiescence }
   }
 

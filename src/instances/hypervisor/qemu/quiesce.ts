@@ -3,7 +3,7 @@ import { setTimeout as pause } from 'node:timers/promises'
 import { failpoint } from '../../../base/failpoint.ts'
 import type { Sealed } from '../disk-layers.ts'
 import { type Applications, watchApplications } from './freeze-hooks.ts'
-import { askAgent } from './guest-agent.ts'
+import { AgentRefusal, askAgent } from './guest-agent.ts'
 
 type Quiescence = Pick<Sealed, 'consistency' | 'evidence'>
 
@@ -12,6 +12,8 @@ export interface Freezing {
   readonly note: string
   /** Told where a guest could not be told to go on. */
   readonly onProblem: (error: unknown) => void
+  /** What is thrown before the work where they do not stand still; absent: it is done all the same. @param evidence why not */
+  readonly refuse?: ((evidence: string) => Error) | undefined
 }
 
 /** One that does not answer this is not asked to freeze anything. */
@@ -32,7 +34,10 @@ export async function quiesced<T>(
   work: () => Promise<T>,
   freezing: Freezing,
 ): Promise<Quiescence & { readonly result: T }> {
-  const unfrozen = async (evidence: string) => ({ result: await work(), consistency: 'crash', evidence }) as const
+  const unfrozen = async (evidence: string) => {
+    if (freezing.refuse) throw freezing.refuse(evidence)
+    return { result: await work(), consistency: 'crash', evidence } as const
+  }
   const absent = await askAgent(agentPath, 'guest-ping', PING_WITHIN_MS).then(
     () => null,
     (error: Error) => error.message,
@@ -40,7 +45,7 @@ export async function quiesced<T>(
   if (absent) return unfrozen(absent)
   const toldSince = await watchApplications(agentPath)
 
-  let thawed: Promise<void> | null = null
+  let thawed: Promise<Thaw> | null = null
   const thaw = () => {
     thawed ??= thawAtLast(agentPath, freezing)
     return thawed
@@ -55,6 +60,7 @@ export async function quiesced<T>(
     try {
       const frozen = await frozenBy(agentPath, atMostMs)
       failpoint('machine:frozen')
+      if (frozen.count === 0 && freezing.refuse) throw freezing.refuse(frozen.evidence)
       const result = await work()
       return { result, frozen, inTime: thawed === null }
     } finally {
@@ -62,12 +68,28 @@ export async function quiesced<T>(
       await thaw()
     }
   })()
-  if (frozen.count === 0) return { result, consistency: 'crash', evidence: frozen.evidence }
-  if (!inTime) return { result, consistency: 'crash', evidence: 'the guest had to go on before its disks were sealed' }
-  return { result, ...withApplications(frozen.evidence, await toldSince()) }
+  const broken = brokenBy(frozen, inTime, await thaw())
+  if (broken === null) return { result, ...withApplications(frozen.evidence, await toldSince()) }
+  if (freezing.refuse) throw freezing.refuse(broken)
+  return { result, consistency: 'crash', evidence: broken }
 }
 
-async function frozenBy(agentPath: string, withinMs: number): Promise<{ readonly count: number; readonly evidence: string }> {
+interface Frozen {
+  readonly count: number
+  readonly evidence: string
+}
+
+/** Why they did not stand still from the freeze to the thaw; null where they did, as far as the agent knows. */
+function brokenBy({ count, evidence }: Frozen, inTime: boolean, thaw: Thaw): string | null {
+  if (count === 0) return evidence
+  if (!inTime) return 'the guest had to go on before its disks were sealed'
+  if (thaw.refusal !== null) return thaw.refusal
+  if (thaw.count === null || thaw.count >= count) return null
+  // "likely means some freezable filesystems were unfrozen before this call": qapi-schema.json, guest-fsfreeze-thaw
+  return `of ${Math.floor(count)} file systems that the guest's agent froze, ${Math.floor(thaw.count)} stood still until the end`
+}
+
+async function frozenBy(agentPath: string, withinMs: number): Promise<Frozen> {
   try {
     const count = await askAgent(agentPath, 'guest-fsfreeze-freeze', withinMs)
     if (typeof count !== 'number' || count <= 0) return { count: 0, evidence: "the guest's agent froze nothing" }
@@ -92,17 +114,25 @@ export async function thawFound(agentPath: string, freezing: Freezing): Promise<
   if (isFrozen) await thawAtLast(agentPath, freezing)
 }
 
+interface Thaw {
+  /** Of the file systems that stood still until then; null where the agent did not say. */
+  readonly count: number | null
+  /** Of the agent, in its words; null: it did, or did not answer. */
+  readonly refusal: string | null
+}
+
 /** Also where the freeze was not answered: it may have happened. */
-async function thawAtLast(agentPath: string, { note, onProblem }: Freezing): Promise<void> {
+async function thawAtLast(agentPath: string, { note, onProblem }: Freezing): Promise<Thaw> {
   const once = async () => {
-    await askAgent(agentPath, 'guest-fsfreeze-thaw', THAW_WITHIN_MS)
+    const count = await askAgent(agentPath, 'guest-fsfreeze-thaw', THAW_WITHIN_MS)
     await rm(note, { force: true })
+    return typeof count === 'number' ? count : null
   }
-  const failed = await once().then(
-    () => null,
-    (error: Error) => error,
+  const { count, failed } = await once().then(
+    (count) => ({ count, failed: null }),
+    (failed: Error) => ({ count: null, failed }),
   )
-  if (!failed) return
+  if (!failed) return { count, refusal: null }
   // who asked for the work need not wait for a guest that has stopped answering
   void (async () => {
     for (let attempt = 1; attempt < THAW_ATTEMPTS; attempt += 1) {
@@ -115,4 +145,5 @@ async function thawAtLast(agentPath: string, { note, onProblem }: Freezing): Pro
     }
     onProblem(failed)
   })()
+  return { count, refusal: failed instanceof AgentRefusal ? failed.message : null }
 }

@@ -132,8 +132,9 @@ export class RemoteHypervisor implements MachineHost {
     await this.#call('remove', [id])
   }
 
-  async seal(id: string, quiesceMs: number, { whileStill }: SealOptions = {}): Promise<Sealed> {
-    return (await this.#callLong('seal', [id, quiesceMs], undefined, whileStill ? { whileStill } : {})) as Sealed
+  async seal(id: string, quiesceMs: number, { whileStill, mustBeQuiet = false }: SealOptions = {}): Promise<Sealed> {
+    const how = { quiesceMs, mustBeQuiet }
+    return (await this.#callLong('seal', [id, how], undefined, whileStill ? { whileStill } : {})) as Sealed
   }
 
   async openLayer(id: string, disk: string, layer: number): Promise<BlockSource> {

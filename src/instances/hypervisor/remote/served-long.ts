@@ -38,8 +38,11 @@ export async function serveLong(
       const { memory: state, ...changes } = second as MachineChanges
       return hypervisor.start(id, { ...changes, ...(state ? memory(state) : {}) }, signal)
     }
-    case 'seal':
-      return hypervisor.seal(id, Number(second), hasMoment ? { whileStill: () => caller.ask('still') } : {})
+    case 'seal': {
+      const { quiesceMs, mustBeQuiet } = second as { readonly quiesceMs: unknown; readonly mustBeQuiet: unknown }
+      const still = hasMoment ? { whileStill: () => caller.ask('still') } : {}
+      return hypervisor.seal(id, Number(quiesceMs), { ...still, mustBeQuiet: mustBeQuiet === true })
+    }
     case 'hydrate': {
       const onProgress: HydrateOptions['onProgress'] = (progress) => caller.tell({ progress })
       return hypervisor.hydrate(id, String(second), { signal, onProgress })
