@@ -65,9 +65,13 @@ export async function download(
     const form = `${wanted.format}-${writer.subformat}`
     const disk = () => diskIn(ports, image, manifest)
     const file = await ('wrap' in writer
-      ? ports.converted.get(`${manifest} ${image.diskFormat} ${form}`, async () =>
-          wrapDisk(wanted.format, await disk(), writer.subformat),
-        )
+      ? ports.converted.get(`${manifest} ${image.diskFormat} ${form}`, async () => {
+          const opened = await disk()
+          return wrapDisk(wanted.format, opened, writer.subformat).catch(async (error: unknown) => {
+            await opened.close()
+            throw error
+          })
+        })
       : disk())
     const stream = (offset: number, length: number, signal?: AbortSignal) =>
       'wrap' in writer ? readThrough(file, offset, length, signal) : writer.pack(file, { signal })

@@ -79,7 +79,7 @@ class Asker {
     const { username, password } = url
     this.#headers = { 'accept-encoding': 'identity' }
     if (username !== '' || password !== '') {
-      const pair = `${decodeURIComponent(username)}:${decodeURIComponent(password)}`
+      const pair = [username, password].map(decoded).join(':')
       this.#headers.authorization = `Basic ${Buffer.from(pair).toString('base64')}`
       url.username = ''
       url.password = ''
@@ -181,4 +181,12 @@ async function* withEnd(
     throw isServiceError(cause) ? cause : asker.lost(cause)
   }
   if (length !== null && bytes < length) throw asker.lost(new Error(`it sent ${bytes} of ${length} bytes`))
+}
+
+function decoded(text: string): string {
+  try {
+    return decodeURIComponent(text)
+  } catch {
+    throw new ServiceError('invalid-request', 'the user or the password in the address is not percent-encoded as it should be')
+  }
 }

@@ -1,3 +1,6 @@
+/** What an entry costs beside its bytes: a million of four bytes each would take hundreds of MiB. */
+const MIN_CHARGED_BYTES = 1024
+
 /**
  * Keeps recently used buffers up to a number of bytes. Those who ask for one that is on its way wait for the same load.
  * A load that fails is forgotten, so that the next asker tries again.
@@ -30,8 +33,8 @@ export class ByteLru {
 
   #loaded(key: number, entry: { bytes: number }, bytes: number): void {
     if (this.#entries.get(key) !== entry) return
-    entry.bytes = bytes
-    this.#bytes += bytes
+    entry.bytes = Math.max(bytes, MIN_CHARGED_BYTES)
+    this.#bytes += entry.bytes
     for (const [oldest, { bytes: freed }] of this.#entries) {
       if (this.#bytes <= this.#maxBytes) break
       if (freed === 0) continue // still loading: nothing to free yet

@@ -160,9 +160,9 @@ test('merged joins neighbours of one kind', async () => {
 })
 
 test('the buffer cache keeps what was used last, loads once, and forgets failures', async () => {
-  const cache = new ByteLru(100)
+  const cache = new ByteLru(100 * 1024)
   const loaded: number[] = []
-  const get = (key: number, bytes = 40) =>
+  const get = (key: number, bytes = 40 * 1024) =>
     cache.get(key, async () => {
       loaded.push(key)
       return new Uint8Array(bytes)
@@ -174,9 +174,13 @@ test('the buffer cache keeps what was used last, loads once, and forgets failure
   await get(1)
   await get(2)
   assert.deepEqual(loaded, [1, 2, 3, 2])
-  await get(4, 1000)
-  await get(4, 1000)
+  await get(4, 1000 * 1024)
+  await get(4, 1000 * 1024)
   assert.deepEqual(loaded, [1, 2, 3, 2, 4, 4], 'what is too large is not kept')
+  for (let key = 10; key < 200; key += 1) await get(key, 4)
+  const before = loaded.length
+  await get(10, 4)
+  assert.equal(loaded.length, before + 1, 'of very small ones no more are kept than their keeping costs')
   let tries = 0
   const failing = () => cache.get(9, () => Promise.reject(new Error(`try ${++tries}`)))
   await assert.rejects(failing(), /try 1/)

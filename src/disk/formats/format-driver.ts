@@ -17,6 +17,8 @@ export interface FormatDriver {
    * @throws ServiceError `invalid-image` | `unsupported`, naming the first fault
    */
   audit(file: BlockSource, given?: OpenOptions): Promise<readonly string[]>
+  /** Whether a disk may be in several files (`parts`); absent: never. */
+  readonly hasParts?: boolean
   /** The disks of earlier moments in `file`; absent: the format has none. @throws as `open` */
   snapshots?(file: BlockSource): Promise<readonly InternalSnapshot[]>
   /** How a disk can be written, the usual way first; none: the format is read only. */

@@ -64,3 +64,15 @@ test('a format is suggested for what can be declared, and none for the rest', as
   assert.equal(await suggested(Uint8Array.of(0x1f, 0x8b, 8, 0, 0)), null)
   assert.equal(await suggested(Buffer.concat([Buffer.from('QED\0'), Buffer.alloc(600)])), null)
 })
+
+test('what a format has no use for is refused', async () => {
+  for (const { name, writers, hasParts, snapshots } of formats) {
+    const [writer] = writers
+    if (!writer || !('wrap' in writer)) continue
+    const file = await writer.wrap(disk)
+    const parts = new Map([['other', bytesSource(new Uint8Array(512))]])
+    if (!hasParts) await assert.rejects(openImage(name, file, { parts }), { code: 'invalid-image' }, name)
+    const refusal = { code: snapshots ? 'not-found' : 'invalid-image' }
+    await assert.rejects(openImage(name, file, { snapshot: 'nope' }), refusal, name)
+  }
+})

@@ -43,7 +43,16 @@ export function writerOf(name: string, subformat?: string): FormatWriter {
 /** Shows the disk in a file of the format that its owner declared. The bytes never choose the format. */
 export async function openImage(name: string, file: BlockSource, given?: OpenOptions): Promise<BlockSource> {
   const driver = plainFormats.includes(name) ? raw : formatNamed(name)
+  if (given) assertOfUse(driver, given)
   return checked(await driver.open(checked(file, 'file'), given), name)
+}
+
+/** What a format has no use for is refused, rather than left alone: whoever gave it would take the disk for another. */
+function assertOfUse({ name, hasParts = false, snapshots }: FormatDriver, { parts, snapshot }: OpenOptions): void {
+  const useless = parts && !hasParts ? 'other files are' : snapshot !== undefined && !snapshots ? 'a snapshot is' : undefined
+  if (useless === undefined) return
+  const problem = `${name}: ${useless} given, but such a file is the whole disk`
+  throw new ServiceError('invalid-image', problem, { format: name, reason: 'malformed' })
 }
 
 /**

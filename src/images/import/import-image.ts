@@ -59,7 +59,10 @@ export async function importImage(
       notes: { ...notes, ...importingNotes(begun.id, STORE_ID) },
       updatedAt: at,
     })
-    await recordAudit(tx, caller, 'import-begin', image, at, { method: method.name })
+    await recordAudit(tx, caller, 'import-begin', image, at, {
+      method: method.name,
+      ...(method.parentImage ? { parentImage: method.parentImage } : {}),
+    })
     await dropExpiredTasks(tx, at)
     return putTask(tx, begun)
   })

@@ -1,9 +1,11 @@
+import { type Caller, serviceCaller } from '../../base/caller.ts'
 import { ServiceError } from '../../base/errors.ts'
 import type { BlockSource } from '../../disk/block/block-source.ts'
 import { formats, openImage } from '../../disk/formats/index.ts'
 import type { ImageRecord } from '../../store/catalog/catalog.ts'
+import { findImage } from '../find-image.ts'
 import type { ImagePorts } from '../ports.ts'
-import type { ImportRequest } from './import-request.ts'
+import type { TaskRecord } from './tasks.ts'
 
 /** The disk that an import is a difference to; undefined where it stands alone. */
 export interface ParentDisk {
@@ -27,19 +29,25 @@ export function assertCanBeParent({ id, status, manifest, diskFormat, containerF
   )
 }
 
-/** Held until it is released: it may be deleted meanwhile. @throws ServiceError `conflict`, `unsupported` as it is now */
-export async function parentOf(ports: ImagePorts, { method }: ImportRequest): Promise<ParentDisk | undefined> {
+/**
+ * Held until it is released: it may be deleted meanwhile.
+ * @throws ServiceError `not-found`, `denied` where who asked for the import may not read it any more; `conflict`, `unsupported` as it is now
+ */
+export async function parentOf(ports: ImagePorts, task: TaskRecord): Promise<ParentDisk | undefined> {
+  const { method } = task.request
   if (method.name === 'copy-image' || method.parentImage === undefined) return undefined
   const imageId = method.parentImage
-  const image = await ports.catalog.images.get(imageId)
-  if (!image)
-    throw new ServiceError('conflict', `the parent, image ${imageId}, was deleted: import the file that stands alone`, {
-      imageId,
-    })
+  const { image } = await findImage(ports.catalog, callerOf(task), imageId, 'download')
   assertCanBeParent(image)
   const { manifest, diskFormat } = image
   const release = ports.readers.hold(manifest!)
-  const open = async () => openImage(diskFormat!, await ports.chunks.open(manifest!))
+  const open = async () => {
+    const stored = await ports.chunks.open(manifest!)
+    return openImage(diskFormat!, stored).catch(async (error: unknown) => {
+      await stored.close()
+      throw error
+    })
+  }
   try {
     const disk = await open()
     const bytes = disk.size
@@ -50,3 +58,13 @@ export async function parentOf(ports: ImagePorts, { method }: ImportRequest): Pr
     throw error
   }
 }
+
+/** With the rights that everybody has in the project, and those of an administrator where it was one. */
+const callerOf = ({ owner, userId, requestId, isAdmin = false }: TaskRecord): Caller => ({
+  ...serviceCaller(requestId),
+  isAdmin,
+  roles: new Set(isAdmin ? ['admin', 'member', 'reader'] : ['member', 'reader']),
+  projectId: owner,
+  userId,
+  systemScope: false,
+})

@@ -55,10 +55,10 @@ export async function runImport(
         `the import was begun ${MAX_ATTEMPTS} times and the service stopped in each; import it again`,
       )
     }
-    parent = await parentOf(ports, held.task.request)
     const file = await sourceOf(ports, held, following)
     if (file.lease) leases.push(file.lease)
     const declared = declaredBy(held.image)
+    parent = await parentOf(ports, held.task)
     const as = { ...declared, ...(parent ? { parentBytes: parent.bytes } : {}) }
     const { virtualBytes, warnings } = await ports.examine(await ports.chunks.open(file.manifest), as, following.signal)
     const kept = await keep(ports, held, file, declared, parent, following)

@@ -12,6 +12,8 @@ export interface TaskRecord {
   /** The project that asked for it. */
   readonly owner: string | null
   readonly userId: string
+  /** Whether an administrator asked for it; absent: no. */
+  readonly isAdmin?: boolean
   readonly requestId: string
   readonly imageId: string
   readonly request: ImportRequest
@@ -37,6 +39,7 @@ export function newTask(caller: Caller, image: ImageRecord, request: ImportReque
     status: 'pending',
     owner: caller.projectId,
     userId: caller.userId,
+    ...(caller.isAdmin ? { isAdmin: true } : {}),
     requestId: caller.requestId,
     imageId: image.id,
     request,

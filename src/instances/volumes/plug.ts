@@ -56,23 +56,28 @@ export async function volumeAddresses(ports: Ports, instanceId: string): Promise
   return addresses
 }
 
-/** The machine runs with them: what was being attached is. */
+/** The machine runs with them: what was being attached is, also what a kill had come between. */
 export async function recordAllAttached(ports: Ports, instanceId: string): Promise<void> {
   for (const attachment of await attachments.ofInstance(ports.catalog.documents, instanceId)) {
-    if (attachment.state === 'attaching') await recordAttached(ports, attachment)
+    if (attachment.state !== 'detaching') await recordAttached(ports, attachment)
   }
 }
 
-/** The volume says so last, as who sees it in use may ask for it back at once. Again, it does nothing. */
+/**
+ * The volume says so last, as who sees it in use may ask for it back at once. Again, it does nothing; nor where the attachment is in another state
+ * by now than the caller knows.
+ */
 export async function recordAttached(
   { catalog, volumes }: Ports,
-  { instanceId, volumeId, device }: AttachmentRecord,
+  { instanceId, volumeId, device, state }: AttachmentRecord,
 ): Promise<void> {
-  await catalog.write(async ({ documents }) => {
+  const isAttached = await catalog.write(async ({ documents }) => {
     const now = await attachments.get(documents, instanceId, volumeId)
-    if (now && now.state !== 'attached') await attachments.put(documents, { ...now, state: 'attached' })
+    if (now?.state !== state) return false
+    if (state !== 'attached') await attachments.put(documents, { ...now, state: 'attached' })
+    return true
   })
-  await volumes.attached(volumeId, instanceId, device)
+  if (isAttached) await volumes.attached(volumeId, instanceId, device)
 }
 
 /** The volume is nobody's again, and then nothing is known of it here; one that goes with the instance goes. */

@@ -111,6 +111,23 @@ test('a sequence that goes on at the start of the ring is one', async () => {
   )
 })
 
+test('a sequence of which an entry begins the ring again is one, and is found once', async () => {
+  for (const start of [LOG_SECTORS - 2, LOG_SECTORS - 4]) {
+    const around = { tail: start, updates: [toBat(first, second)] }
+    const file = written([
+      [start, { sequence: 8, tail: start, updates: [toBat(first)] }],
+      ...(start === LOG_SECTORS - 4 ? [[start + 2, { ...around, sequence: 9 }] as const] : []),
+      [0, { ...around, sequence: start === LOG_SECTORS - 4 ? 10 : 9 }],
+    ])
+    assert.deepEqual(await blocks(file), [7, 9, 0], String(start))
+  }
+})
+
+test('a log that makes the file longer than it could have been is not believed', async () => {
+  const entry = { sequence: 1, tail: 0, updates: [toBat(first)], last: 120 * 1024 ** 4 }
+  await assert.rejects(opened(written([[0, entry]])), { code: 'invalid-image', message: /LastFileOffset/ })
+})
+
 test('an entry that is torn, and what follows it, does not count', async () => {
   const entries = [
     [0, { sequence: 1, tail: 0, updates: [toBat(first)] }],

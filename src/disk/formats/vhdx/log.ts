@@ -37,6 +37,9 @@ interface Entry {
   readonly lastFileOffset: bigint
 }
 
+/** By which a log may make the file longer: what is not in the file and not in the log is zeros, and would be taken for data. */
+const MAX_GROWTH_BYTES = 1024 * MiB
+
 /**
  * The file as it is once its log is replayed: `file` itself where the log is empty. The answer closes it.
  * @throws ServiceError `invalid-image` where the log has no valid sequence, or one that writes where it must not
@@ -58,7 +61,15 @@ export async function replayed(file: BlockSource, header: VhdxHeader): Promise<B
       { fileBytes: file.size },
     )
   }
-  const overlay = new Overlay(Math.max(file.size, limited(head.lastFileOffset, 'LastFileOffset')))
+  const lastFileOffset = limited(head.lastFileOffset, 'LastFileOffset')
+  if (lastFileOffset > file.size + MAX_GROWTH_BYTES) {
+    throw refuse(
+      'truncated',
+      `the log says that the file has ${lastFileOffset} bytes (LastFileOffset), ${MAX_GROWTH_BYTES} more than it has, at least; is the upload complete?`,
+      { fileBytes: file.size },
+    )
+  }
+  const overlay = new Overlay(Math.max(file.size, lastFileOffset))
   let descriptors = 0
   for (const entry of sequence) {
     descriptors += entry.descriptors
@@ -114,7 +125,7 @@ class LogReader {
       }
       if (from < 0) for (const { start } of found) invalid.add(start)
       const next = head && from >= 0 ? head.start + head.sectors : tail + 1
-      if (next >= this.#sectors) return active // wrapped: all of the log was looked at
+      if (next >= this.#sectors || next <= tail) return active // wrapped: all of the log was looked at
       tail = next
     }
   }

@@ -7,6 +7,7 @@ import { wrapDisk } from './wrap.ts'
 /** VMware's format: hosted sparse extents, alone or in parts, and flat ones. ESX's own sparse extents are refused. */
 export const vmdk: FormatDriver = {
   name: 'vmdk',
+  hasParts: true,
   open: openDisk,
   audit: auditFile,
   writers: [

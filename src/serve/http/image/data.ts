@@ -1,6 +1,6 @@
 import { Socket } from 'node:net'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
-import { ServiceError } from '../../../base/errors.ts'
+import { isServiceError, ServiceError } from '../../../base/errors.ts'
 import { KiB } from '../../../base/units.ts'
 import { type Download, download } from '../../../images/download.ts'
 import { STORE_ID } from '../../../images/import/import-image.ts'
@@ -91,10 +91,17 @@ async function answerDownload(
   request: FastifyRequest,
   reply: FastifyReply,
 ): Promise<FastifyReply> {
-  const { wanted, contentType } = wantedFormat(request.query as Readonly<Record<string, unknown>>, request.headers.accept)
-  const file = await download(ports, callerOf(request), idOf(request.params), wanted)
-  if (!file) return reply.code(204).send()
+  let { wanted, contentType } = wantedFormat(request.query as Readonly<Record<string, unknown>>, request.headers.accept)
   reply.header('vary', 'accept')
+  const open = (format: typeof wanted) => download(ports, callerOf(request), idOf(request.params), format)
+  const isAsked = Object.hasOwn(request.query as object, 'format')
+  const file = await open(wanted).catch((error: unknown) => {
+    const isNotToBeHad = isServiceError(error, 'unsupported') || isServiceError(error, 'too-large')
+    if (isAsked || wanted === undefined || !isNotToBeHad) throw error
+    contentType = BYTES
+    return open(undefined) // what a client would like best is a wish
+  })
+  if (!file) return reply.code(204).send()
   try {
     const { headers } = request
     if (matches(headers['if-none-match'], file.etag)) return reply.code(304).header('etag', file.etag).send()

@@ -351,6 +351,16 @@ test('a format may be asked for by its media type', async () => {
   assert.equal(answer.bytes.subarray(-512, -504).toString(), 'conectix')
 })
 
+test('what cannot be had as a client would like it best is had as it is', async () => {
+  const id = await server.create({ disk_format: 'ami', container_format: 'ami' })
+  await server.put(id, content)
+  const headers = { accept: 'application/x-qemu-disk, */*;q=0.1' }
+  const answer = await server.ask('GET', `/v2/images/${id}/file`, { headers })
+  assert.deepEqual([answer.status, answer.headers.get('content-type')], [200, 'application/octet-stream'])
+  assert.equal(Buffer.compare(answer.bytes, content), 0)
+  assert.equal((await server.ask('GET', `/v2/images/${id}/file?format=qcow2`, { headers })).status, 415)
+})
+
 test('bytes are sent as bytes, or not at all', async () => {
   const id = await server.create()
   for (const headers of [{}, { 'content-type': 'application/json' }, { 'content-type': 'text/plain' }]) {

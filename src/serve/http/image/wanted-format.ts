@@ -37,7 +37,7 @@ export function wantedFormat(query: Readonly<Record<string, unknown>>, accept: s
 
 const lastOf = (value: unknown): string | undefined => {
   const last = Array.isArray(value) ? value.at(-1) : value
-  return typeof last === 'string' ? last : undefined
+  return typeof last === 'string' && last !== '' ? last : undefined
 }
 
 /** Of the types that mean something here, the one with the highest quality; the first of several. */
