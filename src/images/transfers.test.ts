@@ -4,6 +4,7 @@ import { buffer } from 'node:stream/consumers'
 import { after, before, test } from 'node:test'
 import { isServiceError, ServiceError } from '../base/errors.ts'
 import { MiB } from '../base/units.ts'
+import { memorySource } from '../disk/block/memory-source.ts'
 import { listAudit } from './audit.ts'
 import { deleteImage } from './delete-image.ts'
 import { download } from './download.ts'
@@ -237,6 +238,21 @@ test('any image of a known format comes out in the other, any range of it, and b
   assert.equal(Buffer.compare(await bytesOf(again.id, 'raw'), padded), 0)
   await refused('unsupported', () => download(world.ports, mine, id, { format: 'iso' }))
   await refused('unsupported', () => download(world.ports, mine, id, { format: '../../etc/passwd' }))
+})
+
+test('a conversion that cannot be planned leaves nothing open', async () => {
+  const before = await world.chunks.stats()
+  const { id } = await world.create(mine)
+  const tooLarge = 2100 * 2 ** 30
+  const { manifest, lease } = await world.chunks.ingestDisk(memorySource(tooLarge, []), { owner: 'mine' })
+  const { version } = (await world.ports.catalog.images.get(id))!
+  const changes = { manifest, size: tooLarge, status: 'active' } as const
+  await world.ports.catalog.write(({ images }) => images.update(id, version, changes))
+  await lease.release()
+  await refused('too-large', () => download(world.ports, mine, id, { format: 'vhd' }))
+  await deleteImage(world.ports, mine, id)
+  await world.collect()
+  assert.equal((await world.chunks.stats()).manifests, before.manifests)
 })
 
 test('a converted file that is kept open does not keep the chunks of a deleted image', async () => {

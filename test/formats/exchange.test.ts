@@ -22,7 +22,7 @@ import {
 import { assertExtentsAreTrue, digestOf, randomDisk, seeded, writeSource } from '../fixtures/disk/disks.ts'
 import { lacking, run, scratch } from '../fixtures/disk/tools.ts'
 
-const IMAGES = Number(process.env.FORMAT_IMAGES ?? 30)
+const IMAGES = Number(process.env.FORMAT_IMAGES ?? 12)
 const skip = lacking('qemu-img')
 const KiB = 1024
 const MiB = 1024 * KiB

@@ -8,6 +8,8 @@ import { stage } from '../stage.ts'
 import { importImage } from './import-image.ts'
 import { importRequestFrom } from './import-request.ts'
 import { importService, importStores } from './import-service.suite.ts'
+import { parentOf } from './parent-disk.ts'
+import { newTask } from './tasks.ts'
 
 const skip = lacking('qemu-img', 'qemu-io')
 const MiB = 2 ** 20
@@ -90,6 +92,8 @@ test('a parent is the caller’s to read, active, a disk; and only of what is a 
     const begun = importImage(service.ports(), service.caller, id, importRequestFrom({ method: { ...method, parent_image } }))
     await assert.rejects(begun, { code })
   }
+  const late = newTask(service.caller, theirs, importRequestFrom({ method: { ...method, parent_image: theirs.id } }), 0)
+  await assert.rejects(parentOf(service.ports(), late), { code: 'not-found' }, 'what was the caller’s when it was asked for')
   const parent = await add(disk, 'raw')
   for (const [bytes, format] of [
     [disk, 'raw'],

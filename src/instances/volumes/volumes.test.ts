@@ -8,6 +8,8 @@ import { attachments } from '../store.ts'
 import { attachVolume } from './attach-volume.ts'
 import { detachVolume } from './detach-volume.ts'
 import type { WantedDisk } from './new-disks.ts'
+import { recordAllAttached, recordAttached } from './plug.ts'
+import { takeUpVolumes } from './recover-volumes.ts'
 
 const alice = someone('alice')
 let world: InstanceWorld
@@ -55,6 +57,30 @@ test('a volume is plugged into a machine that runs or is off, and out of it agai
   await deleteInstance(world.ports, alice, id)
   await world.idle()
   assert.deepEqual([volume(one)?.status, volume(two)?.status, await known(id)], ['available', 'available', []])
+})
+
+test('a kill between the two records of an attachment is mended; a detach that came meanwhile is not undone', async () => {
+  const { id } = await world.createOne(alice)
+  const [one, two] = [world.volumes.add(), world.volumes.add()]
+  await attach(id, one)
+  await attach(id, two)
+  for (const mend of [
+    () => recordAllAttached(world.ports, id),
+    () => takeUpVolumes(world.ports, { id, launchedAt: 1, taskState: null }),
+  ]) {
+    volume(one)!.status = 'attaching'
+    await mend()
+    assert.equal(volume(one)?.status, 'in-use')
+  }
+  const before = (await known(id)).find(({ volumeId }) => volumeId === two)!
+  await world.catalog.write(({ documents }) => attachments.put(documents, { ...before, state: 'detaching' }))
+  volume(two)!.status = 'detaching'
+  await recordAttached(world.ports, before)
+  const now = (await known(id)).find(({ volumeId }) => volumeId === two)
+  assert.deepEqual([now?.state, volume(two)?.status], ['detaching', 'detaching'])
+  await takeUpVolumes(world.ports, { id, launchedAt: 1, taskState: null })
+  await world.idle()
+  assert.equal(volume(two)?.status, 'available')
 })
 
 test('what cannot be plugged is given back; what the guest does not let go stays', async () => {
