@@ -108,14 +108,9 @@ export async function recogniseFile(
   if (source.size === 0) throw new ServiceError('invalid-image', 'the file is empty', { reason: 'truncated' })
   const recognition = await recognise(checked(source, 'file'))
   const format = from === undefined ? (suggestedFormat(recognition) ?? 'raw') : formatWord(from)
-  const notes = verifyDeclared(format, isGiven ? withoutReferences(recognition) : recognition, 'bare')
+  const notes = verifyDeclared(format, recognition, 'bare', { isGiven })
   return { recognition, format, notes }
 }
-
-const withoutReferences = ({ fileBytes, found }: Recognition): Recognition => ({
-  fileBytes,
-  found: found.map((one) => (one.refusal?.details.reason === 'external-reference' ? { ...one, refusal: null } : one)),
-})
 
 export const driverOf = (format: string): FormatDriver => formatNamed(plainFormats.includes(format) ? 'raw' : format)
 

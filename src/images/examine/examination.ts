@@ -30,8 +30,8 @@ export async function examination(
   { containerFormat, parentBytes }: ExaminedAs = {},
 ): Promise<Examined> {
   const recognition = await recognise(file)
-  const hasParent = parentBytes !== undefined
-  const warnings = [...verifyDeclared(declared, recognition, containerFormat, { hasParent })]
+  const isGiven = parentBytes !== undefined
+  const warnings = [...verifyDeclared(declared, recognition, containerFormat, { isGiven })]
   const found = recognition.found.find(({ diskFormat, kind }) => kind === 'disk' && diskFormat === declared)
   const driver = formats.find(({ name }) => name === declared && (found || name === 'raw'))
   if (!driver)
@@ -41,7 +41,7 @@ export async function examination(
       warnings,
     }
 
-  const given = hasParent ? { parent: memorySource(parentBytes, []) } : undefined // tables are looked at, never data
+  const given = isGiven ? { parent: memorySource(parentBytes, []) } : undefined // tables are looked at, never data
   warnings.push(...(await driver.audit(file, given)))
   const disk = await openImage(driver.name, file, given)
   return { format: declared, virtualBytes: disk.size, warnings }

@@ -15,7 +15,7 @@ const wrappingContainers: readonly string[] = ['ova', 'ovf', 'docker', 'compress
  * @param containerFormat  Glance `container_format`. With `bare`, a wrapper (gzip, tar …) declared as raw is refused; without
  *   it, that is a warning. Inside `ova`, `docker`, `compressed` a wrapper is expected; `ami`, `ari`, `aki` take any bytes
  *   that are no disk format, whatever `disk_format` says, as in Glance.
- * @param hasParent  what the disk is a difference to is given: that its file refers to another is no reason to refuse it
+ * @param isGiven  what the file refers to is given, and its driver says whether that is all of it: that it refers to something is no reason to refuse it
  * @returns warnings for people, one sentence each
  * @throws ServiceError `invalid-image`: declared and found differ, several formats at once, a reference to another file,
  *   a malformed header; `unsupported`: an unknown name, encryption. `details.reason` has a stable word
@@ -24,7 +24,7 @@ export function verifyDeclared(
   declared: string,
   recognition: Recognition,
   containerFormat?: string,
-  { hasParent = false } = {},
+  { isGiven = false } = {},
 ): readonly string[] {
   if (!(diskFormats as readonly string[]).includes(declared)) {
     throw new ServiceError('unsupported', `the disk format "${declared}" is not known; known are ${diskFormats.join(', ')}`)
@@ -36,7 +36,7 @@ export function verifyDeclared(
   if (disks.length > 1) throw severalFormats(disks)
   if (disk) checkDisk(declared, disk, found)
   for (const { refusal } of found) {
-    if (refusal && !(hasParent && refusal.details.reason === 'external-reference')) throw refusal
+    if (refusal && !(isGiven && refusal.details.reason === 'external-reference')) throw refusal
   }
 
   const takesAnything = declared === 'raw' || amazonParts.includes(declared)
