@@ -1,7 +1,7 @@
 import type { Caller } from '../base/caller.ts'
 import { ServiceError } from '../base/errors.ts'
 import type { BlockSource } from '../disk/block/block-source.ts'
-import { type FormatWriter, formats, openImage, wrapDisk, writerOf } from '../disk/formats/index.ts'
+import { type FormatWriter, formats, openableFormats, openImage, wrapDisk, writerOf } from '../disk/formats/index.ts'
 import type { ImageRecord } from '../store/catalog/catalog.ts'
 import type { Lent } from '../store/chunks/chunk-store.ts'
 import { findImage } from './find-image.ts'
@@ -108,11 +108,10 @@ function writerFor({ format, subformat }: WantedFormat): FormatWriter {
 /** The disk in the image; to be closed. @throws ServiceError `unsupported` where there is none that can be opened */
 async function diskIn({ chunks }: ImagePorts, image: ImageRecord, manifest: string): Promise<BlockSource> {
   const { diskFormat, containerFormat } = image
-  const known = [...formats.map(({ name }) => name), 'iso']
-  if (diskFormat === null || !known.includes(diskFormat) || containerFormat !== 'bare') {
+  if (diskFormat === null || !openableFormats.includes(diskFormat) || containerFormat !== 'bare') {
     throw new ServiceError(
       'unsupported',
-      `image ${image.id} is ${containerFormat}/${diskFormat}: what can be converted is ${known.join(', ')}, in a bare container`,
+      `image ${image.id} is ${containerFormat}/${diskFormat}: what can be converted is ${openableFormats.join(', ')}, in a bare container`,
     )
   }
   const stored = await chunks.open(manifest)

@@ -30,6 +30,9 @@ export function formatNamed(name: string): FormatDriver {
 /** Formats of which a machine is given the file as it is: an optical disc, a kernel, a ramdisk, a root file system. */
 export const plainFormats: readonly string[] = ['raw', 'iso', 'ami', 'ari', 'aki']
 
+/** Those whose disk can be shown: what our engine opens, and optical discs, which are what they are. */
+export const openableFormats: readonly string[] = [...formats.map(({ name }) => name), 'iso']
+
 /** How a disk is written in a format. @param subformat absent: the usual way. @throws ServiceError `unsupported`, listing what is known */
 export function writerOf(name: string, subformat?: string): FormatWriter {
   const { writers } = formatNamed(name)

@@ -1,7 +1,7 @@
 import { type Caller, serviceCaller } from '../../base/caller.ts'
 import { ServiceError } from '../../base/errors.ts'
 import type { BlockSource } from '../../disk/block/block-source.ts'
-import { formats, openImage } from '../../disk/formats/index.ts'
+import { openableFormats, openImage } from '../../disk/formats/index.ts'
 import type { ImageRecord } from '../../store/catalog/catalog.ts'
 import { findImage } from '../find-image.ts'
 import type { ImagePorts } from '../ports.ts'
@@ -22,7 +22,7 @@ export function assertCanBeParent({ id, status, manifest, diskFormat, containerF
   if (status !== 'active' || manifest === null) {
     throw new ServiceError('conflict', `image ${id} cannot be a parent: it is ${status} and not active`, { imageId: id })
   }
-  if (containerFormat === 'bare' && formats.some(({ name }) => name === diskFormat)) return
+  if (containerFormat === 'bare' && diskFormat !== null && openableFormats.includes(diskFormat)) return
   throw new ServiceError(
     'unsupported',
     `image ${id} cannot be a parent: the disk in ${containerFormat}/${diskFormat} cannot be opened here`,

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto'
 import { type Caller, serviceCaller } from '../../base/caller.ts'
 import { ServiceError } from '../../base/errors.ts'
 import { failpoint } from '../../base/failpoint.ts'
-import { formats } from '../../disk/formats/index.ts'
+import { openableFormats } from '../../disk/formats/index.ts'
 import type { CatalogWriter, ImageRecord } from '../../store/catalog/catalog.ts'
 import { recordAudit } from '../audit.ts'
 import { findImage } from '../find-image.ts'
@@ -50,9 +50,6 @@ export interface DiskAddress {
   readonly exportName: string
 }
 
-/** Formats whose disk can be served: those that our engine opens, and optical discs, which are what they are. */
-export const servableFormats: readonly string[] = [...formats.map(({ name }) => name), 'iso']
-
 /** A disk that was lent; the address is told once. */
 export interface LentDisk {
   readonly leaseId: string
@@ -79,7 +76,7 @@ export class DiskLeases {
    */
   async show(caller: Caller, imageId: string): Promise<BootImage> {
     const { image } = await findImage(this.#ports.catalog, caller, imageId, 'download')
-    lendable(image, servableFormats)
+    lendable(image, openableFormats)
     return bootImageOf(image)
   }
 
@@ -194,7 +191,7 @@ export async function makeLease(
   more: Pick<Lease, 'parts'> = {},
 ): Promise<ImageRecord> {
   const { image } = await findImage(tx, caller, imageId, 'download')
-  await enterLease(tx, caller, leaseId, { ...lendable(image, servableFormats), ...more, ...termsFrom(terms, now()) })
+  await enterLease(tx, caller, leaseId, { ...lendable(image, openableFormats), ...more, ...termsFrom(terms, now()) })
   return image
 }
 

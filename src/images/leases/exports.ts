@@ -4,11 +4,12 @@ import { ServiceError } from '../../base/errors.ts'
 import { failpoint } from '../../base/failpoint.ts'
 import { rankOf } from '../../base/rank.ts'
 import { formatBytes } from '../../base/units.ts'
+import { openableFormats } from '../../disk/formats/index.ts'
 import type { CatalogReader, DocumentReader } from '../../store/catalog/catalog.ts'
 import { MAX_SCRATCH_BYTES } from '../../store/scratch/scratch-disks.ts'
 import { findImage } from '../find-image.ts'
 import { authorizeService } from '../policy.ts'
-import { endExpiredLeases, endLease, type LeasePorts, makeBlankLease, makeLease, servableFormats } from './disk-leases.ts'
+import { endExpiredLeases, endLease, type LeasePorts, makeBlankLease, makeLease } from './disk-leases.ts'
 import { getLease, hasExpired, type Lease, leasesOfProject, lendable, newName, putLease, type StoredLease } from './lease.ts'
 
 export interface ExportPorts extends LeasePorts {
@@ -84,7 +85,7 @@ async function scratchBytesOf({ catalog }: LeasePorts, caller: Caller, wish: Exp
   if ('blankBytes' in wish) return wish.blankBytes
   if (!wish.isWritable) return null
   const { image } = await findImage(catalog, caller, wish.imageId, 'download')
-  return lendable(image, servableFormats).diskBytes
+  return lendable(image, openableFormats).diskBytes
 }
 
 /** Asked of the exports of a project with the new one among them. @throws ServiceError `over-quota` */

@@ -1,11 +1,11 @@
 import { type Caller, serviceCaller } from '../../base/caller.ts'
 import { ServiceError } from '../../base/errors.ts'
 import { failpoint } from '../../base/failpoint.ts'
-import { plainFormats } from '../../disk/formats/index.ts'
+import { openableFormats, plainFormats } from '../../disk/formats/index.ts'
 import type { CatalogWriter } from '../../store/catalog/catalog.ts'
 import type { ChunkStore, Ingested } from '../../store/chunks/chunk-store.ts'
 import { findImage } from '../find-image.ts'
-import { type DiskLeases, endLease, enterLease, type LeasePorts, servableFormats, termsFrom } from '../leases/disk-leases.ts'
+import { type DiskLeases, endLease, enterLease, type LeasePorts, termsFrom } from '../leases/disk-leases.ts'
 import {
   allLeases,
   getLease,
@@ -223,7 +223,7 @@ async function baseFrom(tx: CatalogWriter, caller: Caller, from: ContentsSource)
     return lendablePart(image, part)
   }
   const { image } = await findImage(tx, caller, from.imageId, 'download')
-  return lendable(image, servableFormats)
+  return lendable(image, openableFormats)
 }
 
 /** @throws ServiceError `not-found` */
