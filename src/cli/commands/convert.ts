@@ -5,7 +5,7 @@ import { command } from '../command.ts'
 import { convertDisk, endedBy } from '../disk-file/convert-file.ts'
 import { wantedFormat } from '../disk-file/format-words.ts'
 import { openDisk, withAdvice } from '../disk-file/open-disk.ts'
-import { isNear, PLACE, placesOf, spoolOption } from '../disk-file/open-file.ts'
+import { diskOptions, isNear, PLACE, placesOf, spoolOption } from '../disk-file/open-file.ts'
 import { UsageError } from '../exit-codes.ts'
 import { formatDuration, Progress } from '../progress.ts'
 import { safeText } from '../safe-text.ts'
@@ -28,14 +28,7 @@ export const convert = command({
       value: 'FORMAT[:FORM]',
       help: 'as qcow2, vmdk:streamOptimized, vhd:fixed; a wrong word is answered by the list (default: by the name of TARGET)',
     },
-    from: { type: 'text', value: 'FORMAT', help: 'what SOURCE must be; a file that holds something else is refused' },
-    snapshot: { type: 'text', value: 'ID|NAME', help: 'the disk as it was when this internal snapshot was made' },
-    parent: {
-      type: 'list',
-      value: 'FILE',
-      help: 'what SOURCE is a difference to; given again, what that one is a difference to',
-    },
-    part: { type: 'list', value: 'FILE', help: 'another file of a disk that is in several' },
+    ...diskOptions,
     force: { type: 'flag', help: 'replace TARGET if it exists' },
     ...spoolOption,
     findZeros: {

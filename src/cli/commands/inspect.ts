@@ -6,7 +6,7 @@ import { type Allocation, drawn } from '../disk-file/allocation.ts'
 import { endedBy } from '../disk-file/convert-file.ts'
 import { type InspectedDisk, type InspectedTable, type Inspection, inspectFile } from '../disk-file/inspect-file.ts'
 import { GIVE } from '../disk-file/open-disk.ts'
-import { PLACE, placesOf, spoolOption } from '../disk-file/open-file.ts'
+import { diskOptions, PLACE, placesOf, spoolOption } from '../disk-file/open-file.ts'
 import type { Output } from '../output.ts'
 import { Progress } from '../progress.ts'
 import { safeText } from '../safe-text.ts'
@@ -20,10 +20,7 @@ export const inspect = command({
   ].join('\n'),
   arguments: { file: { help: PLACE, completes: 'file' } },
   options: {
-    from: { type: 'text', value: 'FORMAT', help: 'what FILE must be; a file that holds something else is refused' },
-    snapshot: { type: 'text', value: 'ID|NAME', help: 'the disk as it was when this internal snapshot was made' },
-    parent: { type: 'list', value: 'FILE', help: 'what FILE is a difference to; given again, what that one is a difference to' },
-    part: { type: 'list', value: 'FILE', help: 'another file of a disk that is in several' },
+    ...diskOptions,
     ...spoolOption,
   },
   examples: [

@@ -33,6 +33,13 @@ export const spoolOption = {
     help: 'what may be kept in TMPDIR of standard input, or of an address without ranges, as 20G (default: 64G)',
   },
 } as const satisfies Record<string, OptionSpec>
+/** Of those that open the disk in one of them: what else belongs to it. */
+export const diskOptions = {
+  from: { type: 'text', value: 'FORMAT', help: 'what the file must be; one that holds something else is refused' },
+  snapshot: { type: 'text', value: 'ID|NAME', help: 'the disk as it was when this internal snapshot was made' },
+  parent: { type: 'list', value: 'FILE', help: 'what it is a difference to; given again, what that one is a difference to' },
+  part: { type: 'list', value: 'FILE', help: 'another file of a disk that is in several' },
+} as const satisfies Record<string, OptionSpec>
 export const PLACE = 'a file, an http:// or https:// address, or - for standard input'
 
 /** Opens files by their paths, by addresses, and `-`, which is standard input and can be had once. */
