@@ -1,7 +1,7 @@
-import { ServiceError } from '../../base/errors.ts'
 import type { BlockSource } from '../../disk/block/block-source.ts'
 import { openFileSource } from '../../disk/block/file-source.ts'
-import { formats, openImage, recognise, verifyDeclared } from '../../disk/formats/index.ts'
+import { formats, openImage } from '../../disk/formats/index.ts'
+import { recogniseFile } from '../disk-file/open-disk.ts'
 
 /** A file here, as what will be sent of it. */
 export interface LocalImage {
@@ -21,11 +21,8 @@ export interface LocalImage {
 export async function openLocalImage(path: string, asFile: boolean): Promise<LocalImage> {
   const file = await openFileSource(path)
   try {
-    if (file.size === 0) throw new ServiceError('invalid-image', `${path} is empty`)
-    const recognition = await recognise(file)
-    const sourceFormat = recognition.found.find(({ kind }) => kind === 'disk')?.diskFormat ?? 'raw'
-    verifyDeclared(sourceFormat, recognition, 'bare')
-    const opens = sourceFormat !== 'raw' && formats.some(({ name }) => name === sourceFormat) && !asFile
+    const { format: sourceFormat } = await recogniseFile(file, undefined)
+    const opens = formats.some(({ name }) => name === sourceFormat) && sourceFormat !== 'raw' && !asFile
     const source = opens ? await openImage(sourceFormat, file) : file
     return { source, diskFormat: opens ? 'raw' : sourceFormat, sourceFormat, fileBytes: file.size }
   } catch (error) {
