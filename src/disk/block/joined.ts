@@ -4,14 +4,15 @@ import type { Segment } from './mapped-disk.ts'
 export function* joined(segments: Iterable<Segment>): Generator<Segment> {
   let open: Segment | undefined
   for (const next of segments) {
-    const both: Segment | undefined = open && join(open, next)
+    const both: Segment | undefined = open && joinedWith(open, next)
     if (open && !both) yield open
     open = both ?? next
   }
   if (open) yield open
 }
 
-function join(a: Segment, b: Segment): Segment | undefined {
+/** Both as one; undefined where they are not. */
+export function joinedWith(a: Segment, b: Segment): Segment | undefined {
   if (a.kind === 'packed' || b.kind === 'packed' || a.offset + a.length !== b.offset) return undefined
   const length = a.length + b.length
   if (a.kind !== 'data') return a.kind === b.kind ? { ...a, length } : undefined

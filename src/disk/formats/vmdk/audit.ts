@@ -1,6 +1,7 @@
 import { KiB } from '../../../base/units.ts'
 import type { BlockSource } from '../../block/block-source.ts'
 import { inOrder } from '../../block/in-order.ts'
+import { UsedUnits } from '../../block/used-units.ts'
 import type { OpenOptions } from '../format-driver.ts'
 import { GrainCaches, GrainMap, grainBeyondEnd, readDirectory, tableSectors, tablesInOrder } from './grains.ts'
 import { refuse, SECTOR_BYTES, type SparseHeader, ZEROED } from './header.ts'
@@ -136,7 +137,7 @@ const overlap = (what: string, sector: number) =>
 class PlainGrains {
   readonly #fileBytes: number
   readonly #header: SparseHeader
-  readonly #bits: Uint8Array
+  readonly #units: UsedUnits
   /** Where grains begin within a grain's worth. */
   #phase = -1
 
@@ -144,7 +145,7 @@ class PlainGrains {
     this.#fileBytes = fileBytes
     this.#header = h
     const usableBytes = Math.min(fileBytes, 2 ** 32 * SECTOR_BYTES) // what an entry can name
-    this.#bits = new Uint8Array(Math.ceil(usableBytes / h.grainBytes / 8) + 1)
+    this.#units = new UsedUnits(Math.ceil(usableBytes / h.grainBytes) + 2)
   }
 
   take(sector: number, diskOffset: number): void {
@@ -154,9 +155,7 @@ class PlainGrains {
     const neededBytes = Math.min(grainBytes, virtualBytes - diskOffset)
     if (sector * SECTOR_BYTES + neededBytes > this.#fileBytes) throw grainBeyondEnd(diskOffset, sector, this.#fileBytes)
     const unit = Math.floor((sector - this.#phase) / grainSectors) + 1
-    const [at, bit] = [unit >>> 3, 1 << (unit & 7)]
-    if (this.#bits[at]! & bit) throw overlap(`the grain for byte ${diskOffset}`, sector)
-    this.#bits[at]! |= bit
+    if (this.#units.take(unit, 1) >= 0) throw overlap(`the grain for byte ${diskOffset}`, sector)
   }
 
   check(): void {}

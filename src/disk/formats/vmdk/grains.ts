@@ -1,6 +1,7 @@
 import { MiB } from '../../../base/units.ts'
 import type { BlockSource } from '../../block/block-source.ts'
 import { ByteLru } from '../../block/byte-lru.ts'
+import { joinedWith } from '../../block/joined.ts'
 import type { Segment } from '../../block/mapped-disk.ts'
 import { type CompressedGrain, grainMarker, readGrain } from './compressed.ts'
 import { refuse, SECTOR_BYTES, type SparseHeader, ZEROED } from './header.ts'
@@ -88,7 +89,7 @@ export class GrainMap {
           ? [{ kind: 'hole', offset: at, length: stop - at } as const]
           : this.#grains(await this.table(index), index * span, at, stop)
       for (const next of segments) {
-        const joined: Segment | undefined = open && join(open, next)
+        const joined: Segment | undefined = open && joinedWith(open, next)
         if (open && !joined) yield open
         open = joined ?? next
       }
@@ -195,10 +196,4 @@ function likelyBytes(table: DataView, index: number, sector: number, grainBytes:
     break
   }
   return grainBytes + grainMarker.bytes
-}
-
-function join(a: Segment, b: Segment): Segment | undefined {
-  if (a.kind !== b.kind || a.kind === 'packed') return undefined
-  if (a.kind === 'data' && (b.kind !== 'data' || a.hostOffset + a.length !== b.hostOffset)) return undefined
-  return { ...a, length: a.length + b.length }
 }
