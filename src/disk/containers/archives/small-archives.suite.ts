@@ -4,7 +4,7 @@ import { crc32, deflateRawSync } from 'node:zlib'
 export interface SmallMember {
   readonly name: string
   readonly type?: string
-  readonly body: string
+  readonly body: string | Uint8Array
 }
 
 export function tarHeader(name: string, type: string, size: Buffer, encoding: 'utf8' | 'latin1' = 'utf8'): Buffer {
@@ -21,7 +21,7 @@ export function tarHeader(name: string, type: string, size: Buffer, encoding: 'u
 
 export function smallTar(members: readonly SmallMember[], encoding: 'utf8' | 'latin1' = 'utf8'): Buffer {
   const parts = members.flatMap(({ name, type = '0', body }) => {
-    const bytes = Buffer.from(body)
+    const bytes = typeof body === 'string' ? Buffer.from(body) : body
     const size = Buffer.from(`${bytes.length.toString(8).padStart(11, '0')}\0`)
     return [tarHeader(name, type, size, encoding), bytes, Buffer.alloc((512 - (bytes.length % 512)) % 512)]
   })
@@ -55,7 +55,7 @@ export function smallZip(members: readonly SmallMember[], defects: ZipDefects = 
   const [local, central]: [Buffer[], Buffer[]] = [[], []]
   let at = 0
   for (const { name, body } of members) {
-    const plain = Buffer.from(body)
+    const plain = typeof body === 'string' ? Buffer.from(body) : body
     const packed = Buffer.from(method === 8 ? deflateRawSync(plain) : plain)
     const stored = Buffer.concat([packed.subarray(0, packed.length - (defects.cut ?? 0)), Buffer.from(defects.tail ?? '')])
     const header = (fileName: string, bytes: number) => {

@@ -70,10 +70,27 @@ export function openOvf(files: ReadonlyMap<string, BlockSource>): Promise<Applia
   return openPackage(members, descriptors[0] as string)
 }
 
-type PackageFile = Pick<Member, 'name' | 'bytes' | 'open' | 'stream'>
+/**
+ * Opens an OVF package whose files are members of an archive: those in the folder of its one descriptor, packed or not.
+ * @throws ServiceError `invalid-image` | `unsupported`
+ */
+export function openOvfIn(members: readonly Member[]): Promise<Appliance> {
+  const descriptors = members.filter(({ name }) => /\.ovf$/i.test(name))
+  const [descriptor] = descriptors
+  if (!descriptor || descriptors.length > 1)
+    throw refuseOvf('malformed', `an OVF package has one descriptor, a file ".ovf"; here are ${descriptors.length}`)
+  const folder = descriptor.name.slice(0, descriptor.name.lastIndexOf('/') + 1)
+  const beside = members.filter(({ name }) => name.startsWith(folder) && !name.includes('/', folder.length))
+  const plainName = ({ name }: Member) => name.slice(folder.length)
+  return openPackage(new Map(beside.map((member) => [plainName(member), member])), plainName(descriptor))
+}
+
+type PackageFile = Pick<Member, 'name' | 'bytes' | 'storedBytes' | 'isPlain' | 'open' | 'stream'>
 const givenFile = (name: string, source: BlockSource): PackageFile => ({
   name,
   bytes: source.size,
+  storedBytes: source.size,
+  isPlain: true,
   open: () => partOf(source, 0, source.size),
   stream: (options) => bytesOf(source, options),
 })
@@ -128,7 +145,7 @@ async function whole(members: ReadonlyMap<string, PackageFile>, name: string, ma
   const member = members.get(name)
   if (!member || member.bytes > maxBytes)
     throw refuseOvf('malformed', `${shown(name)} has ${member?.bytes ?? 0} bytes; ${maxBytes} is the limit`, { max: maxBytes })
-  return member.open().read(0, member.bytes)
+  return Buffer.concat(await Array.fromAsync(member.stream()))
 }
 
 /** The members that a reference is made of: itself, or its parts by their numbers of nine digits. */
@@ -167,18 +184,21 @@ function diskOf(disk: OvfDisk, files: readonly OvfFile[], referred: ReadonlyMap<
 
 function fileOf({ href, compression }: OvfFile, parts: readonly PackageFile[]): ApplianceFile {
   const all = () => joined(parts.map((part) => part.open()))
-  const isPlain = compression === 'identity'
+  const isPlain = compression === 'identity' && parts.every((part) => part.isPlain)
+  async function* stored(options: StreamOptions) {
+    for (const part of parts) yield* part.stream(options)
+  }
   return {
     name: href,
-    storedBytes: parts.reduce((sum, part) => sum + part.bytes, 0),
+    storedBytes: parts.reduce((sum, part) => sum + part.storedBytes, 0),
     isPlain,
     open() {
       if (isPlain) return all()
       throw refuseOvf('unsupported', `${shown(href)} is compressed: it can only be read from its first byte to its last`)
     },
     async *stream(options) {
-      if (isPlain) return yield* bytesOf(all(), options)
-      const inner = await unpacked(bytesOf(all(), options), options)
+      if (compression === 'identity') return yield* stored(options)
+      const inner = await unpacked(stored(options), options)
       if (inner.compression !== compression) {
         throw refuseOvf('malformed', `${shown(href)} is compressed by ${inner.compression}; ovf:compression says ${compression}`)
       }
