@@ -7,7 +7,7 @@ import { wantedFormat } from '../disk-file/format-words.ts'
 import { openDisk, withAdvice } from '../disk-file/open-disk.ts'
 import { diskOptions, isNear, PLACE, placesOf, spoolOption } from '../disk-file/open-file.ts'
 import { UsageError } from '../exit-codes.ts'
-import { formatDuration, Progress } from '../progress.ts'
+import { formatDuration, Progress, type TransferState } from '../progress.ts'
 import { safeText } from '../safe-text.ts'
 
 export const convert = command({
@@ -57,8 +57,9 @@ export const convert = command({
     opened.defer(() => progress.end())
     try {
       const wish = { source, from, snapshot, parents: parent, parts: part }
-      const openFile = placesOf({ spoolBytes, signal, onProgress: (state) => progress.show(state) })
-      const { disk, format, notes } = await openDisk(wish, openFile)
+      const onProgress = (state: TransferState) => progress.show(state)
+      const openFile = placesOf({ spoolBytes, signal, onProgress })
+      const { disk, format, notes } = await openDisk(wish, openFile, onProgress)
       opened.defer(() => disk.close())
       progress.end()
       for (const note of notes) out.note(safeText(note))
@@ -70,7 +71,7 @@ export const convert = command({
         isSearched: wanted.format !== 'raw' && (await isSearched(disk, source, findZeros)),
         isSynced: !noSync,
         signal,
-        onProgress: (state) => progress.show(state),
+        onProgress,
       })
       progress.end()
       const { subformat } = wanted.writer

@@ -8,7 +8,7 @@ import { type InspectedDisk, type InspectedTable, type Inspection, inspectFile }
 import { GIVE } from '../disk-file/open-disk.ts'
 import { diskOptions, PLACE, placesOf, spoolOption } from '../disk-file/open-file.ts'
 import type { Output } from '../output.ts'
-import { Progress } from '../progress.ts'
+import { Progress, type TransferState } from '../progress.ts'
 import { safeText } from '../safe-text.ts'
 
 export const inspect = command({
@@ -31,8 +31,12 @@ export const inspect = command({
   async run({ file, from, snapshot, parent, part, spoolBytes }, { out, signal }) {
     const progress = new Progress(out)
     try {
-      const openFile = placesOf({ spoolBytes, signal, onProgress: (state) => progress.show(state) })
-      const found = await inspectFile({ source: file, from, snapshot, parents: parent, parts: part }, openFile, signal)
+      const onProgress = (state: TransferState) => progress.show(state)
+      const openFile = placesOf({ spoolBytes, signal, onProgress })
+      const found = await inspectFile({ source: file, from, snapshot, parents: parent, parts: part }, openFile, {
+        signal,
+        onProgress,
+      })
       progress.end()
       out.result(documentOf(file, found), () => print(file, found, out))
       return found.refusal ? 1 : 0

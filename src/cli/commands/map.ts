@@ -6,7 +6,7 @@ import { endedBy } from '../disk-file/convert-file.ts'
 import { openDisk, withAdvice } from '../disk-file/open-disk.ts'
 import { diskOptions, PLACE, placesOf, spoolOption } from '../disk-file/open-file.ts'
 import type { Output } from '../output.ts'
-import { Progress } from '../progress.ts'
+import { Progress, type TransferState } from '../progress.ts'
 
 export const map = command({
   name: 'map',
@@ -28,8 +28,13 @@ export const map = command({
   async run({ file, from, snapshot, parent, part, spoolBytes }, { out, signal }) {
     const progress = new Progress(out)
     try {
-      const openFile = placesOf({ spoolBytes, signal, onProgress: (state) => progress.show(state) })
-      const { disk, format } = await openDisk({ source: file, from, snapshot, parents: parent, parts: part }, openFile)
+      const onProgress = (state: TransferState) => progress.show(state)
+      const openFile = placesOf({ spoolBytes, signal, onProgress })
+      const { disk, format } = await openDisk(
+        { source: file, from, snapshot, parents: parent, parts: part },
+        openFile,
+        onProgress,
+      )
       progress.end()
       await using _ = { [Symbol.asyncDispose]: () => disk.close() }
       const isRecorded = format === 'raw' // all of a raw file is: its holes are its zeros

@@ -4,6 +4,7 @@ import { checked } from '../../disk/block/checked.ts'
 import { window } from '../../disk/filters/window.ts'
 import { type InternalSnapshot, type Recognition, recognise } from '../../disk/formats/index.ts'
 import { type Partition, type PartitionTable, readPartitions } from '../../disk/guest/partitions/list.ts'
+import type { TransferState } from '../progress.ts'
 import { type Allocation, allocationOf } from './allocation.ts'
 import { type DiskWish, driverOf, type OpenFile, openDiskIn } from './open-disk.ts'
 
@@ -37,18 +38,27 @@ export interface InspectedTable extends Omit<PartitionTable, 'partitions'> {
   readonly partitions: readonly (Partition & { readonly holds: readonly string[] })[]
 }
 
+export interface InspectOptions {
+  readonly signal: AbortSignal
+  readonly onProgress: (state: TransferState) => void
+}
+
 /**
  * Everything that can be said of a file without trusting it. A file that would be refused is told of, not thrown.
  * @throws ServiceError for what is no matter of the file's content
  */
-export async function inspectFile(wish: DiskWish, openFile: OpenFile, signal: AbortSignal): Promise<Inspection> {
+export async function inspectFile(
+  wish: DiskWish,
+  openFile: OpenFile,
+  { signal, onProgress }: InspectOptions,
+): Promise<Inspection> {
   const file = await openFile(wish.source)
   await using opened = new AsyncDisposableStack()
   const whole = opened.adopt({ close: () => file.source.close() }, (it) => it.close())
   const recognition = await recognise(checked(file.source, 'file'))
   const about = { fileBytes: file.source.size, allocatedBytes: file.allocatedBytes, recognition }
   try {
-    const { disk, format, notes } = await openDiskIn(file, wish, openFile)
+    const { disk, format, notes } = await openDiskIn(file, wish, openFile, onProgress)
     whole.close = () => disk.close() // which closes the file
     const inspected: InspectedDisk = {
       format,

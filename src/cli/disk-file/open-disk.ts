@@ -15,6 +15,7 @@ import {
   verifyDeclared,
 } from '../../disk/formats/index.ts'
 import { UsageError } from '../exit-codes.ts'
+import type { TransferState } from '../progress.ts'
 import { formatWord } from './format-words.ts'
 import type { OpenedFile } from './open-file.ts'
 
@@ -46,15 +47,16 @@ export interface OpenedDisk extends Recognised {
 }
 
 export type OpenFile = (place: string) => Promise<OpenedFile>
+type OnProgress = (state: TransferState) => void
 
 /**
  * The disk in a file, after everything in its tables was looked at. Nothing that a file names is opened: what belongs to it is given.
  * @throws ServiceError `invalid-image` | `unsupported`: the file is not what it is said to be, or hostile; `not-found`
  */
-export async function openDisk(wish: DiskWish, openFile: OpenFile): Promise<OpenedDisk> {
+export async function openDisk(wish: DiskWish, openFile: OpenFile, onProgress?: OnProgress): Promise<OpenedDisk> {
   const file = await openFile(wish.source)
   try {
-    return await openDiskIn(file, wish, openFile)
+    return await openDiskIn(file, wish, openFile, onProgress)
   } catch (error) {
     await file.source.close()
     throw error
@@ -62,17 +64,36 @@ export async function openDisk(wish: DiskWish, openFile: OpenFile): Promise<Open
 }
 
 /** The same of a file that is open, which stays open where this fails. */
-export async function openDiskIn(file: OpenedFile, wish: DiskWish, openFile: OpenFile): Promise<OpenedDisk> {
+export async function openDiskIn(
+  file: OpenedFile,
+  wish: DiskWish,
+  openFile: OpenFile,
+  onProgress?: OnProgress,
+): Promise<OpenedDisk> {
   await using opened = new AsyncDisposableStack()
-  const given = await openGiven(wish, openFile, opened)
+  const given = await openGiven(wish, openFile, opened, onProgress)
   const isGiven = given.parent !== undefined || given.parts !== undefined
   const { recognition, format, notes } = await recogniseFile(file.source, wish.from, isGiven)
   const driver = driverOf(format)
-  const warnings = await driver.audit(checked(file.source, 'file'), given)
+  const warnings = await driver.audit(watched(checked(file.source, 'file'), onProgress), given)
   const snapshot = wish.snapshot === undefined ? undefined : await snapshotOf(driver, file.source, wish.snapshot)
   const disk = await openImage(format, file.source, { ...given, snapshot })
   opened.move()
   return { file, recognition, format, notes: [...new Set([...notes, ...warnings])], disk }
+}
+
+/** Tells of the bytes that are read to look at its tables: how many there are is known when all are read. */
+function watched(file: BlockSource, onProgress: OnProgress = () => undefined): BlockSource {
+  let doneBytes = 0
+  return {
+    ...file,
+    async read(offset, length, into) {
+      const bytes = await file.read(offset, length, into)
+      doneBytes += length
+      onProgress({ phase: 'Looking at tables', doneBytes, totalBytes: null, movedBytes: doneBytes, counts: {} })
+      return bytes
+    },
+  }
 }
 
 /** What is opened beside the file is closed with `opened`, and, once the disk is open, with the disk. */
@@ -80,9 +101,11 @@ async function openGiven(
   { parents = [], parts = [] }: DiskWish,
   openFile: OpenFile,
   opened: AsyncDisposableStack,
+  onProgress: OnProgress | undefined,
 ): Promise<OpenOptions> {
   const [parent, ...further] = parents
-  const below = parent === undefined ? undefined : (await openDisk({ source: parent, parents: further }, openFile)).disk
+  const below =
+    parent === undefined ? undefined : (await openDisk({ source: parent, parents: further }, openFile, onProgress)).disk
   if (below) opened.defer(() => below.close())
   if (parts.length === 0) return { parent: below }
   const byName = new Map<string, BlockSource>()

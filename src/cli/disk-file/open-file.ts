@@ -1,8 +1,9 @@
 import { fstatSync } from 'node:fs'
 import { stat } from 'node:fs/promises'
 import { GiB } from '../../base/units.ts'
-import type { BlockSource } from '../../disk/block/block-source.ts'
+import { type BlockSource, stack } from '../../disk/block/block-source.ts'
 import { openFileSource } from '../../disk/block/file-source.ts'
+import { abortable } from '../../disk/filters/abortable.ts'
 import { bytesOf } from '../byte-count.ts'
 import type { OptionSpec } from '../command.ts'
 import { UsageError } from '../exit-codes.ts'
@@ -42,12 +43,12 @@ export const diskOptions = {
 } as const satisfies Record<string, OptionSpec>
 export const PLACE = 'a file, an http:// or https:// address, or - for standard input'
 
-/** Opens files by their paths, by addresses, and `-`, which is standard input and can be had once. */
+/** Opens files by their paths, by addresses, and `-`, which is standard input and can be had once. Once `signal` is aborted nothing of them is read. */
 export function placesOf({ spoolBytes, signal, onProgress }: OpenPlaces): OpenFile {
   const maxBytes = spoolBytes === undefined ? DEFAULT_SPOOL_BYTES : bytesOf('--spool-bytes', spoolBytes)
   const options = { maxBytes, signal, onProgress }
   let isStdinTaken = false
-  return async (place) => {
+  const open: OpenFile = async (place) => {
     if (/^https?:\/\//i.test(place)) return { source: await openUrl(place, options), allocatedBytes: null }
     if (place !== '-') return openLocalFile(place)
     if (isStdinTaken) throw new UsageError('standard input (-) can be read once only')
@@ -56,6 +57,10 @@ export function placesOf({ spoolBytes, signal, onProgress }: OpenPlaces): OpenFi
     if (fstatSync(0).isFile()) return openLocalFile('/dev/stdin')
     const source = await spooled(process.stdin, { ...options, what: 'standard input', totalBytes: null })
     return { source, allocatedBytes: null }
+  }
+  return async (place) => {
+    const opened = await open(place)
+    return { ...opened, source: stack(opened.source, [abortable(signal)]) }
   }
 }
 

@@ -1,14 +1,15 @@
 import { ServiceError } from '../../../base/errors.ts'
 import type { BlockSource } from '../../block/block-source.ts'
+import { tableParts } from '../../block/data-in-file.ts'
 import { UsedUnits } from '../../block/used-units.ts'
 import type { OpenOptions } from '../format-driver.ts'
-import { readSlice, SLICE_BYTES, segmentsOf } from './disk.ts'
-import { readHeader, refuse } from './header.ts'
+import { SLICE_BYTES, segmentsOf } from './disk.ts'
+import { BAT_OFFSET, readHeader, refuse } from './header.ts'
 
 /** Of the file: one bit each, 256 MiB at most, of which memory is used where blocks are. */
 const MAX_BLOCKS = 2 ** 31
 
-/** Walks the BAT. Blocks are the same number of bytes apart, or some multiple. @throws ServiceError `invalid-image` | `unsupported` */
+/** Walks the BAT, but for what the file has no data for. Blocks are the same number of bytes apart, or some multiple. @throws ServiceError `invalid-image` | `unsupported` */
 export async function auditFile(file: BlockSource, given: OpenOptions = {}): Promise<readonly string[]> {
   const h = await readHeader(file, given)
   const { blockBytes, virtualBytes } = h
@@ -22,10 +23,15 @@ export async function auditFile(file: BlockSource, given: OpenOptions = {}): Pro
   let phase: number | undefined
   let isCutOff = false
   const needed = Math.ceil(virtualBytes / blockBytes) * 4
-  for (let at = 0; at < needed; at += SLICE_BYTES) {
-    const start = (at / 4) * blockBytes
-    const stop = Math.min(start + (SLICE_BYTES / 4) * blockBytes, virtualBytes)
-    for (const segment of segmentsOf(await readSlice(file, h, at / SLICE_BYTES), start, start, stop, h, file.size)) {
+  for await (const { bytes, first } of tableParts(file, {
+    offset: BAT_OFFSET,
+    bytes: needed,
+    entryBytes: 4,
+    partBytes: SLICE_BYTES,
+  })) {
+    const start = first * blockBytes
+    const stop = Math.min(start + (bytes.length / 4) * blockBytes, virtualBytes)
+    for (const segment of segmentsOf(bytes, start, start, stop, h, file.size)) {
       if (segment.kind !== 'data') continue
       const { offset, hostOffset } = segment
       phase ??= hostOffset % blockBytes

@@ -35,7 +35,7 @@ export async function openDisk(file: BlockSource, given: OpenOptions = {}): Prom
 }
 
 /** @param index below the number of slices that the BAT has */
-export function readSlice(file: BlockSource, { batEntries }: ParallelsHeader, index: number): Promise<Uint8Array> {
+function readSlice(file: BlockSource, { batEntries }: ParallelsHeader, index: number): Promise<Uint8Array> {
   const start = index * SLICE_BYTES
   return file.read(BAT_OFFSET + start, Math.min(SLICE_BYTES, batEntries * 4 - start))
 }

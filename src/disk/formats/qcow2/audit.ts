@@ -1,11 +1,13 @@
 import type { ServiceError } from '../../../base/errors.ts'
 import { KiB } from '../../../base/units.ts'
 import type { BlockSource } from '../../block/block-source.ts'
+import { DataFinder, tableParts } from '../../block/data-in-file.ts'
+import { inOrder } from '../../block/in-order.ts'
 import type { OpenOptions } from '../format-driver.ts'
 import { Claims } from './claims.ts'
 import { type Qcow2Header, readHeader, refuse } from './header.ts'
 import { headerOfSnapshot, snapshotsOf } from './snapshots.ts'
-import { readL1, segmentsOf } from './tables.ts'
+import { l1Entries, segmentsOf } from './tables.ts'
 
 /** Offsets of compressed clusters that are compared with one another, 16 bytes each. More of them are held to a ratio only. */
 const MAX_COMPARED_CLUSTERS = 2 ** 21
@@ -15,10 +17,11 @@ const MAX_DEFLATE_RATIO = 1032
 const MAX_ZSTD_BLOCK_BYTES = 128 * KiB
 const MIN_ZSTD_BLOCK_BYTES = 4
 const TABLES_AT_A_TIME = 16
+const L1_PART_BYTES = 256 * KiB
 
 /**
  * Walks all tables, those of internal snapshots as well: an L2 table that several of them share is walked once, so the cost is
- * in proportion to the tables of the file. @throws ServiceError `invalid-image` | `unsupported`
+ * in proportion to the tables of the file that it has data for. @throws ServiceError `invalid-image` | `unsupported`
  */
 export async function auditFile(file: BlockSource, given?: OpenOptions): Promise<readonly string[]> {
   const h = await readHeader(file, given?.parent ? 'given' : 'none')
@@ -53,10 +56,12 @@ class Audit {
   isCutOff = false
   readonly #file: BlockSource
   readonly #claims: Claims
+  readonly #finder: DataFinder
 
   constructor(file: BlockSource, h: Qcow2Header) {
     this.#file = file
     this.#claims = new Claims(file.size, h)
+    this.#finder = new DataFinder(file)
     this.compressed = new CompressedClusters()
   }
 
@@ -67,13 +72,27 @@ class Audit {
   /** The tables of one disk, as far as they were not those of another. */
   async walk(h: Qcow2Header, l1Name: string): Promise<void> {
     this.takeOnly(h.l1TableOffset, h.l1Entries * 8, l1Name)
-    const l1 = await readL1(this.#file, h)
-    const isNew = (offset: number, place: number) =>
-      offset > 0 && this.#claims.take(offset, h.clusterBytes, { kind: 'table', place })
+    const l1 = { offset: h.l1TableOffset, bytes: h.l1NeededEntries * 8, entryBytes: 8, partBytes: L1_PART_BYTES }
     /** Those of this disk all at once, so that none of them can be data of it. */
-    const newTables = new Uint8Array(l1.length)
-    for (const [index, offset] of l1.entries()) newTables[index] = isNew(offset, index) ? 1 : 0
-    for await (const { table, index } of tables(this.#file, h, l1, newTables)) this.#auditTable(table, index, h)
+    const newTables: (readonly [index: number, offset: number])[] = []
+    for await (const { bytes, first } of tableParts(this.#file, l1)) {
+      for (const [index, offset] of l1Entries(bytes, first, h, this.#file.size)) {
+        const isNew = offset > 0 && this.#claims.take(offset, h.clusterBytes, { kind: 'table', place: index })
+        if (isNew) newTables.push([index, offset])
+      }
+    }
+    /** They do not overlap, so all of them together are no longer than the file. */
+    const load = async ([index, offset]: (typeof newTables)[number]) => ({
+      table: await this.#file.read(offset, h.clusterBytes),
+      index,
+    })
+    const tables = inOrder(this.#withData(newTables, h), TABLES_AT_A_TIME, load)
+    for await (const { table, index } of tables) this.#auditTable(table, index, h)
+  }
+
+  /** A table that the file has no data for is empty. */
+  async *#withData(tables: Iterable<readonly [index: number, offset: number]>, { clusterBytes }: Qcow2Header) {
+    for (const table of tables) if (await this.#finder.hasData(table[1], clusterBytes)) yield table
   }
 
   #auditTable(table: Uint8Array, l1Index: number, h: Qcow2Header): void {
@@ -98,19 +117,6 @@ class Audit {
       claimedUpTo = offset - inCluster + h.clusterBytes // subclusters share one claim
     }
   }
-}
-
-/** The new ones of the L2 tables, some of them read ahead. They do not overlap, so all of them together are no longer than the file. */
-async function* tables(file: BlockSource, h: Qcow2Header, l1: Float64Array, newTables: Uint8Array) {
-  const ahead: Promise<{ table: Uint8Array; index: number }>[] = []
-  for (const [index, offset] of l1.entries()) {
-    if (newTables[index] === 0) continue
-    const load = file.read(offset, h.clusterBytes).then((table) => ({ table, index }))
-    load.catch(() => {}) // awaited below; until then a failure must not count as unhandled
-    ahead.push(load)
-    if (ahead.length >= TABLES_AT_A_TIME) yield await ahead.shift()!
-  }
-  for (const load of ahead) yield await load
 }
 
 const beyondEnd = (diskOffset: number, hostOffset: number, fileBytes: number): ServiceError =>

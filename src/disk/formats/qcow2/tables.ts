@@ -34,28 +34,40 @@ const ZERO_LOW = 1 // bit 0, version 3 without subclusters
 /** Reads the L1 table and holds its entries to the format. @returns offsets of L2 tables, 0 = none; one per needed entry */
 export async function readL1(file: BlockSource, h: Qcow2Header): Promise<Float64Array> {
   if (h.l1NeededEntries === 0) return new Float64Array(0)
-  const bytes = await file.read(h.l1TableOffset, h.l1NeededEntries * 8)
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   const offsets = new Float64Array(h.l1NeededEntries)
-  for (let index = 0; index < offsets.length; index += 1) {
-    const high = view.getUint32(index * 8)
-    const low = view.getUint32(index * 8 + 4)
+  for (const [index, offset] of l1Entries(await file.read(h.l1TableOffset, offsets.length * 8), 0, h, file.size)) {
+    offsets[index] = offset
+  }
+  return offsets
+}
+
+/** The entries of a part of an L1 table that are not 0. @param first  the index of the part's first entry */
+export function* l1Entries(
+  bytes: Uint8Array,
+  first: number,
+  h: Qcow2Header,
+  fileBytes: number,
+): Generator<readonly [index: number, offset: number]> {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+  for (let at = 0; at < bytes.length; at += 8) {
+    const index = first + at / 8
+    const high = view.getUint32(at)
+    const low = view.getUint32(at + 4)
     if (high === 0 && low === 0) continue
     if (high & L1_RESERVED_HIGH || low & L1_RESERVED_LOW)
       throw refuse('malformed', `L1 entry ${index} sets reserved bits`, { index })
     const offset = (high & OFFSET_HIGH) * HIGH + ((low & OFFSET_LOW) >>> 0)
     if (offset % h.clusterBytes !== 0)
       throw refuse('malformed', `L1 entry ${index} is not aligned to a cluster`, { index, offset })
-    if (offset > 0 && offset + h.clusterBytes > file.size) {
+    if (offset > 0 && offset + h.clusterBytes > fileBytes) {
       throw refuse('truncated', `the L2 table of L1 entry ${index} lies beyond the end of the file; is the upload complete?`, {
         index,
         offset,
-        fileBytes: file.size,
+        fileBytes,
       })
     }
-    offsets[index] = offset
+    yield [index, offset]
   }
-  return offsets
 }
 
 /** Turns a range of the disk into segments. Holds the L1 table and a bounded number of L2 tables in memory. */

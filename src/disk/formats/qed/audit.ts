@@ -1,6 +1,7 @@
 import { ServiceError } from '../../../base/errors.ts'
 import { KiB } from '../../../base/units.ts'
 import type { BlockSource } from '../../block/block-source.ts'
+import { DataFinder, tableParts } from '../../block/data-in-file.ts'
 import { UsedUnits } from '../../block/used-units.ts'
 import type { OpenOptions } from '../format-driver.ts'
 import { segmentsOf, tableAt, viewOf } from './disk.ts'
@@ -10,7 +11,7 @@ import { readHeader, refuse } from './header.ts'
 const MAX_CLUSTERS = 2 ** 31
 const PART_BYTES = 64 * KiB
 
-/** Walks the L1 table and every L2 table, 64 KiB at a time. @throws ServiceError `invalid-image` | `unsupported` */
+/** Walks the L1 table and every L2 table, 64 KiB at a time. Where the file has holes in them there is nothing to look at. @throws ServiceError `invalid-image` | `unsupported` */
 export async function auditFile(file: BlockSource, given: OpenOptions = {}): Promise<readonly string[]> {
   const h = await readHeader(file, given)
   const { clusterBytes, tableBytes, tableEntries, l1TableOffset, virtualBytes } = h
@@ -30,10 +31,13 @@ export async function auditFile(file: BlockSource, given: OpenOptions = {}): Pro
   take(0, h.headerBytes, 'the header')
   take(l1TableOffset, tableBytes, 'the L1 table')
   const tableSpan = tableEntries * clusterBytes
+  const finder = new DataFinder(file)
   let isCutOff = false
 
   const auditTable = async (l2Offset: number, start: number) => {
-    for await (const { view, first } of parts(file, l2Offset, tableBytes)) {
+    const needed = Math.min(tableEntries, Math.ceil((virtualBytes - start) / clusterBytes))
+    for await (const { bytes, first } of partsOf(file, l2Offset, needed)) {
+      const view = viewOf(bytes)
       const from = start + first * clusterBytes
       const to = Math.min(from + (view.byteLength / 8) * clusterBytes, virtualBytes)
       for (const segment of segmentsOf(view, from, from, to, h, file.size)) {
@@ -41,18 +45,16 @@ export async function auditFile(file: BlockSource, given: OpenOptions = {}): Pro
         take(segment.hostOffset, clusterBytes, `the data for byte ${segment.offset} of the disk`)
         isCutOff ||= segment.hostOffset + clusterBytes > file.size
       }
-      if (to === virtualBytes) return
     }
   }
-  for await (const { view, first } of parts(file, l1TableOffset, tableBytes)) {
-    const needed = Math.min(view.byteLength / 8, Math.ceil(virtualBytes / tableSpan) - first)
-    for (let index = 0; index < needed; index += 1) {
+  for await (const { bytes, first } of partsOf(file, l1TableOffset, Math.ceil(virtualBytes / tableSpan))) {
+    const view = viewOf(bytes)
+    for (let index = 0; index < view.byteLength / 8; index += 1) {
       const offset = tableAt(view, index * 8, first + index, h, file.size)
       if (offset === 0) continue
       take(offset, tableBytes, `the L2 table of L1 entry ${first + index}`)
-      await auditTable(offset, (first + index) * tableSpan)
+      if (await finder.hasData(offset, tableBytes)) await auditTable(offset, (first + index) * tableSpan)
     }
-    if (needed < view.byteLength / 8) break
   }
 
   const warnings: string[] = []
@@ -61,9 +63,5 @@ export async function auditFile(file: BlockSource, given: OpenOptions = {}): Pro
   return warnings
 }
 
-/** A table in parts, each with the index of its first entry. */
-async function* parts(file: BlockSource, offset: number, bytes: number) {
-  for (let at = 0; at < bytes; at += PART_BYTES) {
-    yield { view: viewOf(await file.read(offset + at, Math.min(PART_BYTES, bytes - at))), first: at / 8 }
-  }
-}
+const partsOf = (file: BlockSource, offset: number, entries: number) =>
+  tableParts(file, { offset, bytes: entries * 8, entryBytes: 8, partBytes: PART_BYTES })

@@ -1,5 +1,6 @@
 import { MiB } from '../../../base/units.ts'
 import type { BlockSource } from '../../block/block-source.ts'
+import { tableParts } from '../../block/data-in-file.ts'
 import type { OpenOptions } from '../format-driver.ts'
 import {
   bitmapEntryOf,
@@ -29,11 +30,13 @@ export async function auditFile(file: BlockSource, given: OpenOptions = {}): Pro
 
   let cutOff = 0
   const partial = new PartialBlocks()
-  for await (const { part, firstEntry } of parts(whole, layout)) {
-    const view = new DataView(part.buffer, part.byteOffset, part.byteLength)
-    for (let at = 0; at + ENTRY_BYTES <= part.length; at += ENTRY_BYTES) {
+  const { offset, entries } = layout.bat
+  const table = { offset, bytes: entries * ENTRY_BYTES, entryBytes: ENTRY_BYTES, partBytes: PART_BYTES }
+  for await (const { bytes, first } of tableParts(whole, table)) {
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+    for (let at = 0; at < bytes.length; at += ENTRY_BYTES) {
       if (view.getUint32(at, true) === 0 && view.getUint32(at + 4, true) === 0) continue
-      const entry = firstEntry + at / ENTRY_BYTES
+      const entry = first + at / ENTRY_BYTES
       const { state, hostOffset } = parseEntry(view, at, entry, layout)
       if (state < FULLY_PRESENT) continue
       cutOff += claimBlock(entry, hostOffset, layout, whole.size, claims)
@@ -60,23 +63,6 @@ function claimBlock(entry: number, hostOffset: number, layout: Layout, fileBytes
   checkInFile(hostOffset, usedBytesOf(blockOf(entry, layout), layout), entry, fileBytes)
   claims.take(hostOffset, layout.blockBytes, `the payload block of BAT entry ${entry}`)
   return hostOffset + layout.blockBytes > fileBytes ? 1 : 0
-}
-
-/** The table, but for what the file has no data for: that is all "not present". */
-async function* parts(file: BlockSource, { bat }: Layout) {
-  const end = bat.offset + bat.entries * ENTRY_BYTES
-  let reached = bat.offset
-  for await (const { kind, offset, length } of file.extents(bat.offset, end - bat.offset)) {
-    if (kind !== 'data') continue
-    /** Whole entries, each once: a hole may begin and end inside one. */
-    const from = Math.max(reached, offset - (offset % ENTRY_BYTES))
-    const to = Math.min(end, Math.ceil((offset + length) / ENTRY_BYTES) * ENTRY_BYTES)
-    for (let at = from; at < to; at += PART_BYTES) {
-      const part = await file.read(at, Math.min(PART_BYTES, to - at))
-      yield { part, firstEntry: (at - bat.offset) / ENTRY_BYTES }
-    }
-    reached = Math.max(reached, to)
-  }
 }
 
 /** Which MiB of the file are in use: a bit each, 16 MiB of memory for the largest file. */

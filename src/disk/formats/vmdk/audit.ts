@@ -1,5 +1,6 @@
 import { KiB } from '../../../base/units.ts'
 import type { BlockSource } from '../../block/block-source.ts'
+import { DataFinder } from '../../block/data-in-file.ts'
 import { inOrder } from '../../block/in-order.ts'
 import { UsedUnits } from '../../block/used-units.ts'
 import type { OpenOptions } from '../format-driver.ts'
@@ -64,19 +65,26 @@ interface TablePair {
   readonly other: DataView | undefined
 }
 
-/** Grain tables, some of them read ahead. They do not overlap, so all of them together are no longer than the file. */
+/** Grain tables, some of them read ahead, but for those that the file has no data for. They do not overlap, so all of them together are no longer than the file. */
 const tables = (map: GrainMap, copy: GrainMap | undefined): AsyncGenerator<TablePair> =>
-  inOrder(tableIndices(map.directory, copy?.directory), TABLES_AT_A_TIME, async (index) => {
+  inOrder(tableIndices(map, copy), TABLES_AT_A_TIME, async (index) => {
     const [table, other] = await Promise.all([map.table(index), copy?.table(index)])
     return { index, table, other }
   })
 
-function* tableIndices(directory: Uint32Array, copy: Uint32Array | undefined): Generator<number> {
+async function* tableIndices({ file, header, directory }: GrainMap, copy: GrainMap | undefined): AsyncGenerator<number> {
+  const [finder, inCopy] = [new DataFinder(file), new DataFinder(file)]
+  const bytes = header.tableEntries * 4
   for (const [index, sector] of directory.entries()) {
-    if (copy && (copy[index] === 0) !== (sector === 0)) {
+    const other = copy?.directory[index]
+    if (other !== undefined && (other === 0) !== (sector === 0)) {
       throw refuse('malformed', `grain directory entry ${index} and its redundant copy contradict each other`, { index })
     }
-    if (sector > 0) yield index
+    if (sector === 0) continue
+    const hasData =
+      (await finder.hasData(sector * SECTOR_BYTES, bytes)) ||
+      (other !== undefined && (await inCopy.hasData(other * SECTOR_BYTES, bytes)))
+    if (hasData) yield index
   }
 }
 
