@@ -15,6 +15,8 @@ interface HostOfDisks {
   readonly images: Catalog['images']
   readonly scratch: ScratchDisks
   readonly hypervisor: Machines
+  /** Bytes of it that are kept as long as nothing else needs them. */
+  readonly idleBytes: () => number
   readonly promises: Pick<VolumeSettings, 'reservedBytes' | 'promiseRatio'>
 }
 
@@ -25,11 +27,16 @@ export interface HostRoom {
 }
 
 export function hostRoom(host: HostOfDisks): HostRoom {
-  const { folder, images, scratch, hypervisor, promises } = host
+  const { folder, images, scratch, hypervisor, idleBytes, promises } = host
+  const space = async () => {
+    const { totalBytes, freeBytes } = await spaceAt(folder)
+    return { totalBytes, freeBytes: freeBytes + idleBytes() }
+  }
   const room = async () => {
     const machines = await hypervisor.list().catch(() => []) // where none can run, none has taken anything
     const takenByMachines = machines.reduce((sum, { diskBytes }) => sum + diskBytes, 0)
-    return { freeBytes: (await spaceAt(folder)).freeBytes, takenBytes: (await scratch.takenBytes()) + takenByMachines }
+    const { freeBytes } = await space()
+    return { freeBytes, takenBytes: (await scratch.takenBytes()) + takenByMachines }
   }
   const promisedToOthers = async (documents: DocumentReader) => {
     let bytes = await promisedToInstances(documents)
@@ -43,11 +50,11 @@ export function hostRoom(host: HostOfDisks): HostRoom {
   return {
     forExports: inAll,
     forVolumes: { room, promised: promisedToOthers },
-    forInstances: { ...inAll, space: () => spaceAt(folder) },
+    forInstances: { ...inAll, space },
   }
 }
 
-async function spaceAt(folder: string): Promise<{ readonly totalBytes: number; readonly freeBytes: number }> {
+export async function spaceAt(folder: string): Promise<{ readonly totalBytes: number; readonly freeBytes: number }> {
   const { bsize, blocks, bavail } = await statfs(folder)
   return { totalBytes: bsize * blocks, freeBytes: bsize * bavail }
 }

@@ -1,5 +1,6 @@
 /** Settings → adapters → services → server. The only file that names an adapter. */
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { availableParallelism } from 'node:os'
 import { basename, join, resolve } from 'node:path'
 import type { FastifyInstance } from 'fastify'
 import type { Logger } from 'pino'
@@ -54,7 +55,7 @@ import { ScratchDisks } from './store/scratch/scratch-disks.ts'
 import { AttachedVolumes } from './volumes/attachments/attached-volumes.ts'
 import { openVolumes } from './volumes/service.ts'
 import { assertReachable, bridgeOf, confinement, joinHosts, letPass, openHypervisor } from './wiring-machines.ts'
-import { hostRoom } from './wiring-room.ts'
+import { hostRoom, spaceAt } from './wiring-room.ts'
 
 const VERSION = (JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string }).version
 const HOUR_MS = 3_600_000
@@ -139,6 +140,7 @@ async function openService(
         ? parseProtections(readFileSync(settings.propertyProtections, 'utf8'))
         : noProtections,
       maxImageBytes: settings.maxImageBytes,
+      packed: packing(settings, data),
       onProblem: problem('job'),
     }),
     (it) => it.close(),
@@ -182,7 +184,14 @@ async function openService(
   const machines = await joinHosts(own, settings.instanceHosts, placeOf, problem('hosts'))
   opened.adopt(machines.hypervisor, (it) => it.close()) // for a start that fails: else the instances close it
   const promises = { reservedBytes: settings.volumeReserve, promiseRatio: settings.volumePromisePercent / 100 }
-  const room = hostRoom({ folder: data, images: catalog.images, scratch, hypervisor: machines.hypervisor, promises })
+  const room = hostRoom({
+    folder: data,
+    images: catalog.images,
+    scratch,
+    hypervisor: machines.hypervisor,
+    idleBytes: () => images.ports.packed.idleBytes,
+    promises,
+  })
   const volumes = opened.adopt(
     await openVolumes({
       catalog,
@@ -269,6 +278,14 @@ const volumeLimits = ({ quotaVolumes, quotaVolumeSnapshots, quotaVolumeBytes }: 
   snapshots: quotaVolumeSnapshots,
   gigabytes: quotaVolumeBytes < 0 ? -1 : Math.floor(quotaVolumeBytes / GiB),
   per_volume_gigabytes: -1,
+})
+
+/** Files that are made for downloads: they leave free what volumes and instances leave free, too. */
+const packing = ({ packedBytes, packsAtOnce, volumeReserve }: Settings, data: string) => ({
+  folder: join(data, 'packed'),
+  maxBytes: packedBytes,
+  atATime: packsAtOnce || Math.max(1, Math.floor(availableParallelism() / 2)),
+  roomBytes: async () => (await spaceAt(data)).freeBytes - volumeReserve,
 })
 
 function instanceSettings(settings: Settings): Partial<InstanceSettings> {

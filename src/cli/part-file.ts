@@ -6,24 +6,44 @@ import { type FileHandle, open, readFile, rename, rm, stat, writeFile } from 'no
 export class PartFile {
   readonly #path: string
   readonly #file: FileHandle
+  readonly #note: string
+  #etag: string | null
   #hashes: Map<string, Hash> | undefined
   bytes: number
+  /** Of those, the ones that were there before. */
+  resumedBytes: number
 
-  private constructor(path: string, file: FileHandle, bytes: number) {
+  private constructor(path: string, file: FileHandle, note: string, etag: string | null, bytes: number) {
     this.#path = path
     this.#file = file
+    this.#note = note
+    this.#etag = etag
     this.bytes = bytes
+    this.resumedBytes = bytes
     if (bytes === 0) this.#restartHashes()
   }
 
   /** @param note what the file is part of: the bytes that are there are kept only where it says the same */
   static async open(path: string, note: object): Promise<PartFile> {
-    const said = await readFile(`${path}-of`, 'utf8').catch(() => '')
+    const [said, etag = ''] = (await readFile(`${path}-of`, 'utf8').catch(() => '')).split('\n', 2)
     const mine = JSON.stringify(note)
     const bytes = said === mine ? ((await stat(path).catch(() => undefined))?.size ?? 0) : 0
-    await writeFile(`${path}-of`, mine)
+    const kept = bytes > 0 && etag !== '' ? etag : null
+    await writeFile(`${path}-of`, noteWith(mine, kept))
     const file = await open(path, bytes > 0 ? 'r+' : 'w+')
-    return new PartFile(path, file, bytes)
+    return new PartFile(path, file, mine, kept, bytes)
+  }
+
+  /** Of the file elsewhere of which these bytes are; null where nobody said. */
+  get etag(): string | null {
+    return this.#etag
+  }
+
+  /** To be called before the first byte of that file is appended: the note says it before the bytes are there. */
+  async beginWith(etag: string | null): Promise<void> {
+    await this.truncate()
+    await writeFile(`${this.#path}-of`, noteWith(this.#note, etag))
+    this.#etag = etag
   }
 
   async append(bytes: Uint8Array): Promise<void> {
@@ -38,6 +58,7 @@ export class PartFile {
     if (this.bytes === 0) return
     await this.#file.truncate(0)
     this.bytes = 0
+    this.resumedBytes = 0
     this.#restartHashes()
   }
 
@@ -69,3 +90,5 @@ export class PartFile {
     this.#hashes = new Map([['sha512', createHash('sha512')]])
   }
 }
+
+const noteWith = (note: string, etag: string | null): string => (etag === null ? note : `${note}\n${etag}`)

@@ -63,9 +63,13 @@ export async function entomb(
 }
 
 /** After the commit: nothing is lost where it does not come to it. */
-export async function dropBytes({ converted, chunks }: Pick<ImagePorts, 'converted' | 'chunks'>, gone: GoneImage): Promise<void> {
+export async function dropBytes(
+  { converted, packed, chunks }: Pick<ImagePorts, 'converted' | 'packed' | 'chunks'>,
+  gone: GoneImage,
+): Promise<void> {
   for (const manifest of gone.manifests) {
     await converted.forget(`${manifest} `)
+    await packed.forget(`${manifest} `)
     await chunks.drop(manifest, ownerOfChunks(gone))
   }
 }

@@ -5,6 +5,7 @@ import { type FormatWriter, formats, openableFormats, openImage, wrapDisk, write
 import type { ImageRecord } from '../store/catalog/catalog.ts'
 import type { Lent } from '../store/chunks/chunk-store.ts'
 import { findImage } from './find-image.ts'
+import type { PackingState, Wait } from './packed/packed-files.ts'
 import type { ImagePorts } from './ports.ts'
 
 /** Bytes of an image for one reader, who closes it. */
@@ -12,6 +13,8 @@ export interface Download {
   readonly image: ImageRecord
   /** Bytes of the whole file; null where that is known only when the last of them is made: then it is had from front to back alone. */
   readonly size: number | null
+  /** Where all of it is made before its first byte can be had: to wait for that. Absent: nothing is to be waited for. */
+  readonly making?: Making
   /** The same for the same bytes, for ever. */
   readonly etag: string
   /** md5 of the whole file, where it is known. */
@@ -21,6 +24,12 @@ export interface Download {
   /** The same without a copy where that can be: to be given back. */
   lend(offset: number, length: number, signal?: AbortSignal): AsyncIterable<Lent>
   close(): Promise<void>
+}
+
+export interface Making {
+  /** The same when it is made, with its size; to be closed as well. Who asks for the same meanwhile gets the same. @throws as `PackedFiles.get` */
+  wait(wait: Wait): Promise<Download>
+  readonly state: PackingState
 }
 
 const CONVERTED_READ_BYTES = 1024 * 1024
@@ -60,39 +69,103 @@ export async function download(
       close: async () => release(),
     }
   }
+  const form = { image, manifest, wanted, release, project: caller.projectId }
   try {
-    const writer = writerFor(wanted)
-    const form = `${wanted.format}-${writer.subformat}`
-    const disk = () => diskIn(ports, image, manifest)
-    const file = await ('wrap' in writer
-      ? ports.converted.get(`${manifest} ${image.diskFormat} ${form}`, async () => {
-          const opened = await disk()
-          return wrapDisk(wanted.format, opened, writer.subformat).catch(async (error: unknown) => {
-            await opened.close()
-            throw error
-          })
-        })
-      : disk())
-    const stream = (offset: number, length: number, signal?: AbortSignal) =>
-      'wrap' in writer ? readThrough(file, offset, length, signal) : writer.pack(file, { signal })
-    return {
-      image,
-      size: 'wrap' in writer ? file.size : null,
-      etag: `"${image.checksum ?? manifest.slice(0, 32)}-${form}-${LAYOUT_EDITION}"`,
-      md5: null,
-      stream,
-      lend: async function* (offset, length, signal) {
-        for await (const bytes of stream(offset, length, signal)) yield { bytes, giveBack: () => undefined }
-      },
-      close: async () => {
-        release()
-        await file.close()
-      },
-    }
+    return await converted(ports, form)
   } catch (error) {
     release()
     throw error
   }
+}
+
+interface Form {
+  readonly image: ImageRecord
+  readonly manifest: string
+  readonly wanted: WantedFormat
+  /** Lets the manifest go. */
+  readonly release: () => void
+  readonly project: string | null
+}
+
+async function converted(ports: ImagePorts, { image, manifest, wanted, release, project }: Form): Promise<Download> {
+  const writer = writerFor(wanted)
+  const name = `${wanted.format}-${writer.subformat}`
+  const key = `${manifest} ${image.diskFormat} ${name}`
+  const disk = () => diskIn(ports, image, manifest)
+  const about = { image, etag: `"${image.checksum ?? manifest.slice(0, 32)}-${name}-${LAYOUT_EDITION}"`, md5: null }
+  if ('wrap' in writer) {
+    const file = await ports.converted.get(key, async () => {
+      const opened = await disk()
+      return wrapDisk(wanted.format, opened, writer.subformat).catch(async (error: unknown) => {
+        await opened.close()
+        throw error
+      })
+    })
+    return { ...about, ...read(file, release) }
+  }
+  if (!writer.needsRewrite) {
+    const source = await disk()
+    const stream = (_offset: number, _length: number, signal?: AbortSignal) => writer.pack(source, { signal })
+    return { ...about, size: null, ...streamed(stream), close: closing(source, release) }
+  }
+  assertConvertible(image)
+  const packing = {
+    owner: project ?? '',
+    writer,
+    async open() {
+      const letGo = ports.readers.hold(manifest) // whoever asked first may go before the others
+      const opened = await disk().catch((error: unknown) => {
+        letGo()
+        throw error
+      })
+      return { ...opened, close: closing(opened, letGo) }
+    },
+  }
+  const wait = async (how: Wait): Promise<Download> => ({
+    ...about,
+    ...read(await ports.packed.get(key, packing, how), () => {}),
+  })
+  if (ports.packed.has(key)) {
+    const made = await wait({ signal: new AbortController().signal })
+    release()
+    return made
+  }
+  const making = {
+    wait,
+    get state() {
+      return ports.packed.stateOf(key) ?? { isWaiting: true, doneBytes: 0, totalBytes: null }
+    },
+  }
+  const stream = async function* (_offset: number, _length: number, signal = new AbortController().signal) {
+    const made = await wait({ signal })
+    try {
+      yield* made.stream(0, made.size ?? 0, signal)
+    } finally {
+      await made.close()
+    }
+  }
+  return { ...about, size: null, making, ...streamed(stream), close: async () => release() }
+}
+
+type Bytes = Pick<Download, 'size' | 'stream' | 'lend' | 'close'>
+
+/** @param release when it is closed */
+const read = (file: BlockSource, release: () => void): Bytes => ({
+  size: file.size,
+  ...streamed((offset, length, signal) => readThrough(file, offset, length, signal)),
+  close: closing(file, release),
+})
+
+const streamed = (stream: Download['stream']): Pick<Download, 'stream' | 'lend'> => ({
+  stream,
+  async *lend(offset, length, signal) {
+    for await (const bytes of stream(offset, length, signal)) yield { bytes, giveBack: () => undefined }
+  },
+})
+
+const closing = (source: BlockSource, release: () => void) => async () => {
+  release()
+  await source.close()
 }
 
 const written = () => formats.filter(({ writers }) => writers.length > 0).map(({ name }) => name)
@@ -107,13 +180,7 @@ function writerFor({ format, subformat }: WantedFormat): FormatWriter {
 
 /** The disk in the image; to be closed. @throws ServiceError `unsupported` where there is none that can be opened */
 async function diskIn({ chunks }: ImagePorts, image: ImageRecord, manifest: string): Promise<BlockSource> {
-  const { diskFormat, containerFormat } = image
-  if (diskFormat === null || !openableFormats.includes(diskFormat) || containerFormat !== 'bare') {
-    throw new ServiceError(
-      'unsupported',
-      `image ${image.id} is ${containerFormat}/${diskFormat}: what can be converted is ${openableFormats.join(', ')}, in a bare container`,
-    )
-  }
+  const diskFormat = assertConvertible(image)
   const stored = await chunks.open(manifest)
   try {
     return await openImage(diskFormat, stored)
@@ -121,6 +188,15 @@ async function diskIn({ chunks }: ImagePorts, image: ImageRecord, manifest: stri
     await stored.close()
     throw error
   }
+}
+
+/** @returns the format of the file @throws ServiceError `unsupported` */
+function assertConvertible({ id, diskFormat, containerFormat }: ImageRecord): string {
+  if (diskFormat !== null && openableFormats.includes(diskFormat) && containerFormat === 'bare') return diskFormat
+  throw new ServiceError(
+    'unsupported',
+    `image ${id} is ${containerFormat}/${diskFormat}: what can be converted is ${openableFormats.join(', ')}, in a bare container`,
+  )
 }
 
 async function* readThrough(file: BlockSource, offset: number, length: number, signal?: AbortSignal): AsyncGenerator<Uint8Array> {

@@ -4,6 +4,7 @@ import type { ChunkStore } from '../store/chunks/chunk-store.ts'
 import type { ConvertedFiles } from './converted-files.ts'
 import type { JobRunner } from './jobs.ts'
 import type { ManifestReaders } from './manifest-readers.ts'
+import type { PackedFiles } from './packed/packed-files.ts'
 import type { PropertyProtections } from './protections/protections.ts'
 
 /** What the use cases of images stand on. `openImages` (service.ts) makes it from the adapters. */
@@ -17,6 +18,7 @@ export interface ImagePorts {
   readonly jobs: JobRunner
   readonly readers: ManifestReaders
   readonly converted: ConvertedFiles
+  readonly packed: PackedFiles
   readonly settings: ImageSettings
   /** Milliseconds since 1970. */
   readonly now: () => number

@@ -1,3 +1,6 @@
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import type { Catalog } from '../store/catalog/catalog.ts'
 import type { ChunkStore } from '../store/chunks/chunk-store.ts'
 import { resumeDigests } from './complete-digests.ts'
@@ -8,6 +11,7 @@ import { fetchFile } from './import/fetch-file.ts'
 import { resumeImports } from './import/import-image.ts'
 import { JobRunner } from './jobs.ts'
 import { ManifestReaders } from './manifest-readers.ts'
+import { PackedFiles, type PackingLimits } from './packed/packed-files.ts'
 import type { ImagePorts, Limits, QuotaName } from './ports.ts'
 import type { PropertyProtections } from './protections/protections.ts'
 import { recoverImages } from './recover.ts'
@@ -23,6 +27,8 @@ export interface ImageServiceOptions {
   /** For projects of which `limits` knows nothing; absent: what issue and README promise. */
   readonly defaultLimits?: Partial<Readonly<Record<QuotaName, number>>>
   readonly concurrentJobs?: number
+  /** Where files that are made for downloads lie, and how many; absent: among the system's temporary files. */
+  readonly packed?: PackingLimits & { readonly folder: string }
   /** Told of a background job that threw. */
   readonly onProblem: (error: unknown) => void
   readonly now?: () => number
@@ -49,6 +55,7 @@ export async function openImages(options: ImageServiceOptions): Promise<ImageSer
     concurrency: options.concurrentJobs ?? CONCURRENT_JOBS,
     onFailure: (_, error) => onProblem(error),
   })
+  const packed = await packedFiles(options)
   const ports: ImagePorts = {
     catalog,
     chunks,
@@ -68,6 +75,7 @@ export async function openImages(options: ImageServiceOptions): Promise<ImageSer
     jobs,
     readers: new ManifestReaders(),
     converted: new ConvertedFiles(),
+    packed: packed.files,
     settings: { maxImageBytes, defaultLimits: { ...noLimitBut, ...options.defaultLimits } },
     now: options.now ?? Date.now,
   }
@@ -79,6 +87,20 @@ export async function openImages(options: ImageServiceOptions): Promise<ImageSer
     async close() {
       await jobs.stop()
       await ports.converted.close()
+      await packed.close()
     },
   }
 }
+
+async function packedFiles({ packed, now }: ImageServiceOptions) {
+  const folder = packed?.folder ?? (await mkdtemp(join(tmpdir(), 'imprint-packed-')))
+  const files = await PackedFiles.at(folder, packed ?? unlimited, now)
+  return {
+    files,
+    async close(): Promise<void> {
+      await files.close()
+      if (!packed) await rm(folder, { recursive: true })
+    },
+  }
+}
+const unlimited: PackingLimits = { maxBytes: Infinity, atATime: 1, roomBytes: async () => Infinity }

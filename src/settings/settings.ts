@@ -59,6 +59,17 @@ export const settingsTable = {
     show: formatBytes,
   }),
   workers: setting({ summary: 'worker threads; 0 = one for each processor', default: 0, parse: count(0, 256) }),
+  packedBytes: setting({
+    summary: 'room for downloads that are compressed before they are sent: made once, and kept for an hour',
+    default: 20 * GiB,
+    parse: bytes(MiB, 2 ** 53 - 1),
+    show: formatBytes,
+  }),
+  packsAtOnce: setting({
+    summary: 'how many of them are made at once; 0 = one for two processors',
+    default: 0,
+    parse: count(0, 256),
+  }),
   maxImageBytes: setting({ summary: 'largest image', default: TiB, parse: bytes(MiB, 8192 * TiB), show: formatBytes }),
   quotaImages: setting({ summary: 'private images of a project; -1 = no limit', default: 50, parse: count(-1, 2 ** 31) }),
   quotaBytes: setting({ summary: 'bytes of all images of a project; -1 = no limit', default: -1, parse: bytes(-1, 2 ** 53 - 1) }),

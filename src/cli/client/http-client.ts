@@ -109,6 +109,11 @@ export class HttpClient {
       headers: body === undefined ? { ...headers } : { 'content-type': 'application/json', ...headers },
       ...(body === undefined ? {} : { body: Buffer.from(JSON.stringify(body)) }),
     })
+    return this.jsonOf(answer)
+  }
+
+  /** The body of an answer; `undefined` where it is empty. */
+  async jsonOf(answer: Answer): Promise<unknown> {
     return parseJson(await readAll(answer, MAX_JSON_BYTES))
   }
 

@@ -37,6 +37,23 @@ export interface PatchStep {
   readonly value?: unknown
 }
 
+export interface WantedBytes {
+  /** Absent: from the first. With an ETag: all of it, where the file is another one by now. */
+  readonly from?: { readonly offset: number; readonly etag: string | null } | undefined
+  /** `FORMAT` or `FORMAT:SUBFORMAT`; undefined: as it is kept. */
+  readonly format: string | undefined
+  readonly signal: AbortSignal
+}
+export interface Making {
+  /** Whether others go first. */
+  readonly isWaiting: boolean
+  /** Bytes of the disk that are in the file, and of how many. */
+  readonly doneBytes: number
+  readonly totalBytes: number | null
+}
+/** So often a file that is being made is asked for: far below what any line takes for silence. */
+const MAKING_WAIT_S = 2
+
 const KNOWN = new Set(
   (
     'id name status visibility owner protected os_hidden disk_format container_format min_disk min_ram size virtual_size ' +
@@ -129,16 +146,30 @@ export class ImageClient {
   }
 
   /**
-   * Bytes of the file, or of the file converted, from `offset`. Status 200, 206 or 416.
-   * @param format `FORMAT` or `FORMAT:SUBFORMAT`
+   * Bytes of the file, or of the file converted. Status 200, 206, or 202: it is being made (`makingFrom`), ask again.
+   * @throws ServiceError `range-not-satisfiable` too
    */
-  async download(id: string, offset: number, format: string | undefined, signal: AbortSignal): Promise<Answer> {
+  async download(id: string, { from, format, signal }: WantedBytes): Promise<Answer> {
     const [name, subformat] = format?.split(':', 2) ?? []
     const query = new URLSearchParams({ ...(name ? { format: name } : {}), ...(subformat ? { subformat } : {}) })
     const path = `${this.#prefix}/images/${encodeURIComponent(id)}/file${query.size > 0 ? `?${query}` : ''}`
     const headers: Record<string, string> = { accept: 'application/octet-stream' }
-    if (offset > 0) headers.range = `bytes=${offset}-`
+    if (name) headers.prefer = `respond-async, wait=${MAKING_WAIT_S}`
+    if (from) {
+      headers.range = `bytes=${from.offset}-`
+      if (from.etag !== null) headers['if-range'] = from.etag
+    }
     return this.#http.ask({ method: 'GET', path, headers, signal })
+  }
+
+  /** How far a file is that is made before it can be had: the body of a 202. */
+  async makingFrom(answer: Answer): Promise<Making> {
+    const shape = new Shape(await this.#http.jsonOf(answer), 'answer')
+    return {
+      isWaiting: shape.text('status') === 'waiting',
+      doneBytes: shape.numberOrNull('done_bytes') ?? 0,
+      totalBytes: shape.numberOrNull('total_bytes'),
+    }
   }
 
   /**

@@ -7,6 +7,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { MiB } from '../../base/units.ts'
+import { bytesSource } from '../../disk/block/memory-source.ts'
+import { openImage } from '../../disk/formats/index.ts'
 import type { Environment } from '../output.ts'
 import { ADMIN_PASSWORD, type RealService, startService } from '../real-service.suite.ts'
 import { freshHome, run, userOf } from '../run-cli.suite.ts'
@@ -227,6 +229,57 @@ test('a download that was interrupted goes on where it stopped, and is verified'
     [],
   )
 })
+
+test('a compressed form is waited for in sight of its progress, and goes on where it stopped', async () => {
+  const path = join(folder, 'compressed')
+  writeFileSync(path, randomBytes(24 * MiB))
+  const { id } = (await run(['image', 'add', path, '--json'], { environment: admin })).json.image
+  await service.images.jobs.idle()
+  const [to, again] = [join(folder, 'compressed.qcow2'), join(folder, 'again.qcow2')]
+  const words = (file: string) => ['image', 'get', id, file, '--format', 'qcow2:zstd', '--json']
+  const { promise: turn, reject: endTurn } = Promise.withResolvers<never>()
+  const other = { owner: '', writer: { pack: () => [] as never }, open: () => turn }
+  const otherEnds = assert.rejects(service.images.packed.get('other', other, { signal: AbortSignal.timeout(60_000) }))
+  const phases = new Set<string>()
+  const onErr = (text: string) => {
+    for (const [, phase = ''] of text.matchAll(/"phase":"([^"]+)"/g)) phases.add(phase)
+    if (phases.has('Waiting for its turn')) endTurn(new Error('over'))
+  }
+  const got = await run(words(to), { environment: admin, onErr })
+  await otherEnds
+  assert.equal(got.status, 0, got.err)
+  assert.ok(phases.has('Waiting for its turn'))
+  const disk = await openImage('qcow2', bytesSource(readFileSync(to)))
+  assert.ok(readFileSync(path).equals(await disk.read(0, disk.size)))
+
+  const stop = new AbortController()
+  const cut = await run(words(again), { environment: admin, signal: stop.signal, onErr: () => stop.abort() })
+  assert.equal(cut.status, 130)
+  const kept = statSync(`${again}.part`).size
+  assert.ok(kept > 0 && kept < got.json.bytes)
+  const rest = await run(words(again), { environment: admin })
+  assert.deepEqual([rest.status, rest.json.resumedBytes, rest.json.bytes], [0, kept, got.json.bytes])
+  assert.ok(readFileSync(again).equals(readFileSync(to)))
+})
+
+for (const [what, etag] of [
+  ['of another edition', '\n"another"'],
+  ['of which nobody said the edition', ''],
+] as const) {
+  test(`a part of a converted file ${what} is not gone on with`, async () => {
+    const id = await addImage('edition', admin)
+    await service.images.jobs.idle()
+    const to = join(folder, 'edition.vhd')
+    const image = (await run(['image', 'show', id, '--json'], { environment: admin })).json
+    writeFileSync(`${to}.part`, Buffer.alloc(1000, 7))
+    const note = { imageId: id, format: 'vhd', etag: image.hashValue, updatedAt: '' }
+    writeFileSync(`${to}.part-of`, `${JSON.stringify(note)}${etag}`)
+    const got = await run(['image', 'get', id, to, '--format', 'vhd', '--force', '--json'], { environment: admin })
+    assert.deepEqual([got.status, got.json.resumedBytes], [0, 0], got.err)
+    const disk = await openImage('vhd', bytesSource(readFileSync(to)))
+    assert.ok(disk.size >= MiB)
+  })
+}
 
 test('bytes that are not those of the image are thrown away', async () => {
   const id = await addImage('changed', admin)

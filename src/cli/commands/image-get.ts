@@ -26,6 +26,7 @@ export const imageGet = command({
   examples: [
     ['imprint image get debian-12', 'as it was put in'],
     ['imprint image get debian-12 disk.qcow2 --format qcow2', 'converted'],
+    ['imprint image get debian-12 disk.qcow2 --format qcow2:zstd', 'compressed by the service first, in sight of its progress'],
     ['imprint image get debian-12 disk.vmdk --format vmdk:streamOptimized', 'compressed, for vSphere'],
   ],
   exits: [3, 4, 5, 7],

@@ -1,8 +1,9 @@
 import { mkdir, stat } from 'node:fs/promises'
 import { dirname, resolve } from 'node:path'
+import { setTimeout as pause } from 'node:timers/promises'
 import { isServiceError, ServiceError } from '../../base/errors.ts'
-import { cancelled, strange } from '../client/http-client.ts'
-import type { Image, ImageClient } from '../client/image-client.ts'
+import { type Answer, cancelled, strange } from '../client/http-client.ts'
+import type { Image, ImageClient, WantedBytes } from '../client/image-client.ts'
 import { PartFile } from '../part-file.ts'
 import type { TransferState } from '../progress.ts'
 
@@ -32,6 +33,7 @@ interface PartNote {
 }
 
 const TRIES = 8
+const LEAST_PAUSE_MS = 100
 
 /**
  * Downloads into `path`.part, going on where an earlier run stopped, verifies the digest and renames.
@@ -52,12 +54,11 @@ export async function fetchImage(options: FetchOptions): Promise<Fetched> {
   await mkdir(dirname(path), { recursive: true })
   const part = await PartFile.open(`${path}.part`, noteOf(image, format))
   try {
-    const resumedBytes = part.bytes
     const expected = await downloadAll(part, options)
     if (part.bytes !== expected) throw new ServiceError('corrupt', `got ${part.bytes} bytes of ${expected}; try again`)
     const verified = await verify(part, image, format)
     await part.finish(path)
-    return { bytes: part.bytes, resumedBytes, verified }
+    return { bytes: part.bytes, resumedBytes: part.resumedBytes, verified }
   } finally {
     await part.close()
   }
@@ -95,12 +96,14 @@ async function downloadOnce(
 ): Promise<number> {
   const known = format === undefined ? image.sizeBytes : null
   if (known !== null && part.bytes === known) return known
-  const answer = await images.download(image.id, part.bytes, format, signal).catch(async (error: unknown) => {
+  if (format !== undefined && part.etag === null) await part.truncate() // of which edition of the file they are, nobody said
+  const ask = () => whenMade(images, image, { from: fromOf(part), format, signal }, onProgress)
+  const answer = await ask().catch(async (error: unknown) => {
     if (!isServiceError(error, 'range-not-satisfiable') || part.bytes === 0) throw error
     await part.truncate()
-    return images.download(image.id, 0, format, signal)
+    return ask()
   })
-  if (answer.status === 200) await part.truncate()
+  if (answer.status === 200) await part.beginWith(strongEtag(answer.headers.etag))
   const total = totalOf(answer.headers, part.bytes)
   if (known !== null && total !== known) throw strange(`it offers ${total} bytes of an image that has ${known}`)
   const start = part.bytes
@@ -122,6 +125,26 @@ async function downloadOnce(
   if (total === null) return part.bytes // HTTP itself tells its end
   if (part.bytes < total) throw new ServiceError('unavailable', 'the download ended early; give the same command again to go on')
   return total
+}
+
+const fromOf = ({ bytes, etag }: PartFile) => (bytes > 0 ? { offset: bytes, etag } : undefined)
+const strongEtag = (etag: string | undefined): string | null =>
+  etag !== undefined && /^"[\x21\x23-\x7e]{1,200}"$/.test(etag) ? etag : null
+
+/** Asks until the file is made, which may take minutes for a large disk: the service says how far it is. */
+async function whenMade(
+  images: ImageClient,
+  { id }: Image,
+  wanted: WantedBytes,
+  onProgress: FetchOptions['onProgress'],
+): Promise<Answer> {
+  for (;;) {
+    const answer = await images.download(id, wanted)
+    if (answer.status !== 202) return answer
+    const { isWaiting, ...done } = await images.makingFrom(answer)
+    onProgress({ phase: isWaiting ? 'Waiting for its turn' : 'Compressing', ...done, movedBytes: 0, counts: {} })
+    await pause(LEAST_PAUSE_MS, undefined, { signal: wanted.signal }).catch(() => undefined) // the service waits as well, as it is asked to
+  }
 }
 
 /** Null: what is made while it is sent, from its first byte on, is as long as it turns out to be. */

@@ -60,13 +60,14 @@ export interface RangeWriter extends Subformat {
 export interface StreamWriter extends Subformat {
   /** The file that holds `disk`, from its first byte to its last: where things are in it is known only when what is before is made. The disk stays open. */
   pack(disk: BlockSource, options?: PackOptions): AsyncIterable<Uint8Array>
+  /** Whether its first bytes say how it ends: without `rewrite` everything is made twice, and the first byte comes with the second time. */
+  readonly needsRewrite?: boolean
 }
 export interface PackOptions {
   readonly signal?: AbortSignal | undefined
   /**
    * For a target that can be written at any place: puts bytes where others were that the stream gave before. It is called before the
-   * stream ends, and when all bytes before have been taken. A format whose first bytes say how long the file is makes everything
-   * twice without it. The file is the same both ways.
+   * stream ends, and when all bytes before have been taken. The file is the same with it and without.
    */
   readonly rewrite?: ((offset: number, bytes: Uint8Array) => Promise<void>) | undefined
 }

@@ -13,7 +13,7 @@ export const qcow2: FormatDriver = {
   snapshots: listSnapshots,
   writers: [
     { subformat: 'plain', wrap: wrapDisk },
-    { subformat: 'zstd', pack: (disk, options) => packDisk(disk, 'zstd', options) },
-    { subformat: 'zlib', pack: (disk, options) => packDisk(disk, 'zlib', options) },
+    { subformat: 'zstd', pack: (disk, options) => packDisk(disk, 'zstd', options), needsRewrite: true },
+    { subformat: 'zlib', pack: (disk, options) => packDisk(disk, 'zlib', options), needsRewrite: true },
   ],
 }

@@ -2,7 +2,7 @@ import { Socket } from 'node:net'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { isServiceError, ServiceError } from '../../../base/errors.ts'
 import { KiB } from '../../../base/units.ts'
-import { type Download, download } from '../../../images/download.ts'
+import { type Download, download, type Making } from '../../../images/download.ts'
 import { STORE_ID } from '../../../images/import/import-image.ts'
 import { stage } from '../../../images/stage.ts'
 import type { Incoming } from '../../../images/transfer.ts'
@@ -14,6 +14,7 @@ import { type ByteRange, rangeFrom } from './byte-range.ts'
 import type { ImageServices } from './image-services.ts'
 import { idOf } from './images.ts'
 import { refuseOtherMethods } from './metadefs.ts'
+import { waitAsked } from './prefer.ts'
 import { wantedFormat } from './wanted-format.ts'
 
 const BYTES = 'application/octet-stream'
@@ -105,24 +106,74 @@ async function answerDownload(
   try {
     const { headers } = request
     if (matches(headers['if-none-match'], file.etag)) return reply.code(304).header('etag', file.etag).send()
-    if (file.size === null) return await answerStream(request, reply, contentType, file)
-    const range = askedRange(reply, headers, file.size, file.etag)
-    const { offset, length } = range ?? { offset: 0, length: file.size }
-    const status = range ? 206 : 200
-    const answer = {
-      'content-type': contentType,
-      'content-length': String(length),
-      'accept-ranges': 'bytes',
-      etag: file.etag,
-      ...(file.md5 === null ? {} : { 'content-md5': file.md5 }),
-      ...(range ? { 'content-range': `bytes ${offset}-${offset + length - 1}/${file.size}` } : {}),
-    }
-    if (request.method === 'HEAD' || length === 0) return await reply.code(status).headers(answer).send()
-    await sendBytes(reply, status, answer, (signal) => file.lend(offset, length, signal))
-    return reply
+    if (file.making && request.method !== 'HEAD') return await answerMade(request, reply, contentType, file.making)
+    return await answerFile(request, reply, contentType, file)
   } finally {
     await file.close()
   }
+}
+
+/** Made for nobody so long, for a client that was told to come again. */
+const LINGER_MS = 60_000
+
+/**
+ * Waits until the file is made. A client that prefers so (`Prefer: respond-async`) is told to come again, and how far it is, in place of
+ * a silence which its line, or what lies between, may take for a dead one.
+ */
+async function answerMade(
+  request: FastifyRequest,
+  reply: FastifyReply,
+  contentType: string,
+  making: Making,
+): Promise<FastifyReply> {
+  const waitMs = waitAsked(request.headers.prefer)
+  const gone = new AbortController()
+  const leave = () => gone.abort()
+  reply.raw.once('close', leave)
+  const late = waitMs === null ? undefined : AbortSignal.timeout(waitMs)
+  let file: Download
+  try {
+    file = await making.wait(
+      late ? { signal: AbortSignal.any([gone.signal, late]), lingerMs: LINGER_MS } : { signal: gone.signal },
+    )
+  } catch (error) {
+    if (!late?.aborted || !isServiceError(error, 'cancelled')) throw error
+    const { isWaiting, doneBytes, totalBytes } = making.state
+    const answer = { status: isWaiting ? 'waiting' : 'converting', done_bytes: doneBytes, total_bytes: totalBytes }
+    const headers = { 'retry-after': '1', 'preference-applied': 'respond-async', 'cache-control': 'no-store' }
+    return await reply.code(202).headers(headers).type('application/json').send(answer)
+  } finally {
+    reply.raw.off('close', leave)
+  }
+  try {
+    return await answerFile(request, reply, contentType, file)
+  } finally {
+    await file.close()
+  }
+}
+
+async function answerFile(
+  request: FastifyRequest,
+  reply: FastifyReply,
+  contentType: string,
+  file: Download,
+): Promise<FastifyReply> {
+  if (file.size === null) return answerStream(request, reply, contentType, file)
+  const { headers } = request
+  const range = askedRange(reply, headers, file.size, file.etag)
+  const { offset, length } = range ?? { offset: 0, length: file.size }
+  const status = range ? 206 : 200
+  const answer = {
+    'content-type': contentType,
+    'content-length': String(length),
+    'accept-ranges': 'bytes',
+    etag: file.etag,
+    ...(file.md5 === null ? {} : { 'content-md5': file.md5 }),
+    ...(range ? { 'content-range': `bytes ${offset}-${offset + length - 1}/${file.size}` } : {}),
+  }
+  if (request.method === 'HEAD' || length === 0) return reply.code(status).headers(answer).send()
+  await sendBytes(reply, status, answer, (signal) => file.lend(offset, length, signal))
+  return reply
 }
 
 /** All of it, whatever range was asked for: its length is known when it is made. */
@@ -132,7 +183,7 @@ async function answerStream(
   contentType: string,
   file: Download,
 ): Promise<FastifyReply> {
-  const answer = { 'content-type': contentType, 'accept-ranges': 'none', etag: file.etag }
+  const answer = { 'content-type': contentType, 'accept-ranges': file.making ? 'bytes' : 'none', etag: file.etag }
   if (request.method === 'HEAD') return reply.code(200).headers(answer).send()
   await sendBytes(reply, 200, answer, (signal) => file.lend(0, Number.MAX_SAFE_INTEGER, signal))
   return reply

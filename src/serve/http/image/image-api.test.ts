@@ -341,6 +341,62 @@ test('a form that is made from front to back comes whole, without a length, and 
   assert.equal((await server.ask('GET', path.replace('streamOptimized', 'whatever'))).status, 415)
 })
 
+for (const subformat of ['zstd', 'zlib']) {
+  test(`a compressed qcow2 (${subformat}) is made once, and then had by ranges`, async () => {
+    const id = await activeImage()
+    const path = `/v2/images/${id}/file?format=qcow2&subformat=${subformat}`
+    const before = await server.ask('HEAD', path)
+    const etag = before.headers.get('etag') ?? ''
+    assert.deepEqual([before.status, before.headers.get('content-length')], [200, null])
+    const asked = [{}, { range: 'bytes=1000-1999', 'if-range': etag }, { range: 'bytes=5-' }]
+    const [whole, part, rest] = await Promise.all(asked.map((headers) => server.ask('GET', path, { headers })))
+    assert.deepEqual([whole?.status, part?.status, rest?.status], [200, 206, 206])
+    const bytes = whole?.bytes ?? Buffer.alloc(0)
+    assert.equal(whole?.headers.get('content-length'), String(bytes.length))
+    assert.equal(part?.headers.get('content-range'), `bytes 1000-1999/${bytes.length}`)
+    assert.ok(part?.bytes.equals(bytes.subarray(1000, 2000)) && rest?.bytes.equals(bytes.subarray(5)))
+    assert.deepEqual([whole?.headers.get('etag'), part?.headers.get('etag')], [etag, etag])
+    const after = await server.ask('HEAD', path)
+    assert.deepEqual([after.headers.get('content-length'), after.headers.get('etag')], [String(bytes.length), etag])
+    assert.equal((await server.ask('GET', path, { headers: { 'if-none-match': etag } })).status, 304)
+    const stale = await server.ask('GET', path, { headers: { range: 'bytes=5-9', 'if-range': '"another"' } })
+    assert.deepEqual([stale.status, stale.bytes.length], [200, bytes.length])
+    assert.equal((await server.ask('GET', path, { headers: { range: `bytes=${bytes.length}-` } })).status, 416)
+    const disk = await openImage('qcow2', bytesSource(bytes))
+    assert.equal(Buffer.compare(await disk.read(0, content.length), content), 0)
+    assert.deepEqual([...server.world.ports.readers.held()], [], 'nothing is held for a download that ended')
+  })
+}
+
+test('who would rather come again than wait is told how far it is', async () => {
+  const id = await server.create()
+  await server.put(id, randomBytes(300_000))
+  const path = `/v2/images/${id}/file?format=qcow2&subformat=zlib`
+  const headers = { prefer: 'respond-async, wait=0' }
+  const first = await server.ask('GET', path, { headers })
+  assert.equal(first.status, 202)
+  assert.deepEqual([first.headers.get('retry-after'), first.headers.get('preference-applied')], ['1', 'respond-async'])
+  assert.match(first.text, /^\{"status":"(waiting|converting)","done_bytes":\d+,"total_bytes":(null|\d+)\}$/)
+  const whole = await server.ask('GET', path, { headers: { prefer: 'respond-async, wait=60' } })
+  assert.deepEqual([whole.status, whole.bytes.subarray(0, 3).toString()], [200, 'QFI'])
+  assert.equal((await server.ask('GET', path, { headers })).status, 200, 'it is there')
+  await server.ask('DELETE', `/v2/images/${id}`)
+  assert.equal((await server.ask('GET', path, { headers })).status, 404)
+})
+
+test('who goes while it is made is not waited for, and nothing is held for them', async () => {
+  const id = await server.create()
+  await server.put(id, randomBytes(8 * 1024 * 1024))
+  const gone = new AbortController()
+  const path = `${server.base}/v2/images/${id}/file?format=qcow2&subformat=zlib`
+  const asked = fetch(path, { headers: { 'x-auth-token': 'mine:member' }, signal: gone.signal })
+  while (server.world.ports.readers.held().next().done) await turn()
+  gone.abort()
+  await assert.rejects(asked)
+  while (!server.world.ports.readers.held().next().done) await turn()
+  assert.equal(server.world.problems.length, 0)
+})
+
 test('a format may be asked for by its media type', async () => {
   const headers = { accept: 'application/x-vhd-disk, */*;q=0.5' }
   const answer = await server.ask('GET', `/v2/images/${await activeImage()}/file`, { headers })
