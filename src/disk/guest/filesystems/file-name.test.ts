@@ -1,0 +1,22 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import fc from 'fast-check'
+import { bytesOfName, nameOfBytes } from './file-name.ts'
+
+test('every name of bytes has one text, which turns back into it', () => {
+  const piece = fc.oneof(
+    fc.uint8Array({ maxLength: 12 }),
+    fc.string({ unit: 'binary' }).map((text) => new Uint8Array(Buffer.from(text.toWellFormed()))),
+  )
+  fc.assert(
+    fc.property(fc.array(piece, { maxLength: 6 }), (pieces) => {
+      const bytes = new Uint8Array(Buffer.concat(pieces))
+      assert.deepEqual(new Uint8Array(bytesOfName(nameOfBytes(bytes))), bytes)
+    }),
+  )
+})
+
+test('UTF-8 is shown as it is, and what is not as lone surrogates', () => {
+  assert.equal(nameOfBytes(Buffer.from('Grüße 🐧')), 'Grüße 🐧')
+  assert.equal(nameOfBytes(Buffer.from([0x61, 0xff, 0xe2, 0x82])), 'a\udcff\udce2\udc82')
+})
