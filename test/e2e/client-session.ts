@@ -1,8 +1,11 @@
 /** Runs the command-line clients of OpenStack as one account would, and reads what they print. */
 import assert from 'node:assert/strict'
-import { closeSync, constants, openSync } from 'node:fs'
-import { type CommandResult, command } from '../peers/command.ts'
+import { setTimeout as pause } from 'node:timers/promises'
 import type { Account } from '../peers/identity-client.ts'
+import { runClient } from './warm-clients.ts'
+
+const PATIENCE_MS = 180_000
+const LOOK_AGAIN_MS = 200
 
 type Words = TemplateStringsArray
 type Value = string | number
@@ -35,15 +38,7 @@ export function clientSession(identityUrl: string, account: Account, folder: str
     PYTHONWARNINGS: 'ignore',
     no_proxy: '127.0.0.1',
   }
-  const run = async (line: readonly string[]): Promise<CommandResult> => {
-    // glance takes a standard input that is no terminal for image data
-    const terminal = openSync('/dev/ptmx', constants.O_RDWR | constants.O_NOCTTY)
-    try {
-      return await command(line as [string, ...string[]], { env, cwd: folder, stdin: terminal, timeoutMs: 120_000 })
-    } finally {
-      closeSync(terminal)
-    }
-  }
+  const run = (line: readonly string[]) => runClient(line, env, folder)
   const succeeds = async (line: readonly string[]) => {
     const { code, stdout, stderr } = await run(line)
     assert.equal(code, 0, `${line.join(' ')}\nended with ${code}: ${stderr}${stdout}`)
@@ -59,6 +54,16 @@ export function clientSession(identityUrl: string, account: Account, folder: str
       assert.notEqual(code, 0, `${line.join(' ')}\nsucceeded: ${stdout}`)
       return stderr + stdout
     },
+  }
+}
+
+/** Asks again and again until the answer is as wished, for some minutes at the most. @returns the last answer, whatever it is */
+export async function askUntil<T>(holds: (answer: T) => boolean, ask: () => Promise<T>): Promise<T> {
+  const deadline = performance.now() + PATIENCE_MS
+  for (;;) {
+    const answer = await ask()
+    if (holds(answer) || performance.now() > deadline) return answer
+    await pause(LOOK_AGAIN_MS)
   }
 }
 

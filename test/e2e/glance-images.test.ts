@@ -5,11 +5,9 @@ import { join } from 'node:path'
 import { test } from 'node:test'
 import { missingTool } from '../peers/command.ts'
 import { scratchFolder } from '../peers/daemon.ts'
-import { clientSession } from './client-session.ts'
+import { askUntil, clientSession } from './client-session.ts'
 import { makeQcow2Image, makeRawImage, serveFiles } from './disk-images.ts'
 import { startServiceUnderTest } from './image-service.ts'
-
-const ATTEMPTS = 60 // each costs about a second: the client's own start
 
 test('glance, images', { skip: missingTool('glance', 'qemu-img') }, async (t) => {
   const scratch = await scratchFolder('e2e')
@@ -26,8 +24,10 @@ test('glance, images', { skip: missingTool('glance', 'qemu-img') }, async (t) =>
   const other = service.cast.other.projectId
   const show = (id: string) => table`glance image-show ${id}`
   const becomes = async (id: string, status: string) => {
-    let shown = await show(id)
-    for (let tries = 0; tries < ATTEMPTS && shown.status !== status; tries++) shown = await show(id)
+    const shown = await askUntil(
+      (answer) => answer.status === status,
+      () => show(id),
+    )
     assert.equal(shown.status, status)
     return shown
   }

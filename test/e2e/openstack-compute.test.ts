@@ -8,7 +8,7 @@ import { endMachines } from '../fixtures/guest/end-machines.ts'
 import { noTinyGuest, tinyGuest } from '../fixtures/guest/tiny-guest.ts'
 import { missingTool } from '../peers/command.ts'
 import { scratchFolder } from '../peers/daemon.ts'
-import { clientSession } from './client-session.ts'
+import { askUntil, clientSession } from './client-session.ts'
 import { startImprint } from './image-service.ts'
 
 interface Server {
@@ -36,16 +36,19 @@ test('openstack flavor, keypair, server', { skip }, async (t) => {
   const step = (title: string, work: () => Promise<void>) => t.test(title, work)
   const show = (server: string) => json<Server>`openstack server show ${server}`
   const becomes = async (server: string, status: string): Promise<void> => {
-    for (let tries = 0; tries < 60; tries += 1) if ((await show(server)).status === status) return
-    assert.fail(`${server} did not become ${status}: it is ${(await show(server)).status}`)
+    const shown = await askUntil(
+      (answer) => answer.status === status,
+      () => show(server),
+    )
+    assert.equal(shown.status, status, server)
   }
   const consoleSays = async (server: string, words: RegExp): Promise<string> => {
-    let text = ''
-    for (let tries = 0; tries < 100; tries += 1) {
-      text = await ok`openstack console log show ${server}`
-      if (words.test(text)) return text
-    }
-    return assert.fail(`the console of ${server} never said ${words}:\n${text.slice(-2000)}`)
+    const text = await askUntil(
+      (said) => words.test(said),
+      () => ok`openstack console log show ${server}`,
+    )
+    assert.match(text, words, `the console of ${server}`)
+    return text
   }
   const disk = await tinyGuest()
 

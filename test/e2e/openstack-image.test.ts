@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { test } from 'node:test'
 import { missingTool } from '../peers/command.ts'
 import { scratchFolder } from '../peers/daemon.ts'
-import { clientSession } from './client-session.ts'
+import { askUntil, clientSession } from './client-session.ts'
 import { makeQcow2Image, makeRawImage } from './disk-images.ts'
 import { startServiceUnderTest } from './image-service.ts'
 
@@ -79,8 +79,10 @@ test('openstack image', { skip: missingTool('openstack', 'qemu-img') }, async (t
   })
   await step('create --import brings the bytes by staging', async () => {
     await ok`openstack image create --disk-format raw --container-format bare --file ${raw} --import e2e-imported`
-    let shown = await show('e2e-imported')
-    for (let tries = 0; tries < 60 && shown.status !== 'active'; tries++) shown = await show('e2e-imported')
+    const shown = await askUntil(
+      ({ status }) => status === 'active',
+      () => show('e2e-imported'),
+    )
     assert.equal(shown.status, 'active')
     await ok`openstack image delete ${shown.id}`
   })

@@ -8,7 +8,7 @@ import { endMachines } from '../fixtures/guest/end-machines.ts'
 import { noTinyGuest, tinyGuest } from '../fixtures/guest/tiny-guest.ts'
 import { missingTool } from '../peers/command.ts'
 import { scratchFolder } from '../peers/daemon.ts'
-import { clientSession } from './client-session.ts'
+import { askUntil, clientSession } from './client-session.ts'
 import { startImprint } from './image-service.ts'
 
 type Row = Readonly<Record<string, unknown>>
@@ -162,7 +162,10 @@ test('openstack volume, and servers with volumes', { skip }, async (t) => {
     await ok`openstack volume snapshot create --force --volume data before`
     await becomes('before', 'available', 'snapshots')
     await ok`openstack image create --volume data --force --disk-format raw uploaded`
-    for (let tries = 0; tries < 60; tries += 1) if ((await json<Row>`openstack image show uploaded`).status === 'active') break
+    await askUntil(
+      ({ status }) => status === 'active',
+      () => json<Row>`openstack image show uploaded`,
+    )
     await becomes('data', 'in-use')
     const file = join(scratch.path, 'uploaded')
     await ok`openstack image save --file ${file} uploaded`
