@@ -7,11 +7,17 @@ export interface TestReport {
   readonly failed: number
   /** `file: name (reason)` */
   readonly skips: readonly string[]
+  readonly files: readonly TimedFile[]
+}
+export interface TimedFile {
+  /** From the root of the project. */
+  readonly name: string
+  readonly seconds: number
 }
 
 /** Shows what failed as it fails and one line a file, and counts tests: not suites, for they only hold tests. */
 export async function report(events: ReturnType<typeof run>, say: (line: string) => void): Promise<TestReport> {
-  const seen = { passed: 0, failed: 0, skips: [] as string[] }
+  const seen = { passed: 0, failed: 0, skips: [] as string[], files: [] as TimedFile[] }
   const stderrOf = new Map<string, string>() // the end of what each file's process printed: the reason when it does not load
   for await (const { type, data } of events) {
     if (type === 'test:pass' || type === 'test:fail') {
@@ -37,7 +43,9 @@ export async function report(events: ReturnType<typeof run>, say: (line: string)
       const { passed, failed, cancelled, skipped } = data.counts
       const mark = failed + cancelled > 0 ? '✖' : '✔'
       const extra = `${failed + cancelled > 0 ? `, ${failed + cancelled} failed` : ''}${skipped > 0 ? `, ${skipped} skipped` : ''}`
-      say(`${mark} ${relative(process.cwd(), data.file)}: ${passed}${extra} (${(data.duration_ms / 1000).toFixed(1)} s)`)
+      const file = { name: relative(process.cwd(), data.file), seconds: data.duration_ms / 1000 }
+      seen.files.push(file)
+      say(`${mark} ${file.name}: ${passed}${extra} (${file.seconds.toFixed(1)} s)`)
     }
   }
   return seen
