@@ -23,6 +23,8 @@ export interface Partition {
   readonly typeName: string | null
   /** Written by whoever made the disk; empty: none. */
   readonly name: string
+  /** `PARTUUID`, as Linux gives it: of a GPT its GUID, of an MBR the signature of the disk and the number. */
+  readonly id: string
 }
 
 /** What a disk is divided into. Undefined where it is not divided. Reads at most 1 MiB and 256 sectors; a table that is damaged is a note. */
@@ -44,6 +46,7 @@ export async function readPartitions(disk: Pick<BlockSource, 'size' | 'read'>): 
       type: `0x${type.toString(16).padStart(2, '0')}`,
       typeName: mbrTypeName(type),
       name: '',
+      id: `${mbr.signature}-${number.toString(16).padStart(2, '0')}`,
     }),
   )
   return withOddities({ scheme: 'mbr', sectorBytes: 512, partitions, notes: mbr.notes }, disk.size)
@@ -71,6 +74,7 @@ function ofGpt({ sectorBytes, entries, header }: Gpt): PartitionTable {
       type,
       typeName: gptTypeName(type),
       name: entry.toString('utf16le', 56, 128).split('\0')[0]!,
+      id: guidOf(entry.subarray(16)),
     })
   }
   return { scheme: 'gpt', sectorBytes, partitions, notes }

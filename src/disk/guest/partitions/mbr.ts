@@ -2,6 +2,7 @@ import type { BlockSource } from '../../block/block-source.ts'
 
 /** Boot record of an MBR disk; little-endian. Source: UEFI 2.10, section 5.2.1, table 5.1; 5.2.2 for the bytes of an entry. */
 const SECTOR_BYTES = 512
+const DISK_SIGNATURE_OFFSET = 440
 const ENTRIES_OFFSET = 446
 const ENTRY_BYTES = 16
 const ENTRIES = 4
@@ -21,6 +22,8 @@ export interface MbrPartition {
   readonly sectors: number
 }
 export interface Mbr {
+  /** Of the disk, eight hexadecimal digits. */
+  readonly signature: string
   readonly partitions: readonly MbrPartition[]
   /** What is odd, a sentence each. */
   readonly notes: readonly string[]
@@ -43,7 +46,9 @@ export async function readMbr(disk: Pick<BlockSource, 'size' | 'read'>): Promise
   const used = entries.filter(({ type }) => type !== 0)
   const isTable = used.length > 0 && entries.every(({ flag }) => flag === 0 || flag === FLAG_ACTIVE)
   if (!isTable || used.some(({ firstLba, sectors }) => firstLba === 0 || sectors === 0)) return undefined
-  if (used.some(({ type }) => type === TYPE_PROTECTIVE)) return { partitions: [], notes: ['it only stands before a GPT'] }
+  const signature = await signatureOf(disk)
+  if (used.some(({ type }) => type === TYPE_PROTECTIVE))
+    return { signature, partitions: [], notes: ['it only stands before a GPT'] }
   const partitions: MbrPartition[] = []
   const notes: string[] = []
   for (const [index, entry] of entries.entries()) {
@@ -52,7 +57,12 @@ export async function readMbr(disk: Pick<BlockSource, 'size' | 'read'>): Promise
   }
   const extended = partitions.find(({ type }) => EXTENDED.includes(type))
   if (extended) await addLogical(disk, extended, partitions, notes)
-  return { partitions, notes }
+  return { signature, partitions, notes }
+}
+
+async function signatureOf(disk: Pick<BlockSource, 'read'>): Promise<string> {
+  const bytes = Buffer.from(await disk.read(DISK_SIGNATURE_OFFSET, 4))
+  return bytes.readUInt32LE().toString(16).padStart(8, '0')
 }
 
 const partitionOf = ({ flag, type, firstLba, sectors }: Entry, number: number, base: number): MbrPartition => ({
