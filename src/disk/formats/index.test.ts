@@ -1,8 +1,19 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { digestOf, randomDisk } from '../../../test/fixtures/disk/disks.ts'
+import { hostileCases } from '../../../test/fixtures/disk/hostile.ts'
 import { bytesSource } from '../block/memory-source.ts'
-import { diskFormats, formatNamed, formats, openImage, plainFormats, recognise, suggestedFormat, wrapDisk } from './index.ts'
+import {
+  diskFormats,
+  formatNamed,
+  formats,
+  openImage,
+  plainFormats,
+  recognise,
+  suggestedFormat,
+  verifyDeclared,
+  wrapDisk,
+} from './index.ts'
 
 const disk = randomDisk(2_000_000 - 128, 6, 8)
 const written = formats.filter(({ writers }) => writers.length > 0)
@@ -62,7 +73,33 @@ test('a format is suggested for what can be declared, and none for the rest', as
   assert.equal(suggestedFormat(await recognise(await wrapDisk('qcow2', disk))), 'qcow2')
   assert.equal(await suggested(new Uint8Array(5000)), 'raw')
   assert.equal(await suggested(Uint8Array.of(0x1f, 0x8b, 8, 0, 0)), null)
-  assert.equal(await suggested(Buffer.concat([Buffer.from('QED\0'), Buffer.alloc(600)])), null)
+  assert.equal(await suggested(Buffer.concat([Buffer.from('QED\0'), Buffer.alloc(600)])), 'qed')
+  assert.equal(await suggested(Buffer.concat([Buffer.from('Bochs Virtual HD Image'), Buffer.alloc(600)])), null)
+})
+
+test('every format that can be opened can be declared, and is what is found', async () => {
+  for (const { name } of formats) assert.ok((diskFormats as readonly string[]).includes(name), name)
+  for (const { name } of written) verifyDeclared(name, await recognise(await wrapDisk(name, disk)), 'bare')
+})
+
+test('a size that recognition tells is the size of the disk', async () => {
+  let told = 0
+  for (const { declared, file } of hostileCases()) {
+    const found = (await recognise(file)).found.find(({ diskFormat }) => diskFormat === declared)
+    const read = await openImage(declared, file).catch(() => undefined)
+    if (!read || !found || found.virtualBytes === null) continue
+    assert.equal(found.virtualBytes, read.size)
+    told += 1
+  }
+  for (const { name, writers } of written) {
+    for (const writer of writers) {
+      if (!('wrap' in writer) || name === 'raw') continue
+      const file = await writer.wrap(disk)
+      const [found] = (await recognise(file)).found
+      assert.equal(found?.virtualBytes, (await openImage(name, file)).size, `${name} ${writer.subformat}`)
+    }
+  }
+  assert.ok(told > 20, `${told} files`)
 })
 
 test('what a format has no use for is refused', async () => {

@@ -95,7 +95,7 @@ function outcomeOf(message: Exclude<FromWorker, { kind: 'read' }>, { maxVirtualB
 const overBudget = (problem: string, details: Record<string, number> = {}, cause?: unknown): ServiceError =>
   new ServiceError(
     'invalid-image',
-    `the image cannot be checked: ${problem}; convert it with "qemu-img convert" and upload the result`,
+    `the image cannot be checked: ${problem}; convert it with "imprint convert" and upload the result`,
     { reason: 'over-budget', ...details },
     cause === undefined ? {} : { cause },
   )

@@ -209,7 +209,7 @@ function checkBacking(h: BackingFields, parent: Parent, clusterBytes: number, fi
   if (parent === 'none' && isNamed) {
     throw refuse(
       'external-reference',
-      'the header names a backing file, and references to other files are never followed; flatten it with "qemu-img convert -O qcow2"',
+      'the header names a backing file, and references to other files are never followed; flatten it with "imprint convert --parent"',
     )
   }
   if (!isNamed) {

@@ -105,7 +105,7 @@ function checkBacking(h: BackingFields, headerBytes: number, hasParent: boolean)
   if (isNamed && !hasParent) {
     throw refuse(
       'external-reference',
-      'the header names a backing file, and references to other files are never followed; flatten it with "qemu-img convert"',
+      'the header names a backing file, and references to other files are never followed; flatten it with "imprint convert --parent"',
     )
   }
   if (!isNamed && hasParent)

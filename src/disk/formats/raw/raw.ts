@@ -17,10 +17,10 @@ export const raw: FormatDriver = {
   writers: [{ subformat: 'plain', wrap: async (disk) => disk }],
 }
 
-function assertAlone({ parent, parts, snapshot }: OpenOptions = {}): void {
-  const given = parent ? 'a parent is' : parts ? 'other files are' : snapshot !== undefined ? 'a snapshot is' : undefined
-  if (given === undefined) return
-  throw new ServiceError('invalid-image', `raw: ${given} given, but such a file is the whole disk`, {
+/** Parts and snapshots are refused for every format that has none: `openImage`. */
+function assertAlone({ parent }: OpenOptions = {}): void {
+  if (!parent) return
+  throw new ServiceError('invalid-image', 'raw: a parent is given, but such a file is the whole disk', {
     format: 'raw',
     reason: 'malformed',
   })

@@ -6,12 +6,14 @@ import { type Look, refusal, type Signature } from './recognition.ts'
 const footer = struct('vhd footer', {
   cookie: bytes(0, 8),
   dataOffset: bytes(16, 8),
+  creator: bytes(28, 4),
   currentBytes: u64be(48),
   diskType: u32be(60),
   checksum: u32be(64),
   uniqueId: bytes(68, 16),
 })
 const FOOTER_BYTES = 512
+const DISK_TYPE_AT = 60
 const CHECKSUM_AT = 64
 const VHD_FIXED = 2
 const VHD_DYNAMIC = 3
@@ -58,7 +60,7 @@ export const microsoftSignatures: readonly Signature[] = [
     name: 'vhd',
     kind: 'disk',
     diskFormat: 'vhd',
-    find: (look) => (look.has(0, COOKIE) ? 0 : undefined),
+    find: (look) => (look.has(0, COOKIE) && !isFixed(look) ? 0 : undefined),
     inspect: inspectSparseVhd,
   },
   {
@@ -66,7 +68,7 @@ export const microsoftSignatures: readonly Signature[] = [
     kind: 'disk',
     diskFormat: 'vhd',
     find(look) {
-      if (look.has(0, COOKIE)) return undefined
+      if (look.has(0, COOKIE) && !isFixed(look)) return undefined
       /** Versions before Virtual PC 2004 wrote footers of 511 bytes. */
       const fromEnd = [512, 511].find((bytes) => look.endsWith(bytes, COOKIE))
       return fromEnd === undefined ? undefined : look.fileBytes - fromEnd
@@ -82,11 +84,29 @@ export const microsoftSignatures: readonly Signature[] = [
   },
 ]
 
+/** A disk may begin with the cookie: what is no footer there is its own, where the file ends with that of a fixed disk. */
+function isFixed(look: Look): boolean {
+  const isWhole = (record: Uint8Array) => record.length === FOOTER_BYTES && wordAt(record, CHECKSUM_AT) === checksumOf(record)
+  const last = look.tail.subarray(-FOOTER_BYTES)
+  const isEnd = look.endsWith(FOOTER_BYTES, COOKIE) && isWhole(last) && wordAt(last, DISK_TYPE_AT) === VHD_FIXED
+  return isEnd && !isWhole(look.head.subarray(0, FOOTER_BYTES))
+}
+const wordAt = (record: Uint8Array, at: number): number => new DataView(record.buffer, record.byteOffset).getUint32(at)
+
+function checksumOf(record: Uint8Array): number {
+  let sum = 0
+  for (const [at, byte] of record.entries()) if (at < CHECKSUM_AT || at >= CHECKSUM_AT + 4) sum += byte
+  return ~sum >>> 0
+}
+
+/** Virtual PC and QEMU size a disk by its geometry: what it has then, only the driver says. */
+const creatorsByGeometry: readonly string[] = ['vpc ', 'qemu']
+const sizeOf = ({ creator, currentBytes }: { creator: Uint8Array; currentBytes: number }) =>
+  creatorsByGeometry.includes(latin1(creator)) ? {} : { virtualBytes: currentBytes - (currentBytes % 512) }
+
 function parseFooter(input: Uint8Array) {
   const parsed = footer.parse(input)
-  let sum = 0
-  for (const [at, byte] of input.entries()) if (at < CHECKSUM_AT || at >= CHECKSUM_AT + 4) sum += byte
-  if (~sum >>> 0 !== parsed.checksum) throw refusal('vhd', 'malformed', 'the checksum of the footer is wrong')
+  if (checksumOf(input) !== parsed.checksum) throw refusal('vhd', 'malformed', 'the checksum of the footer is wrong')
   if (parsed.currentBytes > MAX_VHD_BYTES)
     throw refusal('vhd', 'malformed', 'the disk is larger than the 2,040 GiB that a VHD can be')
   if (parsed.diskType === VHD_DIFFERENCING) {
@@ -101,17 +121,21 @@ function parseFooter(input: Uint8Array) {
 
 async function inspectFixedVhd(look: Look, offset: number) {
   if (look.fileBytes - offset !== FOOTER_BYTES) throw refusal('vhd', 'malformed', 'the footer has 511 bytes; 512 are needed')
-  const { diskType, currentBytes } = parseFooter(await look.read('the vhd footer', offset, FOOTER_BYTES))
+  const parsed = parseFooter(await look.read('the vhd footer', offset, FOOTER_BYTES))
+  const { diskType } = parsed
+  const { virtualBytes } = sizeOf(parsed)
   if (diskType !== VHD_FIXED) {
     throw refusal('vhd', 'malformed', 'the footer is not of a fixed disk, and its copy at the start of the file is missing')
   }
-  if (currentBytes > offset) throw refusal('vhd', 'truncated', 'the file is shorter than the disk that its footer describes')
-  return { virtualBytes: currentBytes, plain: true }
+  if (virtualBytes !== undefined && virtualBytes > offset)
+    throw refusal('vhd', 'truncated', 'the file is shorter than the disk that its footer describes')
+  return { ...sizeOf(parsed), plain: true }
 }
 
 async function inspectSparseVhd(look: Look) {
   const copy = await look.read('the vhd footer copy', 0, FOOTER_BYTES)
-  const { diskType, dataOffset, currentBytes, uniqueId } = parseFooter(copy)
+  const parsed = parseFooter(copy)
+  const { diskType, dataOffset, currentBytes, uniqueId } = parsed
   if (diskType !== VHD_DYNAMIC) throw refusal('vhd', 'malformed', 'the footer at the start of the file is not of a dynamic disk')
   if (!look.endsWith(FOOTER_BYTES, COOKIE)) {
     throw refusal('vhd', 'truncated', 'the footer at the end of the file is missing; is the upload complete?')
@@ -131,7 +155,7 @@ async function inspectSparseVhd(look: Look) {
   if (tableEntries * 4 > look.fileBytes - tableOffset || tableOffset < FOOTER_BYTES) {
     throw refusal('vhd', 'malformed', 'the block table does not fit the file', { tableEntries, tableOffset })
   }
-  return { virtualBytes: currentBytes }
+  return sizeOf(parsed)
 }
 
 async function inspectVhdx(look: Look) {
@@ -165,7 +189,9 @@ async function inspectVhdx(look: Look) {
   const diskSize = struct('vhdx disk size', { virtualBytes: u64le(0) })
   const { virtualBytes } = diskSize.parse(await look.read('the vhdx disk size', size.offset, 8))
   if (virtualBytes > MAX_VHDX_BYTES) throw refusal('vhdx', 'malformed', 'the disk is larger than the 64 TiB that a VHDX can be')
-  return { virtualBytes }
+  /** A log may write over the metadata: what the disk has then, only the driver says. */
+  const hasLog = headers.some(({ logGuid }) => logGuid.some((byte) => byte !== 0))
+  return hasLog ? {} : { virtualBytes }
 }
 
 interface Region {

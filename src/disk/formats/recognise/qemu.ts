@@ -30,7 +30,7 @@ export const qemuSignatures: readonly Signature[] = [
     diskFormat: null,
     find: (look) => (look.has(0, QCOW_MAGIC) && isQcow1(look.u32be(4)) ? 0 : undefined),
   },
-  plainSignature('qed', 'disk', 0, 'QED\0'),
+  { ...plainSignature('qed', 'disk', 0, 'QED\0'), diskFormat: 'qed' },
   plainSignature('bochs', 'disk', 0, 'Bochs Virtual HD Image'),
   plainSignature('cloop', 'disk', 0, '#!/bin/sh\n#V2.0 Format\nmodprobe cloop'),
   {

@@ -2,8 +2,8 @@ import { ServiceError } from '../../../base/errors.ts'
 import { isoCompanions } from './content.ts'
 import type { Found, Recognition } from './recognition.ts'
 
-/** Glance's names of disk formats. The Amazon three stand for kernel, ramdisk and root file system: any bytes that are no disk format. */
-export const diskFormats = ['raw', 'qcow2', 'vhd', 'vhdx', 'vmdk', 'vdi', 'iso', 'ploop', 'ami', 'ari', 'aki'] as const
+/** Glance's names of disk formats, and `qed`, which has none there: only files of this machine can be declared as such. The Amazon three stand for kernel, ramdisk and root file system: any bytes that are no disk format. */
+export const diskFormats = ['raw', 'qcow2', 'vhd', 'vhdx', 'vmdk', 'vdi', 'iso', 'ploop', 'qed', 'ami', 'ari', 'aki'] as const
 const amazonParts: readonly string[] = ['ami', 'ari', 'aki']
 /** Containers whose bytes are an archive or a compressed stream around the disk. */
 const wrappingContainers: readonly string[] = ['ova', 'ovf', 'docker', 'compressed']

@@ -59,5 +59,5 @@ async function inspect(look: Look) {
   check(h.blockMapOffset % 512 === 0 && h.dataOffset % 512 === 0 && h.blockMapOffset >= 512, 'a table is not aligned to a sector')
   const mapEnd = h.blockMapOffset + h.blocks * 4
   check(mapEnd <= h.dataOffset && (h.blocks === 0 || mapEnd <= look.fileBytes), 'the block map does not fit the file')
-  return { virtualBytes: h.virtualBytes }
+  return { virtualBytes: Math.ceil(h.virtualBytes / 512) * 512 }
 }

@@ -82,6 +82,13 @@ export function checksumOf(record: Uint8Array, checksumAt: number): number {
   return ~sum >>> 0
 }
 
+/** Whether these bytes are a footer: its cookie, and the checksum of all of it, whatever it says. */
+export function isFooter(input: Uint8Array): boolean {
+  if (input.length < FOOTER_BYTES || !hasCookie(input)) return false
+  const record = input.subarray(0, FOOTER_BYTES)
+  return new DataView(record.buffer, record.byteOffset).getUint32(CHECKSUM_AT) === checksumOf(record, CHECKSUM_AT)
+}
+
 /** @param offset of the footer in the file, for the error. @throws ServiceError `invalid-image` | `unsupported` */
 export function parseFooter(input: Uint8Array, offset: number): VhdFooter {
   const f = footer.parse(input)

@@ -11,6 +11,7 @@ import {
   FORMAT_VERSION,
   footerIn,
   hasCookie,
+  isFooter,
   parseFooter,
   refuse,
   SECTOR_BYTES,
@@ -87,6 +88,11 @@ async function readLayout(file: BlockSource): Promise<Vhd> {
   if (!hasCookie(head) || footerOffset === 0) {
     if (!end) throw refuse('malformed', 'there is no footer, neither at the end of the file nor a copy at its start')
     return fixedLayout(parseFooter(end, footerOffset), footerOffset)
+  }
+  if (end && !isFooter(head)) {
+    /** A disk may begin with any bytes. Of a dynamic one the file ends with another type, and its copy at the start is damaged. */
+    const last = parseFooter(end, footerOffset)
+    if (last.diskType === FIXED) return fixedLayout(last, footerOffset)
   }
   const copy = parseFooter(head, 0)
   if (copy.diskType === FIXED) {

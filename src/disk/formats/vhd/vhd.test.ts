@@ -28,6 +28,8 @@ import type { BlockSource } from '../../block/block-source.ts'
 import { checked } from '../../block/checked.ts'
 import { openFileSource } from '../../block/file-source.ts'
 import { bytesSource, memorySource } from '../../block/memory-source.ts'
+import { recognise } from '../recognise/recognise.ts'
+import { verifyDeclared } from '../recognise/verify.ts'
 import { footer, geometryOf } from './footer.ts'
 import { vhd } from './vhd.ts'
 import { wrapAzure, wrapDynamic, wrapFixed } from './wrap.ts'
@@ -284,6 +286,30 @@ for (const { creator, geometry, size } of creators) {
     else await assert.rejects(openedBytes(file), { code: 'invalid-image', message: size })
   })
 }
+
+test('a fixed disk may begin with any bytes, but not with a footer', async () => {
+  const disk = (...pokes: readonly Poke[]) => bytesSource(poked(patterned(2 * MiB, 1), false, [0, 'conectix'], ...pokes))
+  for (const wrap of [wrapFixed, wrapAzure]) {
+    const file = checked(await wrap(disk()), 'file')
+    const recognition = await recognise(file)
+    assert.deepEqual(verifyDeclared('vhd', recognition, 'bare'), [])
+    assert.equal(recognition.found[0]?.virtualBytes, 2 * MiB)
+    assert.deepEqual(await vhd.audit(file), [])
+    assert.equal(await digestOf(await vhd.open(file)), await digestOf(disk()))
+    const nested = disk([0, vhdFooter(4096, 3, 512n)])
+    await assert.rejects(wrap(nested), { code: 'unsupported', message: /begins with the footer of a VHD/ })
+    assert.equal(await digestOf(await vhd.open(await wrapDynamic(nested))), await digestOf(nested))
+  }
+})
+
+test('a footer at the start that is whole and not that of the end is refused, whatever the end says', async () => {
+  for (const type of [2, 3]) {
+    const file = bytesSource(poked(patterned(4096, 1), false, [0, vhdFooter(4096, type, 512n)], [4096, vhdFooter(4096)]))
+    await assert.rejects(vhd.open(file), { code: 'invalid-image' })
+    const recognition = await recognise(file)
+    assert.throws(() => verifyDeclared('vhd', recognition, 'bare'), { code: 'invalid-image' })
+  }
+})
 
 test('a footer of 511 bytes is read, with a warning', async () => {
   const fixed = poked(patterned(4096, 1), false, [4096, vhdFooter(4096)]).subarray(0, 4096 + 511)

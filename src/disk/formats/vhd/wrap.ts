@@ -4,7 +4,7 @@ import { MiB } from '../../../base/units.ts'
 import type { BlockSource } from '../../block/block-source.ts'
 import { ClusterRuns } from '../../block/cluster-runs.ts'
 import { clustersWithData, plannedFile, type Table } from '../../block/planned-file.ts'
-import { buildFooter, DYNAMIC, FIXED, FOOTER_BYTES, MAX_DISK_BYTES, SECTOR_BYTES } from './footer.ts'
+import { buildFooter, DYNAMIC, FIXED, FOOTER_BYTES, isFooter, MAX_DISK_BYTES, SECTOR_BYTES } from './footer.ts'
 import { bitmapBytesOf, buildDynamicHeader, DYNAMIC_HEADER_BYTES } from './header.ts'
 
 /**
@@ -46,7 +46,10 @@ export async function wrapDynamic(disk: BlockSource): Promise<BlockSource> {
   })
 }
 
-/** The disk as it is, filled up to a sector, and the footer. @throws ServiceError `too-large` for a disk of more than 2,040 GiB */
+/**
+ * The disk as it is, filled up to a sector, and the footer.
+ * @throws ServiceError `too-large` for a disk of more than 2,040 GiB; `unsupported` for one that begins with the footer of a VHD
+ */
 export const wrapFixed = (disk: BlockSource): Promise<BlockSource> => wrapPlain(disk, 'fixed', SECTOR_BYTES)
 
 /** The same in whole MiB, which Azure asks for: "virtual size must be aligned to 1 MiB". */
@@ -54,6 +57,7 @@ export const wrapAzure = (disk: BlockSource): Promise<BlockSource> => wrapPlain(
 
 async function wrapPlain(disk: BlockSource, subformat: string, unitBytes: number): Promise<BlockSource> {
   const virtualBytes = sizeIn(disk, unitBytes)
+  await assertNoCopy(disk)
   const uniqueId = idOf(subformat, virtualBytes, await clustersWithData(disk, BLOCK_BYTES))
   const all = new ClusterRuns(virtualBytes / unitBytes, 1, 1)
   if (virtualBytes > 0) all.add(0, virtualBytes / unitBytes)
@@ -63,6 +67,15 @@ async function wrapPlain(disk: BlockSource, subformat: string, unitBytes: number
     tables: [known(virtualBytes, buildFooter({ diskType: FIXED, virtualBytes, uniqueId }))],
     clusters: { runs: all, bytes: unitBytes, offset: 0 },
   })
+}
+
+/** It would be the file's own copy of the footer: which of two disks is meant, each reader would decide for itself. */
+async function assertNoCopy(disk: BlockSource): Promise<void> {
+  if (!isFooter(await disk.read(0, Math.min(disk.size, FOOTER_BYTES)))) return
+  throw new ServiceError(
+    'unsupported',
+    'the disk begins with the footer of a VHD file, and a fixed VHD of it would be taken for that file; make a dynamic one of it',
+  )
 }
 
 function sizeIn(disk: BlockSource, unitBytes: number): number {

@@ -41,6 +41,22 @@ const DEVICE_TYPES = [
   'vmfspassthroughrawdevicemap',
 ]
 
+/** A CID has 1 to 8 digits. */
+const MAX_LEFT_BYTES = 8
+
+/**
+ * Zeros; or what QEMU leaves where it writes a shorter CID over a longer one, with what follows moved forward: the last bytes of the
+ * text once more. QEMU block/vmdk.c, vmdk_write_cid.
+ */
+function isEnd(rest: Uint8Array, text: Uint8Array): boolean {
+  if (!isZero(rest.subarray(MAX_LEFT_BYTES))) return false
+  const left = rest.subarray(0, MAX_LEFT_BYTES)
+  const end = left.findLastIndex((byte) => byte !== 0) + 1
+  const start = left.findIndex((byte) => byte !== 0)
+  if (start < 0) return true
+  return Buffer.compare(left.subarray(start, end), text.subarray(text.length - (end - start))) === 0
+}
+
 /**
  * Every line must be understood: what one reader skips, another may obey.
  * @param padded  the text, and zeros behind it
@@ -52,7 +68,7 @@ export function parseDescriptor(padded: Uint8Array): Descriptor {
   }
   const end = padded.indexOf(0)
   const used = end < 0 ? padded : padded.subarray(0, end)
-  check(isZero(padded.subarray(used.length)), 'bytes follow the end of the descriptor text')
+  check(isEnd(padded.subarray(used.length), used), 'bytes follow the end of the descriptor text')
   const lines = Buffer.from(used.buffer, used.byteOffset, used.length)
     .toString('latin1')
     .split(/\r\n|\n/)

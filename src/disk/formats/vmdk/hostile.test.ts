@@ -7,6 +7,8 @@ import type { BlockSource } from '../../block/block-source.ts'
 import { checked } from '../../block/checked.ts'
 import { bytesSource, memorySource } from '../../block/memory-source.ts'
 import type { OpenOptions } from '../format-driver.ts'
+import { recognise } from '../recognise/recognise.ts'
+import { verifyDeclared } from '../recognise/verify.ts'
 import { packDisk } from './pack.ts'
 import { vmdk } from './vmdk.ts'
 import { wrapDisk } from './wrap.ts'
@@ -378,6 +380,12 @@ const cases: readonly Case[] = [
     says: /bytes follow the end/,
   },
   {
+    name: '9: more behind the end than QEMU leaves there',
+    file: withText(`${textOf(sparse)}\0\0RW 1 F`),
+    reason: 'malformed',
+    says: /bytes follow the end/,
+  },
+  {
     name: '9: a key twice',
     file: changed('CID=', 'CREATETYPE="monolithicSparse"\nCID='),
     reason: 'malformed',
@@ -510,4 +518,14 @@ test('flat, sparse and zero extents make one disk', async () => {
   assert.deepEqual(await disk.read(51_200 + 2048, 512), new Uint8Array(512).fill(9))
   const runs = (await Array.fromAsync(disk.extents(0, disk.size))).map(({ kind, length }) => `${kind} ${length}`)
   assert.deepEqual(runs, ['zero 51200', 'hole 2048', 'data 512', 'hole 7680'])
+})
+
+test('what QEMU leaves behind the text, where it writes a shorter CID over a longer one, is no text', async () => {
+  const text = textOf(sparse)
+  for (let digits = 1; digits <= 8; digits += 1) {
+    const shorter = `${text.replace(/^CID=.*$/m, `CID=${'f'.repeat(digits)}`)}\0`
+    const file = bytesSource(withText(shorter + text.slice(shorter.length)))
+    assert.deepEqual(verifyDeclared('vmdk', await recognise(file), 'bare'), [])
+    assert.deepEqual(await vmdk.audit(file), [])
+  }
 })
