@@ -130,7 +130,7 @@ async function withHead(
     const next = await iterator.next()
     if (next.done) done = true
     else {
-      first.push(next.value.slice()) // the next call may reuse it
+      first.push(Uint8Array.from(next.value)) // the next call may reuse it; `slice` of a Buffer would be no copy
       bytes += next.value.length
     }
   }

@@ -1,7 +1,7 @@
 import { createHash, type Hash } from 'node:crypto'
 import { crc32 } from 'node:zlib'
 import type { ServiceError } from '../../../base/errors.ts'
-import { MiB } from '../../../base/units.ts'
+import { KiB, MiB } from '../../../base/units.ts'
 import type { ByteReader } from './byte-reader.ts'
 import { Crc64 } from './crc64.ts'
 import { PartCount, refusePacked } from './damage.ts'
@@ -14,6 +14,7 @@ const MAX_DICTIONARY_BYTES = 64 * MiB // what `xz -9` asks for; the format has u
 const FILTER_LZMA2 = 0x21
 const MAX_CHUNK_BYTES = 65536 // of packed bytes, LZMA2
 const OUTPUT_BYTES = 1 * MiB
+const FIRST_WINDOW_BYTES = 64 * KiB // most of a small file's time would go into a larger one
 const otherFilters: Readonly<Record<number, string>> = {
   3: 'delta',
   4: 'x86',
@@ -129,7 +130,7 @@ class BlockDecoder {
   readonly #parts: PartCount
   readonly #lzma = new LzmaDecoder()
   readonly #chunk = new Uint8Array(MAX_CHUNK_BYTES)
-  readonly #window = new Window(OUTPUT_BYTES)
+  readonly #window = new Window(FIRST_WINDOW_BYTES)
 
   constructor(input: ByteReader, parts: PartCount) {
     this.#input = input

@@ -68,6 +68,14 @@ test('the file itself is not written', async () => {
   assert.equal(Buffer.compare(file, before), 0)
 })
 
+test('what was read of the file is not written to: others may read the same memory', async () => {
+  const file = written([[0, { sequence: 1, tail: 0, updates: [toBat(first)] }]])
+  const before = Buffer.from(file)
+  const views = { ...bytesSource(file), read: async (offset: number, length: number) => file.subarray(offset, offset + length) }
+  await vhdx.open(views)
+  assert.equal(Buffer.compare(file, before), 0)
+})
+
 test('the newest sequence is replayed, from its tail on and no other', async () => {
   const stale = { sequence: 40, tail: 0, updates: [toBat(0n, 0n, first)] }
   const tail = { sequence: 90, tail: 20, updates: [toBat(first)] }

@@ -233,7 +233,7 @@ class LogReader {
       }
       limited(fileOffset + BigInt(SECTOR_BYTES), 'FileOffset')
       const data = this.#sectorAt(entry.start + dataSector)
-      const bytes = this.#bytes.slice(data, data + SECTOR_BYTES)
+      const bytes = Uint8Array.from(this.#bytes.subarray(data, data + SECTOR_BYTES)) // `slice` of a Buffer would be no copy
       bytes.set(this.#bytes.subarray(at + 8, at + 16), 0) // LeadingBytes
       bytes.set(this.#bytes.subarray(at + 4, at + 8), SECTOR_BYTES - 4) // TrailingBytes
       dataSector += 1
