@@ -31,6 +31,7 @@ export const failpoints = [
   'upload:ingested',
   'upload:active',
   'import:started',
+  'import:unpacked',
   'import:ingested',
   'import:active',
   'delete:recorded',

@@ -53,6 +53,8 @@ export interface Declared {
   readonly containerFormat: string
   /** Bytes of the disk that this one is a difference to; absent: it must stand alone. */
   readonly parentBytes?: number
+  /** What is around the disk is examined, and not the disk. `member`: the one that is meant. */
+  readonly package?: { readonly member: string | null }
 }
 export interface Examined {
   /** Bytes of the disk in the file; null for formats that are recognised only. */

@@ -217,6 +217,7 @@ const cases: Readonly<Record<Tried, Case>> = {
   'upload:ingested': { action: upload },
   'upload:active': { action: upload },
   'import:started': { action: importDisk },
+  'import:unpacked': { action: importDisk },
   'import:ingested': { action: importDisk },
   'import:active': { action: importDisk },
   'delete:recorded': { action: drop },

@@ -103,7 +103,7 @@ export function createExaminer(options: ExaminerOptions = {}): Examiner {
         number: ++jobs,
         file,
         declared,
-        as: { containerFormat: limits.containerFormat, parentBytes: limits.parentBytes },
+        as: { containerFormat: limits.containerFormat, parentBytes: limits.parentBytes, package: limits.package },
         maxVirtualBytes: limits.maxVirtualBytes ?? DEFAULT_MAX_VIRTUAL_BYTES,
         maxReadBytes: limits.maxReadBytes ?? DEFAULT_MAX_READ_BYTES,
         maxReads: limits.maxReads ?? DEFAULT_MAX_READS,

@@ -19,6 +19,8 @@ interface FileFacts {
   readonly digest?: ExpectedDigest
   /** Id of the image whose disk the file is a difference to: a qcow2 with a backing file, a VHD with a parent. */
   readonly parentImage?: string
+  /** Of an archive or a package that holds several disks, the one that is meant. */
+  readonly member?: string
 }
 
 /** The digest that the publisher of a file names: of the file as it is downloaded, or of what is packed in it. */
@@ -31,11 +33,12 @@ export interface ExpectedDigest {
 export const importMethods = ['glance-direct', 'web-download', 'copy-image'] as const
 const hexLength = { sha256: 64, sha512: 128 } as const
 const MAX_STORES = 64
+const MAX_MEMBER_CHARACTERS = 1024
 
 /**
  * Checks the body as Glance does. Besides what Glance takes, `method` may have `sha256` or `sha512`, or the pair
  * `os_hash_algo` and `os_hash_value`: an import whose bytes have another digest fails. And `parent_image`, without which a file that is a
- * difference to another is refused: the name that it says itself is never followed.
+ * difference to another is refused: the name that it says itself is never followed. And `member`, of an archive that holds several disks.
  * @throws ServiceError `invalid-request`
  */
 export function importRequestFrom(body: unknown): ImportRequest {
@@ -56,7 +59,12 @@ export function importRequestFrom(body: unknown): ImportRequest {
 function methodFrom(name: unknown, method: Readonly<Record<string, unknown>>): ImportMethod {
   const digest = digestFrom(method)
   const parentImage = parentFrom(method.parent_image)
-  const facts: FileFacts = { ...(digest ? { digest } : {}), ...(parentImage ? { parentImage } : {}) }
+  const member = memberFrom(method.member)
+  const facts: FileFacts = {
+    ...(digest ? { digest } : {}),
+    ...(parentImage ? { parentImage } : {}),
+    ...(member === undefined ? {} : { member }),
+  }
   switch (name) {
     case 'glance-direct':
       return { name, ...facts }
@@ -73,6 +81,12 @@ function methodFrom(name: unknown, method: Readonly<Record<string, unknown>>): I
 function parentFrom(value: unknown): string | undefined {
   if (value === undefined) return undefined
   return typeof value === 'string' && isImageId(value) ? value.toLowerCase() : refuse('"parent_image" must be the id of an image')
+}
+
+function memberFrom(value: unknown): string | undefined {
+  if (value === undefined) return undefined
+  const isName = typeof value === 'string' && value !== '' && value.length <= MAX_MEMBER_CHARACTERS
+  return isName ? value : refuse('"member" must be the name of a file in the archive')
 }
 
 function digestFrom(method: Readonly<Record<string, unknown>>): ExpectedDigest | undefined {

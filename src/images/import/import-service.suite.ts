@@ -10,7 +10,7 @@ import { SqliteChunkIndex } from '../../store/chunks/index/sqlite/sqlite-chunk-i
 import { openChunkStore } from '../../store/chunks/open.ts'
 import { createExaminer } from '../examine/examiner.ts'
 import type { QuotaName } from '../ports.ts'
-import { noProtections } from '../protections/protections.ts'
+import { noProtections, type PropertyProtections } from '../protections/protections.ts'
 import { openImages } from '../service.ts'
 import { createDialer } from './dialer.ts'
 import { importImage } from './import-image.ts'
@@ -49,6 +49,7 @@ export async function importService(
     readonly maxImageBytes?: number
     readonly quota?: Partial<Record<QuotaName, number>>
     readonly problems?: unknown[]
+    readonly protections?: PropertyProtections
   },
 ) {
   const made: string[] = []
@@ -64,7 +65,7 @@ export async function importService(
         allowedPorts: options.ports,
         limits: { stallMs: 500, stallBytes: 1 },
       }),
-      protections: noProtections,
+      protections: options.protections ?? noProtections,
       maxImageBytes: options.maxImageBytes ?? 2 ** 26,
       defaultLimits: options.quota ?? {},
       onProblem: (error) => options.problems?.push(error) ?? console.error(error),

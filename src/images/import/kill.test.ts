@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { type TestContext, test } from 'node:test'
+import { smallZip } from '../../disk/containers/archives/small-archives.suite.ts'
 import { wrapDisk } from '../../disk/formats/index.ts'
 import { hostileServer, ok, reply } from './hostile-server.suite.ts'
 import { importService, importStores } from './import-service.suite.ts'
@@ -42,17 +43,21 @@ async function killedAt(
   return /^accepted (\S+)$/m.exec(printed)?.[1]
 }
 
-const kills: readonly (readonly [failpoint: string, method: string])[] = [
+const kills: readonly (readonly [failpoint: string, method: string, packed?: 'zip'])[] = [
   ['import:started', 'web-download'],
   ['manifest:committed', 'web-download'],
   ['import:ingested', 'web-download'],
   ['import:active', 'web-download'],
   ['import:ingested', 'glance-direct'],
+  ['import:unpacked', 'web-download', 'zip'],
+  ['import:ingested', 'glance-direct', 'zip'],
+  ['import:active', 'web-download', 'zip'],
 ]
-for (const [failpoint, method] of kills) {
-  test(`an import by ${method} that is killed at ${failpoint} is finished by the next start, and nothing leaks`, async (t) => {
+for (const [failpoint, method, packed] of kills) {
+  test(`an import by ${method}${packed ? ` of a ${packed}` : ''} that is killed at ${failpoint} is finished by the next start, and nothing leaks`, async (t) => {
     const wrapped = await wrapDisk('qcow2', source)
-    const file = Buffer.from(await wrapped.read(0, wrapped.size))
+    const body = Buffer.from(await wrapped.read(0, wrapped.size))
+    const file = packed ? smallZip([{ name: 'disk.qcow2', body }], { method: 8 }) : body
     const server = await hostileServer((socket) => reply(socket, ok(file), file))
     const folder = mkdtempSync(join(tmpdir(), 'imprint-import-'))
     t.after(async () => {

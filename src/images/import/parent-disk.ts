@@ -60,7 +60,7 @@ export async function parentOf(ports: ImagePorts, task: TaskRecord): Promise<Par
 }
 
 /** With the rights that everybody has in the project, and those of an administrator where it was one. */
-const callerOf = ({ owner, userId, requestId, isAdmin = false }: TaskRecord): Caller => ({
+export const callerOf = ({ owner, userId, requestId, isAdmin = false }: TaskRecord): Caller => ({
   ...serviceCaller(requestId),
   isAdmin,
   roles: new Set(isAdmin ? ['admin', 'member', 'reader'] : ['member', 'reader']),

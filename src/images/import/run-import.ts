@@ -10,8 +10,10 @@ import { recordAudit } from '../audit.ts'
 import type { Declared, ImagePorts } from '../ports.ts'
 import { assertWithinQuota, quotaOf } from '../quotas.ts'
 import { failureText, inTheEnd, ownerOfChunks } from '../transfer.ts'
+import { describedHardware } from './described-hardware.ts'
 import { type HeldImport, heldImage, reserve, reservedBytesOf, watch } from './held-image.ts'
-import { type ParentDisk, parentOf } from './parent-disk.ts'
+import { type InsideFile, insideOf, leftOpen } from './inside-file.ts'
+import { callerOf, type ParentDisk, parentOf } from './parent-disk.ts'
 import { downloadedFile, type SourceFile, stagedFile } from './source-file.ts'
 import { changeTask, findTask, type TaskRecord } from './tasks.ts'
 
@@ -46,6 +48,7 @@ export async function runImport(
   failpoint('import:started')
   const following = watch(ports, held, stopping)
   const leases: Lease[] = []
+  let inside: InsideFile | undefined
   const letGo = held.image.stagedManifest === null ? () => {} : ports.readers.hold(held.image.stagedManifest)
   let parent: ParentDisk | undefined
   try {
@@ -57,25 +60,38 @@ export async function runImport(
     }
     const file = await sourceOf(ports, held, following)
     if (file.lease) leases.push(file.lease)
-    const declared = declaredBy(held.image)
+    const said = declaredBy(held.image)
     parent = await parentOf(ports, held.task)
+    inside = await insideOf(ports, held, await ports.chunks.open(file.manifest), said, following)
+    leases.push(...inside.leases)
+    failpoint('import:unpacked')
+    const { around } = inside
+    const declared = around ? { ...said, containerFormat: 'bare' } : said
     const as = { ...declared, ...(parent ? { parentBytes: parent.bytes } : {}) }
-    const { virtualBytes, warnings } = await ports.examine(await ports.chunks.open(file.manifest), as, following.signal)
-    const kept = await keep(ports, held, file, declared, parent, following)
+    const { virtualBytes, warnings } = await ports.examine(leftOpen(inside.file), as, following.signal)
+    await around?.appliance?.verify({ signal: following.signal })
+    const kept = await keep(ports, held, file, inside, declared, parent, following)
     if (kept.lease) leases.push(kept.lease)
     failpoint('import:ingested')
-    await finish(ports, caller, held, file.fileBytes, {
-      ...kept.changes,
-      virtualSize: virtualBytes,
-      notes: {
-        ...file.notes,
-        originFormat: declared.diskFormat,
-        ...noteOf(warnings),
-        ...(parent ? { parentImage: parent.imageId } : {}),
-      },
+    const maySet = (name: string) => ports.protections.check(callerOf(held.task), name, 'create')
+    await finish(ports, caller, held, file.fileBytes, (image) => {
+      const described = around?.appliance && describedHardware(around.appliance, image, virtualBytes, maySet)
+      return {
+        ...kept.changes,
+        ...described?.changes,
+        containerFormat: declared.containerFormat,
+        virtualSize: virtualBytes,
+        notes: {
+          ...file.notes,
+          originFormat: declared.diskFormat,
+          ...(around ? originOf(around) : {}),
+          ...noteOf([...warnings, ...(described?.warnings ?? [])]),
+          ...(parent ? { parentImage: parent.imageId } : {}),
+        },
+      }
     })
     failpoint('import:active')
-    await dropScratch(ports, held.image, file, kept)
+    await dropScratch(ports, held.image, file, kept, inside)
   } catch (error) {
     for (const lease of leases) await lease.abandon().catch(() => undefined) // ends with the process at the latest
     if (stopping.aborted && isServiceError(error, 'cancelled')) return // goes on at the next start
@@ -83,6 +99,7 @@ export async function runImport(
     if (!isServiceError(error)) throw error
   } finally {
     letGo()
+    await inside?.file.close()
     parent?.release()
     await following.stop()
   }
@@ -148,7 +165,7 @@ function declaredBy({ diskFormat, containerFormat, id }: ImageRecord): Declared 
 
 interface Kept {
   readonly changes: Pick<ImageRecord, 'manifest' | 'size' | 'checksum' | 'hashAlgo' | 'hashValue'> & {
-    readonly diskFormat?: 'raw'
+    readonly diskFormat?: string
   }
   /** The file itself is kept, not a disk out of it. */
   readonly isFile: boolean
@@ -160,21 +177,19 @@ async function keep(
   ports: ImagePorts,
   held: HeldImport,
   file: SourceFile,
-  declared: Declared,
+  { file: inner, around }: InsideFile,
+  { diskFormat, containerFormat }: Declared,
   parent: ParentDisk | undefined,
   { signal }: Following,
 ): Promise<Kept> {
-  const isOpened =
-    declared.containerFormat === 'bare' &&
-    declared.diskFormat !== 'raw' &&
-    formats.some(({ name }) => name === declared.diskFormat)
-  if (!isOpened) {
-    if (parent)
-      throw new ServiceError('unsupported', `a ${declared.diskFormat} in ${declared.containerFormat} is a difference to nothing`)
+  const isOpened = containerFormat === 'bare' && diskFormat !== 'raw' && formats.some(({ name }) => name === diskFormat)
+  if (!isOpened && parent)
+    throw new ServiceError('unsupported', `a ${diskFormat} in ${containerFormat} is a difference to nothing`)
+  if (!isOpened && !around) {
     await reserve(ports, held, file.fileBytes)
     return { changes: contents(file.manifest, file.fileBytes, file.digests), isFile: true }
   }
-  const disk = await openedDisk(ports, file, declared, parent)
+  const disk = isOpened ? await openedDisk(leftOpen(inner), diskFormat, parent) : leftOpen(inner)
   try {
     await reserve(ports, held, disk.size)
     const { manifest, fileBytes, digests, lease } = await ports.chunks.ingestDisk(disk, {
@@ -183,23 +198,33 @@ async function keep(
       maxBytes: ports.settings.maxImageBytes,
       signal,
     })
-    return { changes: { ...contents(manifest, fileBytes, digests), diskFormat: 'raw' }, isFile: false, lease }
+    return {
+      changes: { ...contents(manifest, fileBytes, digests), diskFormat: isOpened ? 'raw' : diskFormat },
+      isFile: false,
+      lease,
+    }
   } finally {
     await disk.close()
   }
 }
 
-async function openedDisk({ chunks }: ImagePorts, file: SourceFile, { diskFormat }: Declared, parent: ParentDisk | undefined) {
-  const stored = await chunks.open(file.manifest)
-  let below: BlockSource | undefined
-  try {
-    below = await parent?.open()
-    return await openImage(diskFormat, stored, { parent: below })
-  } catch (error) {
-    await Promise.all([stored.close(), below?.close()])
+async function openedDisk(file: BlockSource, diskFormat: string, parent: ParentDisk | undefined): Promise<BlockSource> {
+  const below = await parent?.open()
+  return openImage(diskFormat, file, { parent: below }).catch(async (error: unknown) => {
+    await below?.close()
     throw error
+  })
+}
+
+/** What lay around the disk, and as what it lay there. */
+function originOf({ layers }: NonNullable<InsideFile['around']>): ImageRecord['notes'] {
+  const member = layers.findLast((layer) => layer.member !== undefined)?.member
+  return {
+    originContainer: layers.map(({ kind }) => kind).join(' > '),
+    ...(member === undefined ? {} : { originMember: member.slice(0, MAX_NOTE_CHARACTERS) }),
   }
 }
+const MAX_NOTE_CHARACTERS = 255
 
 const contents = (manifest: string, size: number, { md5, sha512 }: SourceFile['digests']) => ({
   manifest,
@@ -217,10 +242,11 @@ async function finish(
   caller: Caller,
   held: HeldImport,
   bytes: number,
-  changes: Partial<ImageRecord>,
+  changesTo: (image: ImageRecord) => Partial<ImageRecord>,
 ): Promise<void> {
   await ports.catalog.write(async (tx) => {
     const image = await heldImage(tx, held)
+    const changes = changesTo(image)
     const more = (changes.size ?? 0) - reservedBytesOf(image)
     if (more > 0) await assertWithinQuota(tx, image.owner, held.quota, { storedBytes: more })
     const at = ports.now()
@@ -248,7 +274,14 @@ function settled(image: ImageRecord, failedStores: string, more: ImageRecord['no
 }
 
 /** Gives up what served on the way. Cut short here, the collector finds it by the records alone. */
-async function dropScratch(ports: ImagePorts, image: ImageRecord, file: SourceFile, kept: Kept): Promise<void> {
+async function dropScratch(
+  ports: ImagePorts,
+  image: ImageRecord,
+  file: SourceFile,
+  kept: Kept,
+  inside: InsideFile,
+): Promise<void> {
+  for (const lease of inside.leases) await lease.abandon()
   if (kept.isFile) await file.lease?.release()
   else await file.lease?.abandon()
   await kept.lease?.release()

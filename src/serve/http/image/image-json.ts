@@ -104,6 +104,8 @@ const shownNotes: Readonly<Record<string, string>> = {
   originMethod: 'imprint_origin_method',
   originUri: 'imprint_origin_uri',
   originCompression: 'imprint_origin_compression',
+  originContainer: 'imprint_origin_container',
+  originMember: 'imprint_origin_member',
   originFormat: 'imprint_origin_format',
   originSize: 'imprint_origin_size',
   originMd5: 'imprint_origin_md5',
