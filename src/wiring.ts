@@ -8,6 +8,7 @@ import { ServiceError } from './base/errors.ts'
 import { lockFolder } from './base/folder-lock.ts'
 import { GiB } from './base/units.ts'
 import type { ServeOnce } from './cli/command.ts'
+import { defaultCost } from './identity/passwords.ts'
 import { createIdentity } from './identity/service.ts'
 import { ChunkUploads } from './images/add-by-chunks.ts'
 import { sweepBootRecords } from './images/boot-records/boot-records.ts'
@@ -108,7 +109,11 @@ async function openService(
   const blobs = await FsBlobStore.open(join(data, 'store'))
   const catalog = opened.adopt(await openCatalog(join(data, 'catalog.db'), blobs, log), (it) => it.close())
   const chunks = opened.adopt(await openChunks(join(data, 'index.db'), blobs, catalog, settings, log), (it) => it.close())
-  const identity = createIdentity(catalog, { tokenLifetimeMs: settings.tokenHours * HOUR_MS, region: settings.region })
+  const identity = createIdentity(catalog, {
+    tokenLifetimeMs: settings.tokenHours * HOUR_MS,
+    region: settings.region,
+    passwords: { cost: { ...defaultCost, parallel: settings.passwordPasses } },
+  })
   const { password: firstPassword } = await identity.bootstrap({
     ...(settings.adminPassword ? { password: settings.adminPassword } : {}),
     reset: once.resetAdminPassword ?? false,

@@ -52,6 +52,11 @@ export const settingsTable = {
   }),
   drainSeconds: setting({ summary: 'how long a stop waits for transfers to finish', default: 300, parse: count(0, 86_400) }),
   tokenHours: setting({ summary: 'how long a token is good for', default: 24, parse: count(1, 8760) }),
+  passwordPasses: setting({
+    summary: 'passes of scrypt over 16 MiB for each password that is set from now on; fewer than 5 are weaker than OWASP advises',
+    default: 5,
+    parse: count(1, 100),
+  }),
   memory: setting({
     summary: 'memory for buffers and caches of the store',
     default: 128 * MiB,

@@ -71,6 +71,7 @@ export async function startMortal(
       IMPRINT_DATA: join(folder, 'data'),
       IMPRINT_ADMIN_PASSWORD: cast.admin.password,
       IMPRINT_LOG_LEVEL: 'warn',
+      IMPRINT_PASSWORD_PASSES: '1', // clients log in hundreds of times
       IMPRINT_COLLECT_HOURS: '0',
       IMPRINT_DRAIN_SECONDS: '5',
       IMPRINT_INSTANCE_ACCELERATOR: 'tcg', // without a trial, which would write files of its own

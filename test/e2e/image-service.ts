@@ -42,6 +42,7 @@ export async function startImprint(options: ImprintOptions = {}): Promise<Imprin
         IMPRINT_DATA: dataFolder,
         IMPRINT_ADMIN_PASSWORD: cast.admin.password,
         IMPRINT_LOG_LEVEL: 'warn',
+        IMPRINT_PASSWORD_PASSES: '1', // clients log in hundreds of times
         IMPRINT_INSTANCE_ACCELERATOR: 'tcg', // also where the host has better: guests behave the same on every machine
         NODE_TEST_CONTEXT: undefined, // it is no test file
         ...options.settings,
