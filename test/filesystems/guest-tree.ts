@@ -1,0 +1,36 @@
+import { execFileSync } from 'node:child_process'
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import { openFileSource } from '../../src/disk/block/file-source.ts'
+import { FileTree } from '../../src/disk/guest/filesystems/file-tree.ts'
+import { openFileSystem } from '../../src/disk/guest/filesystems/index.ts'
+
+const env = { ...process.env, PATH: `${process.env.PATH}:/usr/sbin:/sbin` }
+
+/** A tree on a real ext4, with these files in it, while `work` goes on. mke2fs makes it. */
+export async function withTree<Result>(
+  files: Readonly<Record<string, string | Uint8Array>>,
+  work: (tree: FileTree) => Promise<Result>,
+): Promise<Result> {
+  const folder = await mkdtemp(join(tmpdir(), 'imprint-tree-'))
+  const [root, volume] = [join(folder, 'root'), join(folder, 'volume')]
+  let bytes = 0
+  await mkdir(root)
+  for (const [path, content] of Object.entries(files)) {
+    await mkdir(dirname(join(root, path)), { recursive: true })
+    await writeFile(join(root, path), content)
+    bytes += Buffer.byteLength(content) + 8192
+  }
+  execFileSync('mke2fs', ['-q', '-F', '-t', 'ext4', '-d', root, volume, `${8192 + Math.ceil(bytes / 1024) * 2}k`], {
+    env,
+    stdio: 'pipe',
+  })
+  const disk = await openFileSource(volume)
+  try {
+    return await work(new FileTree((await openFileSystem(disk))!))
+  } finally {
+    await disk.close()
+    await rm(folder, { recursive: true })
+  }
+}
