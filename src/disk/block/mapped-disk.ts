@@ -1,3 +1,4 @@
+import { KiB, MiB } from '../../base/units.ts'
 import type { BlockSource, Extent } from './block-source.ts'
 import { merged } from './run-merger.ts'
 
@@ -39,6 +40,9 @@ export interface DiskMap {
 
 /** Reads of files, or segments being unpacked, at a time and for one read of the disk. */
 const MAX_JOBS = 8
+/** Data that lie so near to one another in a file are read together: what is between them costs less than a read of its own. */
+const MAX_GAP_BYTES = 4 * KiB
+const MAX_TOGETHER_BYTES = 1 * MiB
 
 /** The disk that a map shows. Closing it closes the file. */
 export function mappedDisk(file: BlockSource, map: DiskMap): BlockSource {
@@ -52,15 +56,13 @@ export function mappedDisk(file: BlockSource, map: DiskMap): BlockSource {
       if (only?.length === length && only.kind === 'data') return (only.file ?? file).read(only.hostOffset, length, into)
       if (only?.length === length && only.kind === 'packed') return only.load()
       const answer = new Uint8Array(length)
-      const each = segments.values()
-      /** All workers take from one iterator: each segment is read once. */
+      const jobs = jobsOf(segments, answer, offset, file, parent)
+      const each = jobs.values()
+      /** All workers take from one iterator: each job is done once. */
       const work = async () => {
-        for (const segment of each) {
-          const bytes = await bytesOf(segment, file, parent)
-          if (bytes) answer.set(bytes, segment.offset - offset)
-        }
+        for (const job of each) await job()
       }
-      await Promise.all(Array.from({ length: Math.min(MAX_JOBS, segments.length) }, work))
+      await Promise.all(Array.from({ length: Math.min(MAX_JOBS, jobs.length) }, work))
       return answer
     },
     extents: (offset, length) => merged(extentsOf(map.segments(offset, length), parent)),
@@ -70,12 +72,71 @@ export function mappedDisk(file: BlockSource, map: DiskMap): BlockSource {
   }
 }
 
-/** Undefined: zeros. */
-function bytesOf(segment: Segment, file: BlockSource, parent: BlockSource | undefined): Promise<Uint8Array> | undefined {
-  if (segment.kind === 'data') return (segment.file ?? file).read(segment.hostOffset, segment.length)
-  if (segment.kind === 'packed') return segment.load()
-  if (segment.kind === 'zero' || !parent || segment.offset >= parent.size) return undefined
-  return parent.read(segment.offset, Math.min(segment.length, parent.size - segment.offset))
+type Job = () => Promise<void>
+
+/** What must be done to fill `answer`, which begins at `start` of the disk and is zero. */
+function jobsOf(
+  segments: readonly Segment[],
+  answer: Uint8Array,
+  start: number,
+  file: BlockSource,
+  parent: BlockSource | undefined,
+): Job[] {
+  const jobs: Job[] = []
+  const data = new Map<BlockSource, DataSegment[]>()
+  for (const segment of segments) {
+    const { kind, offset, length } = segment
+    if (kind === 'data') {
+      const source = segment.file ?? file
+      const known = data.get(source)
+      if (known) known.push(segment)
+      else data.set(source, [segment])
+    } else if (kind === 'packed') jobs.push(async () => answer.set(await segment.load(), offset - start))
+    else if (kind === 'hole' && parent && offset < parent.size) {
+      const below = Math.min(length, parent.size - offset)
+      jobs.push(async () => answer.set(await parent.read(offset, below), offset - start))
+    }
+  }
+  for (const [source, parts] of data) {
+    for (const group of groupsOf(parts)) jobs.push(() => readGroup(source, group, answer, start))
+  }
+  return jobs
+}
+
+/** Where the parts lie in their file, ascending: those near to one another as one. */
+function* groupsOf(parts: DataSegment[]): Generator<readonly DataSegment[]> {
+  parts.sort((a, b) => a.hostOffset - b.hostOffset)
+  let group: DataSegment[] = []
+  let end = 0
+  for (const part of parts) {
+    const partEnd = part.hostOffset + part.length
+    const [first] = group
+    const isNear =
+      first && part.hostOffset <= end + MAX_GAP_BYTES && Math.max(end, partEnd) - first.hostOffset <= MAX_TOGETHER_BYTES
+    if (isNear) group.push(part)
+    else {
+      if (first) yield group
+      group = [part]
+    }
+    end = isNear ? Math.max(end, partEnd) : partEnd
+  }
+  if (group.length > 0) yield group
+}
+
+async function readGroup(source: BlockSource, group: readonly DataSegment[], answer: Uint8Array, start: number): Promise<void> {
+  const from = group[0]!.hostOffset
+  if (group.length === 1) {
+    const { offset, length } = group[0]!
+    const place = answer.subarray(offset - start, offset - start + length)
+    const bytes = await source.read(from, length, place)
+    if (bytes !== place) place.set(bytes)
+    return
+  }
+  const to = group.reduce((end, { hostOffset, length }) => Math.max(end, hostOffset + length), from)
+  const bytes = await source.read(from, to - from)
+  for (const { offset, length, hostOffset } of group) {
+    answer.set(bytes.subarray(hostOffset - from, hostOffset - from + length), offset - start)
+  }
 }
 
 async function* extentsOf(

@@ -12,6 +12,8 @@ const SLICE_ENTRIES = SLICE_BYTES / 4
 const MAX_CACHED_TABLE_BYTES = 2 * MiB
 /** 4,096 of blocks of 2 MiB. */
 const MAX_CACHED_BITMAP_BYTES = 2 * MiB
+/** Bitmaps of blocks that are smaller are read with what is around them: some 16 blocks of 4 KiB. */
+const WINDOW_BYTES = 64 * KiB
 /** Specification, "Block Allocation Table": the block is not in the file. */
 export const UNUSED = 0xffffffff
 
@@ -81,7 +83,7 @@ class BlockMap {
   async *#block(entry: number, from: number, to: number): AsyncGenerator<Segment> {
     const { bitmapBytes, blockBytes } = this.#vhd
     const bitmapOffset = placeOf(entry, this.#vhd, from)
-    const bitmap = await this.#bitmaps.get(entry, () => this.#file.read(bitmapOffset, bitmapBytes))
+    const bitmap = await this.#bitmap(bitmapOffset)
     const start = Math.floor(from / blockBytes) * blockBytes
     for (let at = from; at < to; ) {
       const sector = Math.floor((at - start) / SECTOR_BYTES)
@@ -91,6 +93,16 @@ class BlockMap {
       else yield { kind: 'hole', offset: at, length: stop - at }
       at = stop
     }
+  }
+
+  async #bitmap(offset: number): Promise<Uint8Array> {
+    const { bitmapBytes, blockBytes } = this.#vhd
+    if (blockBytes >= WINDOW_BYTES) return this.#bitmaps.get(offset, () => this.#file.read(offset, bitmapBytes))
+    /** A bitmap is one sector then, and no window ends inside it. */
+    const start = offset - (offset % WINDOW_BYTES)
+    const length = Math.min(WINDOW_BYTES, this.#file.size - start)
+    const window = await this.#bitmaps.get(start, () => this.#file.read(start, length))
+    return window.subarray(offset - start, offset - start + bitmapBytes)
   }
 
   #slice(index: number): Promise<Uint8Array> {
