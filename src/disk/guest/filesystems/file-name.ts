@@ -40,6 +40,24 @@ function sequenceBytes(first: number): number {
   return first >= 0xf0 && first < 0xf5 ? 4 : 0
 }
 
+/**
+ * A name that is kept as 16-bit units, most of them UTF-16. A surrogate without its pair becomes the three bytes that UTF-8 would have
+ * for it, each a lone surrogate as above: so two names that differ do so as texts, too.
+ */
+export function nameOfUnits(units: Uint16Array): string {
+  let text = ''
+  for (let at = 0; at < units.length; at += 4096) text += String.fromCharCode(...units.subarray(at, at + 4096))
+  if (text.isWellFormed()) return text
+  return text.replace(LONE_SURROGATE, (unit) => {
+    const code = unit.charCodeAt(0)
+    return [0xe0 | (code >>> 12), 0x80 | ((code >>> 6) & 0x3f), 0x80 | (code & 0x3f)]
+      .map((byte) => String.fromCharCode(ESCAPE + byte))
+      .join('')
+  })
+}
+
+const LONE_SURROGATE = /\p{Surrogate}/gu // with `u` a pair is one character, and none of these
+
 /** The bytes that `nameOfBytes` made a text of. */
 export function bytesOfName(name: string): Uint8Array {
   const parts: Uint8Array[] = []
