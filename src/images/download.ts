@@ -5,6 +5,7 @@ import { type FormatWriter, formats, openableFormats, openImage, wrapDisk, write
 import type { ImageRecord } from '../store/catalog/catalog.ts'
 import type { Lent } from '../store/chunks/chunk-store.ts'
 import { findImage } from './find-image.ts'
+import { ovaWriterFor } from './packed/ova-writer.ts'
 import type { PackingState, Wait } from './packed/packed-files.ts'
 import type { ImagePorts } from './ports.ts'
 
@@ -88,7 +89,7 @@ interface Form {
 }
 
 async function converted(ports: ImagePorts, { image, manifest, wanted, release, project }: Form): Promise<Download> {
-  const writer = writerFor(wanted)
+  const writer = writerFor(image, wanted)
   const name = `${wanted.format}-${writer.subformat}`
   const key = `${manifest} ${image.diskFormat} ${name}`
   const disk = () => diskIn(ports, image, manifest)
@@ -168,9 +169,12 @@ const closing = (source: BlockSource, release: () => void) => async () => {
   await source.close()
 }
 
-const written = () => formats.filter(({ writers }) => writers.length > 0).map(({ name }) => name)
+const written = () => [...formats.filter(({ writers }) => writers.length > 0).map(({ name }) => name), OVA]
+const OVA = 'ova'
 
-function writerFor({ format, subformat }: WantedFormat): FormatWriter {
+function writerFor(image: ImageRecord, { format, subformat }: WantedFormat): FormatWriter {
+  if (format === OVA && subformat === undefined) return ovaWriterFor(image)
+  if (format === OVA) throw new ServiceError('unsupported', 'an OVA has no subformats: its disk is a streamOptimized VMDK')
   if (written().includes(format)) return writerOf(format, subformat)
   throw new ServiceError(
     'unsupported',

@@ -19,7 +19,7 @@ export const imageGet = command({
     format: {
       type: 'text',
       value: 'FORMAT[:SUBFORMAT]',
-      help: 'the disk as a file of this format, made on the fly: raw, qcow2, vmdk, vhd, vhdx, vdi (default: as stored)',
+      help: 'the disk as a file of this format, made on the fly: raw, qcow2, vmdk, vhd, vhdx, vdi, ova (default: as stored)',
     },
     force: { type: 'flag', help: 'replace FILE if it exists' },
   },

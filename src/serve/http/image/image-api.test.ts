@@ -5,6 +5,7 @@ import { connect } from 'node:net'
 import { after, before, test } from 'node:test'
 import { setImmediate as turn } from 'node:timers/promises'
 import { bytesSource } from '../../../disk/block/memory-source.ts'
+import { openOva } from '../../../disk/containers/index.ts'
 import { openImage } from '../../../disk/formats/index.ts'
 import { type ImageServer, imageServer } from './image-server.suite.ts'
 
@@ -367,6 +368,35 @@ for (const subformat of ['zstd', 'zlib']) {
     assert.deepEqual([...server.world.ports.readers.held()], [], 'nothing is held for a download that ended')
   })
 }
+
+test('an image can be had as an OVA, with what it says of its hardware, and comes back by an import as it was', async () => {
+  const members = { hw_disk_bus: 'sata', hw_vif_model: 'e1000e', hw_firmware_type: 'uefi', min_ram: 512, name: 'a <machine>' }
+  const id = await server.create(members)
+  await server.put(id, content)
+  const path = (image: string) => `/v2/images/${image}/file?format=ova`
+  const got = await server.ask('GET', path(id))
+  assert.deepEqual([got.status, got.headers.get('content-length')], [200, String(got.bytes.length)])
+  const etag = got.headers.get('etag') ?? ''
+  const part = await server.ask('GET', path(id), { headers: { range: 'bytes=512-599', 'if-range': etag } })
+  assert.ok(part.bytes.equals(got.bytes.subarray(512, 600)))
+  const appliance = await openOva(bytesSource(got.bytes))
+  await appliance.verify()
+  assert.equal(appliance.name, 'a <machine>')
+
+  const copy = await server.create({ disk_format: 'vmdk', container_format: 'ova' })
+  const headers = { 'content-type': 'application/octet-stream' }
+  assert.equal((await server.ask('PUT', `/v2/images/${copy}/stage`, { body: got.bytes, headers })).status, 204)
+  await server.ask('POST', `/v2/images/${copy}/import`, { json: { method: { name: 'glance-direct' } } })
+  await server.world.ports.jobs.idle()
+  const image = (await server.ask('GET', `/v2/images/${copy}`)).json() as Record<string, unknown>
+  assert.deepEqual([image.status, image.container_format, image.disk_format, image.min_ram], ['active', 'bare', 'raw', 512])
+  for (const name of ['hw_disk_bus', 'hw_vif_model', 'hw_firmware_type'] as const) assert.equal(image[name], members[name])
+  assert.equal(Buffer.compare((await server.ask('GET', `/v2/images/${copy}/file`)).bytes.subarray(0, content.length), content), 0)
+
+  await server.patch(id, [{ op: 'replace', path: '/hw_vif_model', value: 'virtio' }])
+  assert.notEqual((await server.ask('HEAD', path(id))).headers.get('etag'), etag, 'it is another file')
+  assert.equal((await server.ask('GET', `${path(id)}&subformat=x`)).status, 415)
+})
 
 test('who would rather come again than wait is told how far it is', async () => {
   const id = await server.create()
