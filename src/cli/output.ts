@@ -60,6 +60,11 @@ export class Output {
     this.#out.write(text)
   }
 
+  /** One element of an answer that is too long for one document. */
+  jsonText(value: unknown): string {
+    return safeJson(value)
+  }
+
   /** A remark beside the answer, for people only. */
   note(text: string): void {
     if (!this.json) this.#err.write(`${this.#paint(text, 'dim', this.#coloured.err)}\n`)

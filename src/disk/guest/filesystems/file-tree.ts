@@ -105,7 +105,7 @@ export class FileTree {
     if (found?.node.kind === 'directory') yield* found.fileSystem.list(found.node)
   }
 
-  /** Everything at and below a path, a directory before what is in it; links are not followed. A directory that is met twice is damage. */
+  /** Everything at and below a path, a directory before what is in it, names in the order of their characters; links are not followed. A directory that is met twice is damage. */
   async *walk(path: string, options: WalkOptions = {}): AsyncGenerator<Found> {
     const { signal, prune = () => false, onDamage, maxNodes = DEFAULT_MAX_NODES } = options
     const start = await this.find(path, false)
@@ -132,7 +132,8 @@ export class FileTree {
         if (!(error instanceof ServiceError) || !onDamage) throw error
         onDamage(found.path, error)
       }
-      for (const child of children.reverse()) waiting.push({ found: child, depth: depth + 1 })
+      children.sort((a, b) => (a.path < b.path ? 1 : -1))
+      for (const child of children) waiting.push({ found: child, depth: depth + 1 })
     }
   }
 
