@@ -58,3 +58,34 @@ test('what cannot be compared has status 1 or 3 and nothing on standard output',
   assert.equal((await imprint(['compare', path('good.qcow2'), path('absent')])).code, 3)
   assert.equal((await imprint(['compare', path('good.qcow2'), path('good.qcow2'), '--from-b', 'raw'])).code, 1)
 })
+
+test('a difference is compared with what became of it', { skip }, async (t) => {
+  const path = await scratch(t)
+  await writeSource(randomDisk(DISK_BYTES, 5, 3), path('base.raw'))
+  await runTool('sh', '-c', `cd ${path('')} && qemu-img create -q -f qcow2 -b base.raw -F raw child.qcow2`)
+  await runTool('qemu-io', '-f', 'qcow2', '-c', 'write -P 7 3M 70k', path('child.qcow2'))
+  await runTool('qemu-img', 'convert', '-O', 'raw', path('child.qcow2'), path('whole.raw'))
+  const [child, whole, base] = [path('child.qcow2'), path('whole.raw'), path('base.raw')]
+  assert.equal((await imprint(['compare', child, whole, '--parent-a', base])).code, 0)
+  assert.equal((await imprint(['compare', whole, child, '--parent-b', base])).code, 0)
+  const told = JSON.parse((await imprint(['compare', child, base, '--parent-a', base, '--json'])).stdout)
+  assert.ok(told.firstDifference >= 3 * MiB && told.firstDifference < 3 * MiB + 70 * 1024)
+  const alone = await imprint(['compare', child, whole])
+  assert.deepEqual([alone.code, alone.stdout], [1, ''])
+  assert.match(alone.stderr, /--parent-a or --parent-b/)
+})
+
+const withoutLoops = process.getuid?.() === 0 ? lacking('losetup') : 'needs root'
+test('a block device is a disk like any other', { skip: withoutLoops }, async (t) => {
+  const path = await scratch(t)
+  await writeSource(randomDisk(DISK_BYTES, 5, 4), path('disk.raw'))
+  const loop = await runTool('losetup', '--find', '--show', '--read-only', path('disk.raw')).catch(() => undefined)
+  if (loop === undefined) return t.skip('no loop device')
+  const device = loop.trim()
+  t.after(() => runTool('losetup', '--detach', device))
+  assert.equal((await imprint(['compare', device, path('disk.raw'), '--strict'])).code, 0)
+  assert.equal((await imprint(['convert', device, path('disk.qcow2')])).code, 0)
+  assert.equal((await imprint(['compare', path('disk.qcow2'), device, '--strict'])).code, 0)
+  const { file, disk } = JSON.parse((await imprint(['inspect', device, '--json'])).stdout)
+  assert.deepEqual([file.bytes, file.allocatedBytes, disk.format], [DISK_BYTES, null, 'raw'])
+})

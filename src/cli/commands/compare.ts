@@ -2,10 +2,13 @@ import { formatBytes } from '../../base/units.ts'
 import { command } from '../command.ts'
 import { firstDifference } from '../disk-file/compare-disks.ts'
 import { endedBy } from '../disk-file/convert-file.ts'
-import { openDisk } from '../disk-file/open-disk.ts'
+import { openDisk, withAdvice } from '../disk-file/open-disk.ts'
 import { PLACE, placesOf, spoolOption } from '../disk-file/open-file.ts'
-import { Progress } from '../progress.ts'
+import { Progress, type TransferState } from '../progress.ts'
 import { safeText } from '../safe-text.ts'
+
+const GIVE =
+  'Or give what it is a difference to with --parent-a or --parent-b, its other files with --part-a or --part-b: nothing that it names is opened.'
 
 export const compare = command({
   name: 'compare',
@@ -18,26 +21,35 @@ export const compare = command({
   options: {
     fromA: { type: 'text', value: 'FORMAT', help: 'what A must be; a file that holds something else is refused' },
     fromB: { type: 'text', value: 'FORMAT', help: 'what B must be' },
+    snapshotA: { type: 'text', value: 'ID|NAME', help: 'the disk of A as it was when this internal snapshot was made' },
+    snapshotB: { type: 'text', value: 'ID|NAME', help: 'the same of B' },
+    parentA: { type: 'list', value: 'FILE', help: 'what A is a difference to; given again, what that one is a difference to' },
+    parentB: { type: 'list', value: 'FILE', help: 'the same of B' },
+    partA: { type: 'list', value: 'FILE', help: 'another file of A, where its disk is in several' },
+    partB: { type: 'list', value: 'FILE', help: 'the same of B' },
     strict: { type: 'flag', help: 'the sizes must be equal too' },
     ...spoolOption,
   },
   examples: [
     ['imprint compare disk.qcow2 disk.raw', 'after a conversion'],
+    ['imprint compare child.qcow2 whole.qcow2 --parent-a base.qcow2', 'a difference, and what became of it'],
     ['imprint compare a.vmdk b.vmdk --strict --json', 'in a script'],
   ],
   exits: [3],
-  async run({ a, b, fromA, fromB, strict, spoolBytes }, { out, signal }) {
+  async run({ a, b, strict, spoolBytes, ...given }, { out, signal }) {
     const progress = new Progress(out)
     await using opened = new AsyncDisposableStack()
     opened.defer(() => progress.end())
     try {
-      const openFile = placesOf({ spoolBytes, signal, onProgress: (state) => progress.show(state) })
-      const first = opened.adopt((await openDisk({ source: a, from: fromA }, openFile)).disk, (it) => it.close())
-      const second = opened.adopt((await openDisk({ source: b, from: fromB }, openFile)).disk, (it) => it.close())
+      const onProgress = (state: TransferState) => progress.show(state)
+      const openFile = placesOf({ spoolBytes, signal, onProgress })
+      const ofA = { source: a, from: given.fromA, snapshot: given.snapshotA, parents: given.parentA, parts: given.partA }
+      const ofB = { source: b, from: given.fromB, snapshot: given.snapshotB, parents: given.parentB, parts: given.partB }
+      const first = opened.adopt((await openDisk(ofA, openFile, onProgress)).disk, (it) => it.close())
+      const second = opened.adopt((await openDisk(ofB, openFile, onProgress)).disk, (it) => it.close())
       const sizes = { aBytes: first.size, bBytes: second.size }
       const differ = first.size !== second.size
-      const at =
-        differ && strict ? null : await firstDifference(first, second, { signal, onProgress: (state) => progress.show(state) })
+      const at = differ && strict ? null : await firstDifference(first, second, { signal, onProgress })
       progress.end()
       const equal = at === null && !(differ && strict)
       out.result({ equal, firstDifference: at, ...sizes }, () => {
@@ -49,7 +61,7 @@ export const compare = command({
       })
       return equal ? 0 : 1
     } catch (error) {
-      throw endedBy(signal, error)
+      throw withAdvice(endedBy(signal, error), GIVE)
     }
   },
 })

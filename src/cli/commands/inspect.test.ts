@@ -32,6 +32,7 @@ test('a disk is told of: sizes, what is where, partitions and what they hold, sn
   const dataBytes = map.reduce((sum: number, run: { data: boolean; length: number }) => sum + (run.data ? run.length : 0), 0)
   assert.equal(said.disk.allocation.dataBytes, dataBytes)
   assert.equal(said.disk.allocation.shares.length, 64)
+  assert.deepEqual(said.facts[1], { name: 'cluster size', value: 65536, unit: 'bytes' })
   assert.deepEqual(
     said.disk.partitions.partitions.map(({ number, offset, length, typeName, holds }: Record<string, unknown>) => [
       number,
@@ -53,6 +54,9 @@ test('a disk is told of: sizes, what is where, partitions and what they hold, sn
   assert.equal(people.code, 0)
   for (const part of [
     /format +qcow2/,
+    /cluster size +64 KiB/,
+    /lazy refcounts +no/,
+    /internal snapshots +1/,
     /disk +64 MiB/,
     /▕.{64}▏/,
     /gpt, sectors of 512/,

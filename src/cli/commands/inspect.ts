@@ -1,6 +1,6 @@
 import type { ServiceError } from '../../base/errors.ts'
 import { formatBytes } from '../../base/units.ts'
-import type { Found } from '../../disk/formats/index.ts'
+import type { Fact, Found } from '../../disk/formats/index.ts'
 import { command } from '../command.ts'
 import { type Allocation, drawn } from '../disk-file/allocation.ts'
 import { endedBy } from '../disk-file/convert-file.ts'
@@ -48,7 +48,7 @@ export const inspect = command({
   },
 })
 
-function documentOf(path: string, { fileBytes, allocatedBytes, recognition, refusal, disk }: Inspection) {
+function documentOf(path: string, { fileBytes, allocatedBytes, recognition, facts, refusal, disk }: Inspection) {
   return {
     file: { path, bytes: fileBytes, allocatedBytes },
     found: recognition.found.map(({ refusal: why, ...found }) => ({ ...found, refusal: why?.message ?? null })),
@@ -61,11 +61,12 @@ function documentOf(path: string, { fileBytes, allocatedBytes, recognition, refu
           details: refusal.details,
         }
       : { accepted: true },
+    facts,
     disk,
   }
 }
 
-function print(path: string, { fileBytes, allocatedBytes, recognition, refusal, disk }: Inspection, out: Output): void {
+function print(path: string, { fileBytes, allocatedBytes, recognition, facts, refusal, disk }: Inspection, out: Output): void {
   const taken =
     allocatedBytes === null || allocatedBytes >= fileBytes ? '' : `, of which ${formatBytes(allocatedBytes)} are on the disk`
   out.line(out.tone(safeText(path), 'strong'))
@@ -74,6 +75,7 @@ function print(path: string, { fileBytes, allocatedBytes, recognition, refusal, 
     ...(disk ? ([['disk', sized(disk.virtualBytes)]] as const) : []),
     ['file', `${sized(fileBytes)}${taken}`],
     ...(disk ? aboutDisk(disk) : []),
+    ...facts.map(({ name, value, unit }): [string, string] => [name, unit ? formatBytes(Number(value)) : worded(value)]),
   ])
   if (disk) {
     printMap(disk.allocation, out)
@@ -85,6 +87,7 @@ function print(path: string, { fileBytes, allocatedBytes, recognition, refusal, 
 }
 
 const sized = (bytes: number): string => `${formatBytes(bytes)} (${bytes} bytes)`
+const worded = (value: Fact['value']): string => (typeof value === 'boolean' ? (value ? 'yes' : 'no') : safeText(String(value)))
 const namesOf = (found: readonly Found[]): string => found.map(({ name }) => name).join(' + ') || 'not recognised'
 
 function aboutDisk({ allocation, partitions, holds }: InspectedDisk): [string, string][] {

@@ -2,10 +2,18 @@ import { isServiceError, type ServiceError } from '../../base/errors.ts'
 import type { BlockSource } from '../../disk/block/block-source.ts'
 import { checked } from '../../disk/block/checked.ts'
 import { window } from '../../disk/filters/window.ts'
-import { type InternalSnapshot, type Recognition, recognise } from '../../disk/formats/index.ts'
+import {
+  type Fact,
+  formats,
+  type InternalSnapshot,
+  type Recognition,
+  recognise,
+  suggestedFormat,
+} from '../../disk/formats/index.ts'
 import { type Partition, type PartitionTable, readPartitions } from '../../disk/guest/partitions/list.ts'
 import type { TransferState } from '../progress.ts'
 import { type Allocation, allocationOf } from './allocation.ts'
+import { formatWord } from './format-words.ts'
 import { type DiskWish, driverOf, type OpenFile, openDiskIn } from './open-disk.ts'
 
 /** Parts of the disk that its map is drawn in. */
@@ -20,6 +28,8 @@ export interface Inspection {
   readonly recognition: Recognition
   /** Why it is not accepted; null: it is. */
   readonly refusal: ServiceError | null
+  /** What its headers say, as far as they can be read. */
+  readonly facts: readonly Fact[]
   /** Null where it is refused, or damaged. */
   readonly disk: InspectedDisk | null
 }
@@ -56,7 +66,8 @@ export async function inspectFile(
   await using opened = new AsyncDisposableStack()
   const whole = opened.adopt({ close: () => file.source.close() }, (it) => it.close())
   const recognition = await recognise(checked(file.source, 'file'))
-  const about = { fileBytes: file.source.size, allocatedBytes: file.allocatedBytes, recognition }
+  const facts = await factsOf(file.source, wish.from === undefined ? suggestedFormat(recognition) : formatWord(wish.from))
+  const about = { fileBytes: file.source.size, allocatedBytes: file.allocatedBytes, recognition, facts }
   try {
     const { disk, format, notes } = await openDiskIn(file, wish, openFile, onProgress)
     whole.close = () => disk.close() // which closes the file
@@ -73,6 +84,17 @@ export async function inspectFile(
   } catch (error) {
     if (isServiceError(error, 'invalid-image') || isServiceError(error, 'unsupported'))
       return { ...about, refusal: error, disk: null }
+    throw error
+  }
+}
+
+/** Also of a file that is refused: whose child it is, say. Empty where not even the headers hold. */
+async function factsOf(file: BlockSource, format: string | null): Promise<readonly Fact[]> {
+  const driver = formats.find(({ name }) => name === format)
+  try {
+    return (await driver?.facts?.(checked(file, 'file'))) ?? []
+  } catch (error) {
+    if (isServiceError(error) && error.code !== 'cancelled') return []
     throw error
   }
 }

@@ -152,9 +152,9 @@ async function snapshotOf(driver: FormatDriver, file: BlockSource, wanted: strin
 const described = ({ id, name }: InternalSnapshot): string => (name === '' ? id : `${id} (${name})`)
 
 /** What a person can do about a reference that was not followed. */
-export function withAdvice(error: unknown): unknown {
+export function withAdvice(error: unknown, advice = GIVE): unknown {
   if (!isServiceError(error) || error.details.reason !== 'external-reference') return error
-  return new ServiceError(error.code, `${error.message}\n${GIVE}`, error.details, { cause: error })
+  return new ServiceError(error.code, `${error.message}\n${advice}`, error.details, { cause: error })
 }
 export const GIVE =
   'Or give what it is a difference to with --parent, its other files with --part: nothing that it names is opened.'

@@ -41,7 +41,7 @@ export const diskOptions = {
   parent: { type: 'list', value: 'FILE', help: 'what it is a difference to; given again, what that one is a difference to' },
   part: { type: 'list', value: 'FILE', help: 'another file of a disk that is in several' },
 } as const satisfies Record<string, OptionSpec>
-export const PLACE = 'a file, an http:// or https:// address, or - for standard input'
+export const PLACE = 'a file, a block device, an http:// or https:// address, or - for standard input'
 
 /** Opens files by their paths, by addresses, and `-`, which is standard input and can be had once. Once `signal` is aborted nothing of them is read. */
 export function placesOf({ spoolBytes, signal, onProgress }: OpenPlaces): OpenFile {
@@ -65,13 +65,14 @@ export function placesOf({ spoolBytes, signal, onProgress }: OpenPlaces): OpenFi
 }
 
 /**
- * A file of this machine. What lies around a disk (compression, archives) is to be taken off here: everything else of these commands
+ * A file of this machine, or a block device. What lies around a disk (compression, archives) is to be taken off here: everything else of these commands
  * sees what comes back.
  * @throws ServiceError `not-found`, `invalid-request`
  */
 async function openLocalFile(path: string): Promise<OpenedFile> {
-  const source = await openFileSource(path)
-  return { source, allocatedBytes: (await stat(path)).blocks * 512 }
+  const source = await openFileSource(path, { isDeviceWanted: true })
+  const about = await stat(path)
+  return { source, allocatedBytes: about.isBlockDevice() ? null : about.blocks * 512 }
 }
 
 /** Whether reading all of a place twice costs little. */

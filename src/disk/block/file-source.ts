@@ -26,27 +26,30 @@ const SEEK_SCRIPT =
  * A local file. Its holes are learnt from the file system where that can be asked (4 GiB of holes: 5 ms), else by reading
  * and comparing with zeros (6 s). The file must not change while it is open.
  * @param options.followLinks false for a path whose last part somebody else may put there
+ * @param options.isDeviceWanted whether it may be a block device, all of which is data
  * @throws ServiceError `not-found` when there is no such file, `invalid-request` when it is not a regular file
  */
-export async function openFileSource(path: string, { followLinks = true } = {}): Promise<BlockSource> {
+export async function openFileSource(path: string, { followLinks = true, isDeviceWanted = false } = {}): Promise<BlockSource> {
   const handle = await open(path, followLinks ? constants.O_RDONLY : NO_LINK).catch((error: NodeJS.ErrnoException) => {
     const why = error.code === 'ENOENT' ? 'does not exist' : `cannot be opened (${error.code})`
     throw new ServiceError(error.code === 'ENOENT' ? 'not-found' : 'invalid-request', `the file "${path}" ${why}`)
   })
   try {
-    return await sourceOf(handle, path)
+    return await sourceOf(handle, path, isDeviceWanted)
   } catch (error) {
     await handle.close()
     throw error
   }
 }
 
-async function sourceOf(handle: FileHandle, path: string): Promise<BlockSource> {
+async function sourceOf(handle: FileHandle, path: string, isDeviceWanted: boolean): Promise<BlockSource> {
   const stat = await handle.stat()
-  if (!stat.isFile()) throw new ServiceError('invalid-request', `"${path}" is not a regular file: name the image file itself`)
-  const { size } = stat
+  const isDevice = isDeviceWanted && stat.isBlockDevice()
+  if (!stat.isFile() && !isDevice)
+    throw new ServiceError('invalid-request', `"${path}" is not a regular file: name the image file itself`)
+  const size = isDevice ? await endOf(handle, path) : stat.size
   /** 512 is the unit of st_blocks, whatever the file system's own block is. */
-  const isSparse = stat.blocks * 512 < size
+  const isSparse = !isDevice && stat.blocks * 512 < size
   let map: Promise<DataMap | undefined> | undefined
 
   const read = async (offset: number, length: number, into?: Uint8Array): Promise<Uint8Array> => {
@@ -76,11 +79,18 @@ async function sourceOf(handle: FileHandle, path: string): Promise<BlockSource> 
   }
 }
 
-/** Asks the file system for the data of an open file. Undefined where it cannot be asked. */
-async function dataMap(handle: FileHandle, size: number): Promise<DataMap | undefined> {
-  if ((await handle.stat()).blocks === 0) return []
-  const text = await new Promise<string | undefined>((answer) => {
-    const child = spawn('perl', ['-e', SEEK_SCRIPT], { stdio: [handle.fd, 'pipe', 'ignore'] })
+/** Bytes of a block device, which `fstat(2)` does not tell: `lseek(2)` with SEEK_END (2). */
+async function endOf(handle: FileHandle, path: string): Promise<number> {
+  const said = await ofPerl('print sysseek(STDIN, 0, 2)', handle)
+  const bytes = said === undefined || !/^\d/.test(said) ? Number.NaN : Number(said === '0 but true' ? 0 : said)
+  if (Number.isSafeInteger(bytes)) return bytes
+  throw new ServiceError('unsupported', `the size of the block device "${path}" cannot be learnt: it takes perl`)
+}
+
+/** What a script prints that has the file as its standard input; undefined where it fails, or prints too much. */
+function ofPerl(script: string, handle: FileHandle): Promise<string | undefined> {
+  return new Promise((answer) => {
+    const child = spawn('perl', ['-e', script], { stdio: [handle.fd, 'pipe', 'ignore'] })
     const parts: Buffer[] = []
     let bytes = 0
     child.stdout?.on('data', (part: Buffer) => {
@@ -91,6 +101,12 @@ async function dataMap(handle: FileHandle, size: number): Promise<DataMap | unde
     child.on('error', () => answer(undefined))
     child.on('close', (status) => answer(status === 0 ? Buffer.concat(parts).toString('latin1') : undefined))
   })
+}
+
+/** Asks the file system for the data of an open file. Undefined where it cannot be asked. */
+async function dataMap(handle: FileHandle, size: number): Promise<DataMap | undefined> {
+  if ((await handle.stat()).blocks === 0) return []
+  const text = await ofPerl(SEEK_SCRIPT, handle)
   if (text === undefined) return undefined
   const map: [number, number][] = []
   for (const line of text.split('\n')) {

@@ -19,10 +19,24 @@ export interface FormatDriver {
   audit(file: BlockSource, given?: OpenOptions): Promise<readonly string[]>
   /** Whether a disk may be in several files (`parts`); absent: never. */
   readonly hasParts?: boolean
+  /**
+   * What the headers of `file` say beside the disk's size, for people, in the order of their interest: also of a disk that is a
+   * difference, and whose parent is not given. Texts are the file's own. Absent: there is nothing to say.
+   * @throws as `open`
+   */
+  facts?(file: BlockSource): Promise<readonly Fact[]>
   /** The disks of earlier moments in `file`; absent: the format has none. @throws as `open` */
   snapshots?(file: BlockSource): Promise<readonly InternalSnapshot[]>
   /** How a disk can be written, the usual way first; none: the format is read only. */
   readonly writers: readonly FormatWriter[]
+}
+
+export interface Fact {
+  /** `cluster size` */
+  readonly name: string
+  readonly value: string | number | boolean
+  /** Absent: a count. */
+  readonly unit?: 'bytes'
 }
 
 export interface OpenOptions {

@@ -11,7 +11,15 @@ import { vhd } from './vhd/vhd.ts'
 import { vhdx } from './vhdx/vhdx.ts'
 import { vmdk } from './vmdk/vmdk.ts'
 
-export type { FormatDriver, FormatWriter, InternalSnapshot, OpenOptions, PackOptions, StreamWriter } from './format-driver.ts'
+export type {
+  Fact,
+  FormatDriver,
+  FormatWriter,
+  InternalSnapshot,
+  OpenOptions,
+  PackOptions,
+  StreamWriter,
+} from './format-driver.ts'
 export { recognise } from './recognise/recognise.ts'
 export type { Found, Recognition } from './recognise/recognition.ts'
 export { diskFormats, suggestedFormat, verifyDeclared } from './recognise/verify.ts'

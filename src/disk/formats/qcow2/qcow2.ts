@@ -1,6 +1,7 @@
 import type { FormatDriver } from '../format-driver.ts'
 import { auditFile } from './audit.ts'
 import { openDisk } from './disk.ts'
+import { factsOf } from './facts.ts'
 import { packDisk } from './pack.ts'
 import { listSnapshots } from './snapshots.ts'
 import { wrapDisk } from './wrap.ts'
@@ -10,6 +11,7 @@ export const qcow2: FormatDriver = {
   name: 'qcow2',
   open: openDisk,
   audit: auditFile,
+  facts: factsOf,
   snapshots: listSnapshots,
   writers: [
     { subformat: 'plain', wrap: wrapDisk },

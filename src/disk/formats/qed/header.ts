@@ -92,6 +92,15 @@ export async function readHeader(file: BlockSource, { parent, snapshot }: OpenOp
   return { clusterBytes, virtualBytes, headerBytes, l1TableOffset, tableBytes, tableEntries, needsCheck }
 }
 
+/** The name that the header has for its backing file; undefined: it has none, or no place for it. */
+export async function readBackingName(file: BlockSource): Promise<string | undefined> {
+  const h = header.parse(await file.read(0, Math.min(file.size, header.bytes)))
+  const { backingNameOffset, backingNameBytes } = h
+  const isThere = backingNameBytes <= MAX_BACKING_NAME_BYTES && backingNameOffset + backingNameBytes <= file.size
+  if ((h.featuresLow & FEATURE_BACKING_FILE) === 0 || !isThere) return undefined
+  return new TextDecoder().decode(await file.read(backingNameOffset, backingNameBytes))
+}
+
 const isPowerOfTwo = (value: number): boolean => value > 0 && Number.isInteger(Math.log2(value))
 
 interface BackingFields {

@@ -80,7 +80,8 @@ export async function readVhd(file: BlockSource, given: OpenOptions = {}): Promi
   return vhd
 }
 
-async function readLayout(file: BlockSource): Promise<Vhd> {
+/** @throws ServiceError `invalid-image` | `unsupported`, but for a parent that is not given */
+export async function readLayout(file: BlockSource): Promise<Vhd> {
   const edge = Math.min(FOOTER_BYTES, file.size)
   const [head, tail] = await Promise.all([file.read(0, edge), file.read(file.size - edge, edge)])
   const end = footerIn(tail)

@@ -75,6 +75,11 @@ export interface Layout {
   readonly virtualBytes: number
   readonly blockBytes: number
   readonly logicalSectorBytes: number
+  readonly physicalSectorBytes: number
+  /** Virtual Disk ID, as its bytes are in the file. */
+  readonly diskId: Uint8Array
+  /** LeaveBlockAllocated: the disk is a fixed one. */
+  readonly leavesBlocksAllocated: boolean
   readonly hasParent: boolean
   /** Payload blocks that one sector bitmap block covers: its entry follows theirs. */
   readonly chunkRatio: number
@@ -100,7 +105,7 @@ export const chunkRatioOf = (blockBytes: number, logicalSectorBytes: number): nu
  */
 export async function readLayout(file: BlockSource, { log }: VhdxHeader): Promise<Layout> {
   const { bat, metadata, all } = await readRegions(file, log)
-  const { parameters, virtualBytes, logicalSectorBytes } = await readMetadata(file, metadata)
+  const { parameters, virtualBytes, logicalSectorBytes, physicalSectorBytes, diskId } = await readMetadata(file, metadata)
   const { blockBytes, flags } = parameters
   const hasParent = (flags & HAS_PARENT) !== 0
   const chunkRatio = chunkRatioOf(blockBytes, logicalSectorBytes)
@@ -115,6 +120,9 @@ export async function readLayout(file: BlockSource, { log }: VhdxHeader): Promis
     virtualBytes,
     blockBytes,
     logicalSectorBytes,
+    physicalSectorBytes,
+    diskId,
+    leavesBlocksAllocated: (flags & LEAVE_BLOCKS_ALLOCATED) !== 0,
     hasParent,
     chunkRatio,
     bat: { offset: bat.offset, entries },
@@ -206,8 +214,8 @@ async function readMetadata(file: BlockSource, region: Region) {
     throw refuse('external-reference', 'HasParent and the parent locator contradict each other')
   }
   const logicalSectorBytes = checkedSector('LogicalSectorSize', await itemOf(LOGICAL_SECTOR_SIZE))
-  checkedSector('PhysicalSectorSize', await itemOf(PHYSICAL_SECTOR_SIZE))
-  await itemOf(VIRTUAL_DISK_ID)
+  const physicalSectorBytes = checkedSector('PhysicalSectorSize', await itemOf(PHYSICAL_SECTOR_SIZE))
+  const diskId = await itemOf(VIRTUAL_DISK_ID)
   const { virtualBytes } = virtualDiskSize.parse(await itemOf(VIRTUAL_DISK_SIZE))
   if (virtualBytes > MAX_VIRTUAL_BYTES) {
     throw refuse('malformed', `VirtualDiskSize is ${virtualBytes}; it must be at most 64 TiB`, { virtualBytes })
@@ -222,7 +230,7 @@ async function readMetadata(file: BlockSource, region: Region) {
       },
     )
   }
-  return { parameters, virtualBytes, logicalSectorBytes }
+  return { parameters, virtualBytes, logicalSectorBytes, physicalSectorBytes, diskId }
 }
 
 function checkedSector(name: string, value: Uint8Array): number {

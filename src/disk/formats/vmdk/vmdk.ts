@@ -1,6 +1,7 @@
 import type { FormatDriver } from '../format-driver.ts'
 import { auditFile } from './audit.ts'
 import { openDisk } from './disk.ts'
+import { factsOf } from './facts.ts'
 import { packDisk } from './pack.ts'
 import { wrapDisk } from './wrap.ts'
 
@@ -10,6 +11,7 @@ export const vmdk: FormatDriver = {
   hasParts: true,
   open: openDisk,
   audit: auditFile,
+  facts: factsOf,
   writers: [
     { subformat: 'monolithicSparse', wrap: wrapDisk },
     { subformat: 'streamOptimized', pack: packDisk },
