@@ -34,7 +34,8 @@ async function imprint(
   home: string,
   stdin = '',
 ): Promise<{ status: number | null; out: string; err: string }> {
-  const child = spawn(process.execPath, [main, ...words], { env: { PATH: process.env.PATH, HOME: home }, stdio: 'pipe' })
+  const { PATH, NODE_COMPILE_CACHE } = process.env
+  const child = spawn(process.execPath, [main, ...words], { env: { PATH, NODE_COMPILE_CACHE, HOME: home }, stdio: 'pipe' })
   const said = { out: '', err: '' }
   child.stdout.setEncoding('utf8').on('data', (text: string) => {
     said.out += text
