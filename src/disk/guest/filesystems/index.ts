@@ -4,9 +4,10 @@ import { paged } from '../../filters/paged.ts'
 import { ext4 } from './ext4/ext4.ts'
 import { fat } from './fat/fat.ts'
 import type { FileSystem, FileSystemDriver } from './file-system.ts'
+import { xfs } from './xfs/xfs.ts'
 
 /** Every kind that can be read, in the order in which they are looked for. */
-export const fileSystems: readonly FileSystemDriver[] = [ext4, fat]
+export const fileSystems: readonly FileSystemDriver[] = [ext4, fat, xfs]
 
 /** A store's chunk; what is kept of each volume. */
 const PAGES = { pageBytes: 64 * KiB, maxBytes: 8 * MiB }
