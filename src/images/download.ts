@@ -8,6 +8,7 @@ import { findImage } from './find-image.ts'
 import { ovaWriterFor } from './packed/ova-writer.ts'
 import type { PackingState, Wait } from './packed/packed-files.ts'
 import type { ImagePorts } from './ports.ts'
+import { readable } from './protections/protections.ts'
 
 /** Bytes of an image for one reader, who closes it. */
 export interface Download {
@@ -70,7 +71,8 @@ export async function download(
       close: async () => release(),
     }
   }
-  const form = { image, manifest, wanted, release, project: caller.projectId }
+  const seen = { ...image, properties: readable(ports.protections, caller, image.properties) }
+  const form = { image: seen, manifest, wanted, release, project: caller.projectId }
   try {
     return await converted(ports, form)
   } catch (error) {
@@ -80,6 +82,7 @@ export async function download(
 }
 
 interface Form {
+  /** As the caller sees it. */
   readonly image: ImageRecord
   readonly manifest: string
   readonly wanted: WantedFormat
@@ -91,7 +94,7 @@ interface Form {
 async function converted(ports: ImagePorts, { image, manifest, wanted, release, project }: Form): Promise<Download> {
   const writer = writerFor(image, wanted)
   const name = `${wanted.format}-${writer.subformat}`
-  const key = `${manifest} ${image.diskFormat} ${name}`
+  const key = `${manifest} ${image.id} ${image.diskFormat} ${name}` // not shared with the same bytes elsewhere: time would tell of them
   const disk = () => diskIn(ports, image, manifest)
   const about = { image, etag: `"${image.checksum ?? manifest.slice(0, 32)}-${name}-${LAYOUT_EDITION}"`, md5: null }
   if ('wrap' in writer) {

@@ -9,6 +9,9 @@ export interface DescribedHardware {
   readonly warnings: readonly string[]
 }
 
+/** Of those that the descriptor gives rise to, which are as many as its author likes. */
+const MAX_WARNINGS = 20
+
 /**
  * What the image says already stays as it is.
  * @param virtualBytes of the disk, which is what a machine needs room for, whatever the package says
@@ -28,12 +31,13 @@ export function describedHardware(
   const leftOut = areTooMany ? all : all.filter(([name]) => !maySet(name))
   const names = leftOut.map(([name]) => name).join(', ')
   const why = areTooMany ? `the image has ${MAX_PROPERTIES} properties at most` : 'they are protected'
+  const about = [...found.warnings, ...(names === '' ? [] : [`Of the package, ${names} were left out: ${why}.`])]
   return {
     changes: {
       ...(areTooMany ? {} : { properties }),
       minDisk: image.minDisk || Math.ceil((virtualBytes ?? 0) / GiB),
       minRam: image.minRam || found.minRamMiB,
     },
-    warnings: [...warnings, ...found.warnings, ...(names === '' ? [] : [`Of the package, ${names} were left out: ${why}.`])],
+    warnings: [...about, ...warnings.slice(0, MAX_WARNINGS)],
   }
 }

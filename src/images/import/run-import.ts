@@ -79,7 +79,7 @@ export async function runImport(
       return {
         ...kept.changes,
         ...described?.changes,
-        containerFormat: declared.containerFormat,
+        ...(around ? { containerFormat: declared.containerFormat } : {}),
         virtualSize: virtualBytes,
         notes: {
           ...file.notes,

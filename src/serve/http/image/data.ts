@@ -130,6 +130,7 @@ async function answerMade(
   const gone = new AbortController()
   const leave = () => gone.abort()
   reply.raw.once('close', leave)
+  if (reply.raw.destroyed) leave()
   const late = waitMs === null ? undefined : AbortSignal.timeout(waitMs)
   let file: Download
   try {
