@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process'
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { openFileSource } from '../../src/disk/block/file-source.ts'
@@ -7,6 +7,9 @@ import { FileTree } from '../../src/disk/guest/filesystems/file-tree.ts'
 import { openFileSystem } from '../../src/disk/guest/filesystems/index.ts'
 
 const env = { ...process.env, PATH: `${process.env.PATH}:/usr/sbin:/sbin` }
+
+/** What follows it is where a symbolic link leads. */
+export const LINK = 'link to '
 
 /** A tree on a real ext4, with these files in it, while `work` goes on. mke2fs makes it. */
 export async function withTree<Result>(
@@ -19,7 +22,8 @@ export async function withTree<Result>(
   await mkdir(root)
   for (const [path, content] of Object.entries(files)) {
     await mkdir(dirname(join(root, path)), { recursive: true })
-    await writeFile(join(root, path), content)
+    if (typeof content === 'string' && content.startsWith(LINK)) await symlink(content.slice(LINK.length), join(root, path))
+    else await writeFile(join(root, path), content)
     bytes += Buffer.byteLength(content) + 8192
   }
   execFileSync('mke2fs', ['-q', '-F', '-t', 'ext4', '-d', root, volume, `${8192 + Math.ceil(bytes / 1024) * 2}k`], {
