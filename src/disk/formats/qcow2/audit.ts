@@ -37,7 +37,7 @@ export async function auditFile(file: BlockSource, given?: OpenOptions): Promise
     index += 1
   }
   audit.takeOnly(h.snapshotsOffset, tableEnd - h.snapshotsOffset, 'the snapshot table')
-  audit.compressed.check(file.size, h)
+  audit.compressed.check()
 
   const warnings: string[] = []
   if (h.dirty) warnings.push('qcow2: the file was not closed cleanly; its refcounts may be stale, the disk is read as it is')
@@ -62,7 +62,7 @@ class Audit {
     this.#file = file
     this.#claims = new Claims(file.size, h)
     this.#finder = new DataFinder(file)
-    this.compressed = new CompressedClusters()
+    this.compressed = new CompressedClusters(file.size, h)
   }
 
   takeOnly(offset: number, length: number, what: string): void {
@@ -128,16 +128,25 @@ const beyondEnd = (diskOffset: number, hostOffset: number, fileBytes: number): S
 
 /**
  * Compressed clusters share sectors, so what is compared is where they begin. Two of one beginning are one cluster of the disk at two
- * moments, or a trick.
+ * moments, or a trick. They are compared each time that there are twice as many, so that a file of nothing but tricks costs little.
  */
 class CompressedClusters {
+  readonly #fileBytes: number
+  readonly #h: Qcow2Header
   #count = 0
   #hosts = new Float64Array(1024)
   #disks = new Float64Array(1024)
 
+  constructor(fileBytes: number, h: Qcow2Header) {
+    this.#fileBytes = fileBytes
+    this.#h = h
+  }
+
+  /** @throws ServiceError as `check` */
   add(hostOffset: number, diskOffset: number): void {
     if (this.#count < MAX_COMPARED_CLUSTERS) {
       if (this.#count === this.#hosts.length) {
+        this.check()
         this.#hosts = longer(this.#hosts)
         this.#disks = longer(this.#disks)
       }
@@ -148,7 +157,8 @@ class CompressedClusters {
   }
 
   /** @throws ServiceError `invalid-image` when the same bytes are used for more than one cluster */
-  check(fileBytes: number, h: Qcow2Header): void {
+  check(): void {
+    const [fileBytes, h] = [this.#fileBytes, this.#h]
     const leastBytes =
       h.compression === 'zlib'
         ? Math.floor(h.clusterBytes / MAX_DEFLATE_RATIO)
