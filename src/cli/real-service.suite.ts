@@ -64,7 +64,11 @@ export interface RealServiceOptions {
 export async function startService({ now = Date.now, ...options }: RealServiceOptions = {}): Promise<RealService> {
   const catalog = await SqliteCatalog.open({ path: ':memory:' })
   const { tokenLifetimeMs } = options
-  const identity = createIdentity(catalog, { now, ...(tokenLifetimeMs === undefined ? {} : { tokenLifetimeMs }) })
+  const identity = createIdentity(catalog, {
+    now,
+    passwords: { cost: { cost: 16, blockSize: 8, parallel: 1 } }, // a thousandth of the real one: every command logs in
+    ...(tokenLifetimeMs === undefined ? {} : { tokenLifetimeMs }),
+  })
   await identity.bootstrap({ password: ADMIN_PASSWORD })
   const blobs = new MemoryBlobStore()
   const chunks = await openChunkStore({
