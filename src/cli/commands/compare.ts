@@ -27,6 +27,8 @@ export const compare = command({
     parentB: { type: 'list', value: 'FILE', help: 'the same of B' },
     partA: { type: 'list', value: 'FILE', help: 'another file of A, where its disk is in several' },
     partB: { type: 'list', value: 'FILE', help: 'the same of B' },
+    memberA: { type: 'text', value: 'NAME', help: 'of an archive with several disks, or an OVA: the one of A that is meant' },
+    memberB: { type: 'text', value: 'NAME', help: 'the one of B' },
     strict: { type: 'flag', help: 'the sizes must be equal too' },
     ...spoolOption,
   },
@@ -43,8 +45,24 @@ export const compare = command({
     try {
       const onProgress = (state: TransferState) => progress.show(state)
       const openFile = placesOf({ spoolBytes, signal, onProgress })
-      const ofA = { source: a, from: given.fromA, snapshot: given.snapshotA, parents: given.parentA, parts: given.partA }
-      const ofB = { source: b, from: given.fromB, snapshot: given.snapshotB, parents: given.parentB, parts: given.partB }
+      const ofA: DiskWish = {
+        source: a,
+        from: given.fromA,
+        snapshot: given.snapshotA,
+        parents: given.parentA,
+        parts: given.partA,
+        member: given.memberA,
+        memberOption: '--member-a',
+      }
+      const ofB: DiskWish = {
+        source: b,
+        from: given.fromB,
+        snapshot: given.snapshotB,
+        parents: given.parentB,
+        parts: given.partB,
+        member: given.memberB,
+        memberOption: '--member-b',
+      }
       const first = opened.adopt((await openDisk(ofA, openFile, onProgress)).disk, (it) => it.close())
       const second = opened.adopt((await openDisk(ofB, openFile, onProgress)).disk, (it) => it.close())
       const sizes = { aBytes: first.size, bBytes: second.size }

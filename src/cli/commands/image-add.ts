@@ -3,6 +3,8 @@ import { isServiceError, ServiceError } from '../../base/errors.ts'
 import { formatBytes } from '../../base/units.ts'
 import type { Image } from '../client/image-client.ts'
 import { type Context, command } from '../command.ts'
+import { layersText } from '../disk-file/look-into.ts'
+import { memberOption, spoolLimit, spoolOption } from '../disk-file/open-file.ts'
 import { UsageError } from '../exit-codes.ts'
 import { addFile } from '../image-add/add-file.ts'
 import { addUrl } from '../image-add/add-url.ts'
@@ -18,8 +20,9 @@ export const imageAdd = command({
   name: 'image add',
   summary: 'Put an image in, from a file here or from an address on the web',
   description: [
-    'The format is found by itself. Of a raw or qcow2 file the disk is kept, as raw, so that images share what they have in',
-    'common; other formats are kept as they are. Holes are skipped, only chunks that your project does not hold are sent,',
+    'The format is found by itself, and compression and archives around the disk are taken off. The disk is kept, as raw, so that',
+    'images share what they have in common; what is no format of disks is kept as it is. Of an OVA, the image says what its machine',
+    'needs, as far as you say nothing else. Holes are skipped, only chunks that your project does not hold are sent,',
     'compressed, over several connections. Stopped by Ctrl-C or killed, the same command goes on where it was.',
     'With --json, progress is on stderr, one document a line, and stdout has the one answer.',
   ].join('\n'),
@@ -43,6 +46,8 @@ export const imageAdd = command({
       help: "the publisher's checksum of the file, as sha256:9f86…; another file is refused",
     },
     asFile: { type: 'flag', help: 'keep the bytes of the file itself, whatever its format' },
+    ...memberOption,
+    ...spoolOption,
     diskFormat: { type: 'text', value: 'FORMAT', help: 'for an address: its format (default: by its name, else raw)' },
     restart: { type: 'flag', help: 'forget what an earlier run of this command sent' },
   },
@@ -76,6 +81,8 @@ interface Options {
   readonly id: string | undefined
   readonly osHash: string | undefined
   readonly asFile: boolean
+  readonly member: string | undefined
+  readonly spoolBytes: string | undefined
   readonly diskFormat: string | undefined
   readonly restart: boolean
 }
@@ -105,6 +112,8 @@ async function fromFile(options: Options, { out, connect, environment, signal }:
       who: [session.url, session.userId, session.projectId],
       fields,
       asFile: options.asFile,
+      member: options.member,
+      spoolBytes: spoolLimit(options.spoolBytes),
       published: options.osHash === undefined ? undefined : parseDigest(options.osHash),
       restart: options.restart,
       signal,
@@ -116,10 +125,9 @@ async function fromFile(options: Options, { out, connect, environment, signal }:
     progress.end()
     const { image, ...transfer } = added
     out.result({ image, transfer }, () => {
-      const kept =
-        added.sourceFormat === added.diskFormat
-          ? added.diskFormat
-          : `the disk of the ${added.sourceFormat}, as ${added.diskFormat}`
+      const { layers, sourceFormat, diskFormat } = added
+      const found = layersText(layers, sourceFormat)
+      const kept = found === diskFormat ? diskFormat : `the disk of the ${safeText(found)}, as ${diskFormat}`
       const resumed = added.resumedBytes > 0 ? ` (${formatBytes(added.resumedBytes)} were dealt with before)` : ''
       out.line(`Added ${safeText(image.name ?? image.id)} (${image.id}): ${formatBytes(image.sizeBytes ?? 0)}, ${kept}.`)
       out.line(
@@ -137,13 +145,14 @@ async function fromFile(options: Options, { out, connect, environment, signal }:
 }
 
 async function fromUrl(options: Options, { out, connect, signal }: Context): Promise<0> {
-  const misplaced = options.asFile
-    ? '--as-file'
-    : options.osHash !== undefined
-      ? '--os-hash'
-      : options.restart
-        ? '--restart'
-        : undefined
+  const given: readonly (readonly [name: string, isGiven: boolean])[] = [
+    ['--as-file', options.asFile],
+    ['--member', options.member !== undefined],
+    ['--spool-bytes', options.spoolBytes !== undefined],
+    ['--os-hash', options.osHash !== undefined],
+    ['--restart', options.restart],
+  ]
+  const misplaced = given.find(([, isGiven]) => isGiven)?.[0]
   if (misplaced) throw new UsageError(`${misplaced} is for files here; the service fetches an address by itself`)
   const { images } = await connect()
   const url = new URL(options.source)
@@ -178,8 +187,12 @@ async function fromUrl(options: Options, { out, connect, signal }: Context): Pro
 const defined = (fields: Readonly<Record<string, unknown>>): Record<string, unknown> =>
   Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined))
 
-/** `/tmp/debian-12.qcow2` → `debian-12`. */
-const nameOf = (path: string): string => basename(path).replace(/\.(qcow2|raw|img|vmdk|vhdx?|vdi|iso)$/i, '') || basename(path)
+/** `/tmp/debian-12.qcow2.xz` → `debian-12`. */
+function nameOf(path: string): string {
+  const file = basename(path)
+  const unpacked = file.replace(/\.(gz|bz2|xz|zst|tar|tgz|txz|zip)$/i, '').replace(/\.tar$/i, '')
+  return unpacked.replace(/\.(qcow2|raw|img|vmdk|vhdx?|vdi|iso|ova)$/i, '') || file
+}
 
 function formatByName(file: string): string {
   const extension = /\.([a-z0-9]+)$/i.exec(file)?.[1]?.toLowerCase() ?? ''

@@ -1,10 +1,12 @@
 import type { ServiceError } from '../../base/errors.ts'
 import { formatBytes } from '../../base/units.ts'
+import { type Appliance, startable } from '../../disk/containers/index.ts'
 import type { Fact, Found } from '../../disk/formats/index.ts'
 import { command } from '../command.ts'
 import { type Allocation, drawn } from '../disk-file/allocation.ts'
 import { endedBy } from '../disk-file/convert-file.ts'
 import { type InspectedDisk, type InspectedTable, type Inspection, inspectFile } from '../disk-file/inspect-file.ts'
+import { layersText } from '../disk-file/look-into.ts'
 import { GIVE } from '../disk-file/open-disk.ts'
 import { diskOptions, PLACE, placesOf, spoolOption } from '../disk-file/open-file.ts'
 import type { Output } from '../output.ts'
@@ -15,8 +17,9 @@ export const inspect = command({
   name: 'inspect',
   summary: 'Say what a disk image is, what is in it, and whether it is safe to use',
   description: [
-    'Looks at every table of the file, never at another file that it names, and never trusts what it says of itself. Status 1: it would',
-    'be refused; the report says why.',
+    'Looks at every table of the file, never at another file that it names, and never trusts what it says of itself. Compression and',
+    'archives around the disk are taken off; of an OVA, the machine is told as well, and what an image made of it should say.',
+    'Status 1: it would be refused; the report says why.',
   ].join('\n'),
   arguments: { file: { help: PLACE, completes: 'file' } },
   options: {
@@ -28,15 +31,13 @@ export const inspect = command({
     ['imprint inspect upload.img --json', 'for programs'],
   ],
   exits: [3],
-  async run({ file, from, snapshot, parent, part, spoolBytes }, { out, signal }) {
+  async run({ file, from, snapshot, parent, part, member, spoolBytes }, { out, signal }) {
     const progress = new Progress(out)
     try {
       const onProgress = (state: TransferState) => progress.show(state)
       const openFile = placesOf({ spoolBytes, signal, onProgress })
-      const found = await inspectFile({ source: file, from, snapshot, parents: parent, parts: part }, openFile, {
-        signal,
-        onProgress,
-      })
+      const wish = { source: file, from, snapshot, parents: parent, parts: part, member }
+      const found = await inspectFile(wish, openFile, { signal, onProgress })
       progress.end()
       out.result(documentOf(file, found), () => print(file, found, out))
       return found.refusal ? 1 : 0
@@ -48,9 +49,12 @@ export const inspect = command({
   },
 })
 
-function documentOf(path: string, { fileBytes, allocatedBytes, recognition, facts, refusal, disk }: Inspection) {
+function documentOf(path: string, found: Inspection) {
+  const { fileBytes, allocatedBytes, layers, appliance, recognition, facts, refusal, disk } = found
   return {
     file: { path, bytes: fileBytes, allocatedBytes },
+    layers,
+    machine: appliance && machineOf(appliance),
     found: recognition.found.map(({ refusal: why, ...found }) => ({ ...found, refusal: why?.message ?? null })),
     verdict: refusal
       ? {
@@ -66,12 +70,29 @@ function documentOf(path: string, { fileBytes, allocatedBytes, recognition, fact
   }
 }
 
-function print(path: string, { fileBytes, allocatedBytes, recognition, facts, refusal, disk }: Inspection, out: Output): void {
+/** What a package says of its machine, and what an image of it should say. */
+function machineOf({ name, descriptor, hints, hasManifest }: Appliance) {
+  const { vcpus, coresPerSocket, minDiskGiB } = hints
+  const { minRamMiB, properties, warnings } = startable(hints)
+  const { system, hardwareTypes } = descriptor.machine
+  return {
+    name,
+    hardwareTypes,
+    system: system.description || system.vendorType || null,
+    vcpus: vcpus ?? null,
+    coresPerSocket: coresPerSocket ?? null,
+    isVerified: hasManifest,
+    image: { minRamMb: minRamMiB, minDiskGb: minDiskGiB, properties, warnings },
+  }
+}
+
+function print(path: string, found: Inspection, out: Output): void {
+  const { fileBytes, allocatedBytes, layers, appliance, recognition, facts, refusal, disk } = found
   const taken =
     allocatedBytes === null || allocatedBytes >= fileBytes ? '' : `, of which ${formatBytes(allocatedBytes)} are on the disk`
   out.line(out.tone(safeText(path), 'strong'))
   out.record([
-    ['format', disk?.format ?? namesOf(recognition.found)],
+    ['format', layersText(layers, disk?.format ?? namesOf(recognition.found))],
     ...(disk ? ([['disk', sized(disk.virtualBytes)]] as const) : []),
     ['file', `${sized(fileBytes)}${taken}`],
     ...(disk ? aboutDisk(disk) : []),
@@ -82,6 +103,7 @@ function print(path: string, { fileBytes, allocatedBytes, recognition, facts, re
     if (disk.partitions) printPartitions(disk.partitions, out)
     if (disk.snapshots.length > 0) printSnapshots(disk, out)
   }
+  if (appliance) printMachine(appliance, out)
   out.line()
   printVerdict(refusal, disk?.notes ?? [], out)
 }
@@ -135,6 +157,22 @@ function printSnapshots({ snapshots }: InspectedDisk, out: Output): void {
     { title: 'disk', value: ({ virtualBytes }) => formatBytes(virtualBytes), align: 'right' },
     { title: 'made', value: ({ at }) => madeAt(at) },
   ])
+}
+
+function printMachine(appliance: Appliance, out: Output): void {
+  const { name, hardwareTypes, system, vcpus, isVerified, image } = machineOf(appliance)
+  out.line()
+  out.line(`${out.tone('machine', 'strong')}  ${safeText(name)}`)
+  out.record([
+    ['hardware', hardwareTypes.join(' ') || null],
+    ['system', system],
+    ['processors', vcpus],
+    ['manifest', isVerified ? 'every digest is right' : 'none'],
+    ['min_ram', image.minRamMb],
+    ['min_disk', image.minDiskGb],
+    ...Object.entries(image.properties),
+  ])
+  for (const warning of image.warnings) out.line(`  · ${safeText(warning)}`)
 }
 
 /** A file may say any number. */

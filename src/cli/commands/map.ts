@@ -25,16 +25,13 @@ export const map = command({
     ['imprint map disk.qcow2 --json', 'for programs'],
   ],
   exits: [3],
-  async run({ file, from, snapshot, parent, part, spoolBytes }, { out, signal }) {
+  async run({ file, from, snapshot, parent, part, member, spoolBytes }, { out, signal }) {
     const progress = new Progress(out)
     try {
       const onProgress = (state: TransferState) => progress.show(state)
       const openFile = placesOf({ spoolBytes, signal, onProgress })
-      const { disk, format } = await openDisk(
-        { source: file, from, snapshot, parents: parent, parts: part },
-        openFile,
-        onProgress,
-      )
+      const wish = { source: file, from, snapshot, parents: parent, parts: part, member }
+      const { disk, format } = await openDisk(wish, openFile, onProgress)
       progress.end()
       await using _ = { [Symbol.asyncDispose]: () => disk.close() }
       const isRecorded = format === 'raw' // all of a raw file is: its holes are its zeros

@@ -1,4 +1,5 @@
 import { extname } from 'node:path'
+import { ServiceError } from '../../base/errors.ts'
 import { type FormatWriter, formats, writerOf } from '../../disk/formats/index.ts'
 import { UsageError } from '../exit-codes.ts'
 import { safeText } from '../safe-text.ts'
@@ -7,8 +8,13 @@ import { safeText } from '../safe-text.ts'
 const otherNames: Readonly<Record<string, string>> = { vpc: 'vhd', img: 'raw' }
 const byExtension: Readonly<Record<string, string>> = { img: 'raw', bin: 'raw', qcow: 'qcow2', vpc: 'vhd' }
 
+/** All who read OVA read this. */
+const OVA_DISK = ['vmdk', 'streamOptimized'] as const
+
 export interface Wanted {
+  /** Glance's word for a disk format, or `ova`. */
   readonly format: string
+  /** Of an OVA, that of the disk in it. */
   readonly writer: FormatWriter
 }
 
@@ -19,6 +25,11 @@ export interface Wanted {
 export function wantedFormat(to: string | undefined, target: string): Wanted {
   const [name = '', subformat] = to === undefined ? [formatByName(target)] : splitOnce(to)
   const format = formatWord(name)
+  if (format === 'ova') {
+    if (subformat !== undefined && subformat !== OVA_DISK.join(':'))
+      throw new ServiceError('unsupported', `an ova is written as ${OVA_DISK.join(':')}`, { format })
+    return { format, writer: writerOf(...OVA_DISK) }
+  }
   return { format, writer: writerOf(format, subformat) }
 }
 
@@ -37,8 +48,8 @@ const splitOnce = (text: string): [string, string?] => {
 function formatByName(target: string): string {
   const extension = extname(target).slice(1).toLowerCase()
   const name = byExtension[extension] ?? extension
-  if (formats.some((format) => format.name === name && format.writers.length > 0)) return name
-  const known = formats.filter(({ writers }) => writers.length > 0).map((format) => format.name)
+  const known = [...formats.filter(({ writers }) => writers.length > 0).map((format) => format.name), 'ova']
+  if (known.includes(name)) return name
   const why =
     target === '-' ? 'standard output has no name that tells the format' : `"${safeText(target)}" does not tell the format`
   throw new UsageError(`${why}: say --to with one of ${known.join(', ')}`)

@@ -1,6 +1,7 @@
 import { isServiceError, type ServiceError } from '../../base/errors.ts'
 import type { BlockSource } from '../../disk/block/block-source.ts'
 import { checked } from '../../disk/block/checked.ts'
+import type { Appliance, Inside, Layer } from '../../disk/containers/index.ts'
 import { window } from '../../disk/filters/window.ts'
 import {
   type Fact,
@@ -14,7 +15,8 @@ import { type Partition, type PartitionTable, readPartitions } from '../../disk/
 import type { TransferState } from '../progress.ts'
 import { type Allocation, allocationOf } from './allocation.ts'
 import { formatWord } from './format-words.ts'
-import { type DiskWish, driverOf, type OpenFile, openDiskIn } from './open-disk.ts'
+import { type DiskWish, driverOf, memberWish, openDiskIn } from './open-disk.ts'
+import type { OpenedFile, OpenFile } from './open-file.ts'
 
 /** Parts of the disk that its map is drawn in. */
 export const MAP_PARTS = 64
@@ -25,6 +27,10 @@ export interface Inspection {
   readonly fileBytes: number
   /** Null: it is not on this machine. */
   readonly allocatedBytes: number | null
+  /** What is around the file that was recognised, from the outside in. */
+  readonly layers: readonly Layer[]
+  /** The package that it is a disk of. */
+  readonly appliance: Appliance | null
   readonly recognition: Recognition
   /** Why it is not accepted; null: it is. */
   readonly refusal: ServiceError | null
@@ -65,17 +71,24 @@ export async function inspectFile(
   const file = await openFile(wish.source)
   await using opened = new AsyncDisposableStack()
   const whole = opened.adopt({ close: () => file.source.close() }, (it) => it.close())
-  const recognition = await recognise(checked(file.source, 'file'))
-  const facts = await factsOf(file.source, wish.from === undefined ? suggestedFormat(recognition) : formatWord(wish.from))
-  const about = { fileBytes: file.source.size, allocatedBytes: file.allocatedBytes, recognition, facts }
+  let about: Omit<Inspection, 'refusal' | 'disk'> = {
+    fileBytes: file.source.size,
+    allocatedBytes: file.allocatedBytes,
+    layers: [],
+    appliance: null,
+    ...(await recognised(file.source, wish.from)),
+  }
   try {
-    const { disk, format, notes } = await openDiskIn(file, wish, openFile, onProgress)
+    const inside = await insideOf(file, wish, whole)
+    const { layers, appliance = null } = inside
+    if (layers.length > 0) about = { ...about, layers, appliance, ...(await recognised(inside.file, wish.from)) }
+    const { disk, format, notes } = await openDiskIn(inside, wish, openFile, onProgress)
     whole.close = () => disk.close() // which closes the file
     const inspected: InspectedDisk = {
       format,
       virtualBytes: disk.size,
       allocation: await allocationOf(disk, MAP_PARTS, signal),
-      snapshots: (await driverOf(format).snapshots?.(checked(file.source, 'file'))) ?? [],
+      snapshots: (await driverOf(format).snapshots?.(checked(inside.file, 'file'))) ?? [],
       partitions: await inspectedTable(disk),
       holds: await contentOf(disk),
       notes,
@@ -88,6 +101,12 @@ export async function inspectFile(
   }
 }
 
+/** What the bytes say, and the headers of the format that is meant. */
+async function recognised(file: BlockSource, from: string | undefined): Promise<Pick<Inspection, 'recognition' | 'facts'>> {
+  const recognition = await recognise(checked(file, 'file'))
+  return { recognition, facts: await factsOf(file, from === undefined ? suggestedFormat(recognition) : formatWord(from)) }
+}
+
 /** Also of a file that is refused: whose child it is, say. Empty where not even the headers hold. */
 async function factsOf(file: BlockSource, format: string | null): Promise<readonly Fact[]> {
   const driver = formats.find(({ name }) => name === format)
@@ -97,6 +116,13 @@ async function factsOf(file: BlockSource, format: string | null): Promise<readon
     if (isServiceError(error) && error.code !== 'cancelled') return []
     throw error
   }
+}
+
+async function insideOf(file: OpenedFile, wish: DiskWish, whole: { close: () => Promise<void> }): Promise<Inside> {
+  whole.close = async () => {} // a failure closes it
+  const inside = await file.inside(memberWish(wish))
+  whole.close = () => inside.file.close()
+  return inside
 }
 
 async function inspectedTable(disk: BlockSource): Promise<InspectedTable | null> {

@@ -2,6 +2,7 @@ import { basename } from 'node:path'
 import { isServiceError, ServiceError } from '../../base/errors.ts'
 import type { BlockSource } from '../../disk/block/block-source.ts'
 import { checked } from '../../disk/block/checked.ts'
+import type { Inside } from '../../disk/containers/index.ts'
 import {
   type FormatDriver,
   formatNamed,
@@ -17,7 +18,7 @@ import {
 import { UsageError } from '../exit-codes.ts'
 import type { TransferState } from '../progress.ts'
 import { formatWord } from './format-words.ts'
-import type { OpenedFile } from './open-file.ts'
+import type { MemberWish, OpenFile } from './open-file.ts'
 
 export interface DiskWish {
   /** A path, an address, or `-`. */
@@ -30,11 +31,14 @@ export interface DiskWish {
   readonly parents?: readonly string[]
   /** The other files of a disk that is in several. */
   readonly parts?: readonly string[]
+  /** Of an archive. */
+  readonly member?: string | undefined
+  /** The option that says it; absent: `--member`. */
+  readonly memberOption?: string
 }
 
 /** A file whose bytes were looked at, and that is what it says. */
 export interface Recognised {
-  readonly file: OpenedFile
   readonly recognition: Recognition
   /** Glance `disk_format`. */
   readonly format: string
@@ -42,44 +46,52 @@ export interface Recognised {
   readonly notes: readonly string[]
 }
 export interface OpenedDisk extends Recognised {
+  /** What it was in. */
+  readonly inside: Inside
   /** Closing it closes all files. */
   readonly disk: BlockSource
 }
 
-export type OpenFile = (place: string) => Promise<OpenedFile>
 type OnProgress = (state: TransferState) => void
 
 /**
- * The disk in a file, after everything in its tables was looked at. Nothing that a file names is opened: what belongs to it is given.
+ * The disk in a file, whatever is around it, after everything in its tables was looked at. Nothing that a file names is opened: what
+ * belongs to it is given.
  * @throws ServiceError `invalid-image` | `unsupported`: the file is not what it is said to be, or hostile; `not-found`
  */
 export async function openDisk(wish: DiskWish, openFile: OpenFile, onProgress?: OnProgress): Promise<OpenedDisk> {
   const file = await openFile(wish.source)
+  const inside = await file.inside(memberWish(wish))
   try {
-    return await openDiskIn(file, wish, openFile, onProgress)
+    return await openDiskIn(inside, wish, openFile, onProgress)
   } catch (error) {
-    await file.source.close()
+    await inside.file.close()
     throw error
   }
 }
+export const memberWish = ({ member, memberOption = '--member' }: DiskWish): MemberWish => ({
+  name: member,
+  option: memberOption,
+})
 
-/** The same of a file that is open, which stays open where this fails. */
+/** The same of what lies in a file, which stays open where this fails. */
 export async function openDiskIn(
-  file: OpenedFile,
+  inside: Inside,
   wish: DiskWish,
   openFile: OpenFile,
   onProgress?: OnProgress,
 ): Promise<OpenedDisk> {
   await using opened = new AsyncDisposableStack()
-  const given = await openGiven(wish, openFile, opened, onProgress)
+  const { file, declaredFormat, appliance } = inside
+  const given = await openGiven(wish, inside, openFile, opened, onProgress)
   const isGiven = given.parent !== undefined || given.parts !== undefined
-  const { recognition, format, notes } = await recogniseFile(file.source, wish.from, isGiven)
+  const { recognition, format, notes } = await recogniseFile(file, wish.from ?? declaredFormat ?? undefined, isGiven)
   const driver = driverOf(format)
-  const warnings = await driver.audit(watched(checked(file.source, 'file'), onProgress), given)
-  const snapshot = wish.snapshot === undefined ? undefined : await snapshotOf(driver, file.source, wish.snapshot)
-  const disk = await openImage(format, file.source, { ...given, snapshot })
+  const warnings = await driver.audit(watched(checked(file, 'file'), onProgress), given)
+  const snapshot = wish.snapshot === undefined ? undefined : await snapshotOf(driver, file, wish.snapshot)
+  const disk = await openImage(format, file, { ...given, snapshot })
   opened.move()
-  return { file, recognition, format, notes: [...new Set([...notes, ...warnings])], disk }
+  return { inside, recognition, format, notes: [...new Set([...(appliance?.warnings ?? []), ...notes, ...warnings])], disk }
 }
 
 /** Tells of the bytes that are read to look at its tables: how many there are is known when all are read. */
@@ -99,6 +111,7 @@ function watched(file: BlockSource, onProgress: OnProgress = () => undefined): B
 /** What is opened beside the file is closed with `opened`, and, once the disk is open, with the disk. */
 async function openGiven(
   { parents = [], parts = [] }: DiskWish,
+  inside: Inside,
   openFile: OpenFile,
   opened: AsyncDisposableStack,
   onProgress: OnProgress | undefined,
@@ -107,8 +120,8 @@ async function openGiven(
   const below =
     parent === undefined ? undefined : (await openDisk({ source: parent, parents: further }, openFile, onProgress)).disk
   if (below) opened.defer(() => below.close())
-  if (parts.length === 0) return { parent: below }
-  const byName = new Map<string, BlockSource>()
+  if (parts.length === 0) return { parent: below, parts: inside.parts }
+  const byName = new Map<string, BlockSource>(inside.parts)
   for (const part of parts) {
     const name = basename(part)
     if (byName.has(name)) throw new UsageError(`two parts have the name "${name}"`)
@@ -123,11 +136,7 @@ async function openGiven(
  * Holds the bytes to what they are said to be, or to the one format in them.
  * @param isGiven what the file refers to was given: then its driver says whether that is all of it
  */
-export async function recogniseFile(
-  source: BlockSource,
-  from: string | undefined,
-  isGiven = false,
-): Promise<Omit<Recognised, 'file'>> {
+export async function recogniseFile(source: BlockSource, from: string | undefined, isGiven = false): Promise<Recognised> {
   if (source.size === 0) throw new ServiceError('invalid-image', 'the file is empty', { reason: 'truncated' })
   const recognition = await recognise(checked(source, 'file'))
   const format = from === undefined ? (suggestedFormat(recognition) ?? 'raw') : formatWord(from)

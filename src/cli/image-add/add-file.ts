@@ -2,6 +2,7 @@ import { stat } from 'node:fs/promises'
 import { basename, resolve } from 'node:path'
 import { isServiceError, ServiceError } from '../../base/errors.ts'
 import type { BlockSource } from '../../disk/block/block-source.ts'
+import { type ImageHints, type Layer, startable } from '../../disk/containers/index.ts'
 import { persist } from '../client/http-client.ts'
 import type { Image } from '../client/image-client.ts'
 import type { ImprintClient, Upload } from '../client/imprint-client.ts'
@@ -28,6 +29,10 @@ export interface AddFileOptions {
   readonly fields: Readonly<Record<string, unknown>>
   /** Keeps the file's own bytes instead of the disk in it. */
   readonly asFile: boolean
+  /** Of an archive. */
+  readonly member: string | undefined
+  /** What may be kept here of what is unpacked. */
+  readonly spoolBytes: number
   readonly published: PublishedDigest | undefined
   /** Forgets what an earlier run sent. */
   readonly restart: boolean
@@ -38,6 +43,8 @@ export interface Added extends Sent {
   readonly image: Image
   readonly sourceFormat: string
   readonly diskFormat: string
+  /** What the disk was in, from the outside in. */
+  readonly layers: readonly Layer[]
 }
 
 /**
@@ -49,15 +56,22 @@ export async function addFile(options: AddFileOptions): Promise<Added> {
   const { imprint, published, signal } = options
   const path = resolve(options.path)
   const before = await fingerprint(path)
-  const local = await openLocalImage(path, options.asFile)
+  const { asFile, member, spoolBytes: maxBytes, onProgress } = options
+  const local = await openLocalImage(path, { asFile, member, maxBytes, signal, onProgress })
   try {
-    const state = await UploadState.open(options.cacheFolder, [...options.who, path, before, local.diskFormat])
+    const state = await UploadState.open(options.cacheFolder, [
+      ...options.who,
+      path,
+      before,
+      local.diskFormat,
+      ...(member === undefined ? [] : [member]),
+    ])
     let finished = false
     try {
       const fields = {
         fileBytes: local.source.size,
         diskFormat: local.diskFormat,
-        image: options.fields,
+        image: withHints(options.fields, local.hints),
         source: {
           format: local.sourceFormat,
           bytes: local.fileBytes,
@@ -81,7 +95,8 @@ export async function addFile(options: AddFileOptions): Promise<Added> {
       }
       const image = await commit(state, imprint, upload, local.source, signal, send)
       finished = true
-      return { ...sent, image, sourceFormat: local.sourceFormat, diskFormat: local.diskFormat }
+      const { sourceFormat, diskFormat, layers } = local
+      return { ...sent, image, sourceFormat, diskFormat, layers }
     } catch (error) {
       if (isServiceError(error, 'corrupt') && published && state.uploadId) {
         await imprint.abandonUpload(state.uploadId).catch(() => {})
@@ -97,6 +112,14 @@ export async function addFile(options: AddFileOptions): Promise<Added> {
 }
 
 /** What tells whether a file is still the one that was begun with. */
+/** What an OVA says of its machine, where the person who adds it says nothing else. */
+function withHints(fields: Readonly<Record<string, unknown>>, hints: ImageHints | undefined): Readonly<Record<string, unknown>> {
+  if (!hints) return fields
+  const own = (fields.properties ?? {}) as Readonly<Record<string, string>>
+  const { minRamMiB, properties } = startable(hints, own)
+  return { minDiskGb: hints.minDiskGiB, minRamMb: minRamMiB, ...fields, properties: { ...properties, ...own } }
+}
+
 async function fingerprint(path: string): Promise<string> {
   const found = await stat(path, { bigint: true }).catch((error: NodeJS.ErrnoException) => {
     if (error.code === 'ENOENT') throw new ServiceError('not-found', `there is no file ${path}`)

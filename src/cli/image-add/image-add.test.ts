@@ -8,6 +8,7 @@ import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
+import { gzipSync } from 'node:zlib'
 import { lacking } from '../../../test/fixtures/disk/tools.ts'
 import { KiB, MiB } from '../../base/units.ts'
 import type { Environment } from '../output.ts'
@@ -89,6 +90,27 @@ test('a sparse disk goes in by its data alone and comes out in the same bytes; s
   const shown = await run(['image', 'show', 'sparse', '--json'], { environment: admin })
   assert.equal(shown.json.hashValue, digestOf(path))
   assert.equal(shown.json.sizes.allocatedBytes, 6 * CHUNK + 1000)
+})
+
+test('of what is packed, and of an OVA, the disk goes in, with what the OVA says of its machine', async () => {
+  const path = sparseFile(4 * MiB, [[MiB, randomBytes(100_000)]])
+  writeFileSync(`${path}.gz`, gzipSync(readFileSync(path)))
+  const environment = admin
+  assert.equal((await run(['convert', path, `${path}.ova`], { environment })).status, 0)
+  for (const [file, layers, minRam] of [
+    [`${path}.gz`, ['gzip'], 0],
+    [`${path}.ova`, ['ova'], 1024],
+  ] as const) {
+    const added = await run(['image', 'add', file, '--json'], { environment })
+    assert.equal(added.status, 0, added.err)
+    const { image, transfer } = added.json
+    const kinds = transfer.layers.map(({ kind }: { readonly kind: string }) => kind)
+    assert.deepEqual([kinds, image.minRamMb, image.diskFormat], [layers, minRam, 'raw'])
+    assert.equal(await download512(image.id), digestOf(path))
+  }
+  const other = ['--min-ram', '2', '--property', 'hw_disk_bus=virtio', '--name', 'other']
+  const { image } = (await run(['image', 'add', `${path}.ova`, '--json', ...other], { environment })).json
+  assert.deepEqual([image.minRamMb, image.properties.hw_disk_bus], [2, 'virtio'])
 })
 
 test('the next version of an image moves at most 6 % of its bytes, and the same again hardly any', async () => {

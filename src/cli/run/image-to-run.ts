@@ -4,6 +4,7 @@ import { isServiceError, ServiceError } from '../../base/errors.ts'
 import { lockFolder } from '../../base/folder-lock.ts'
 import type { Image, ImageClient } from '../client/image-client.ts'
 import type { ImprintClient } from '../client/imprint-client.ts'
+import { spoolLimit } from '../disk-file/open-file.ts'
 import { addFile } from '../image-add/add-file.ts'
 import type { TransferState } from '../progress.ts'
 import { fetchVendorImage } from './fetch-vendor-image.ts'
@@ -111,6 +112,8 @@ async function add(vendor: VendorImage, folder: string, options: ImageToRunOptio
     who,
     fields: { name, properties },
     asFile: false,
+    member: undefined,
+    spoolBytes: spoolLimit(undefined),
     published: undefined, // it was held against the vendor's checksum just now
     restart: false,
     signal,

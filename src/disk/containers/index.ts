@@ -6,5 +6,6 @@ export { type Compression, compressions, type UnpackOptions, unpacked } from './
 export { type Inside, type InsideOptions, type Layer, lookInside } from './inside/look-inside.ts'
 export { type Appliance, type ApplianceDisk, type ApplianceFile, openOva, openOvf } from './ova/open-ova.ts'
 export type { ImageHints } from './ova/properties.ts'
+export { type NewMachine, plainMachine, sameMachine } from './ova/same-machine.ts'
 export { type StartableHints, startable } from './ova/startable.ts'
 export { type NewAppliance, type NewDisk, ovaBytes, writeOva } from './ova/write-ova.ts'

@@ -17,12 +17,12 @@ export interface ImageHints {
 
 /** CIM_ResourceAllocationSettingData, ResourceType. */
 const PROCESSOR = 3
-const MEMORY = 4
-const IDE = 5
-const SCSI = 6
-const ETHERNET = 10
-const DISK = 17
-const OTHER_STORAGE = 20
+export const MEMORY = 4
+export const IDE = 5
+export const SCSI = 6
+export const ETHERNET = 10
+export const DISK = 17
+export const OTHER_STORAGE = 20
 const LOGICAL_DISK = 31
 const ETHERNET_PORT = 33
 
