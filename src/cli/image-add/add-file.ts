@@ -1,13 +1,14 @@
 import { stat } from 'node:fs/promises'
 import { basename, resolve } from 'node:path'
 import { isServiceError, ServiceError } from '../../base/errors.ts'
+import { GiB } from '../../base/units.ts'
 import type { BlockSource } from '../../disk/block/block-source.ts'
-import { type ImageHints, type Layer, startable } from '../../disk/containers/index.ts'
+import { type Layer, startable } from '../../disk/containers/index.ts'
 import { persist } from '../client/http-client.ts'
 import type { Image } from '../client/image-client.ts'
 import type { ImprintClient, Upload } from '../client/imprint-client.ts'
 import type { TransferState } from '../progress.ts'
-import { openLocalImage } from './local-image.ts'
+import { type LocalImage, openLocalImage } from './local-image.ts'
 import { type Sent, sendChunks } from './send-chunks.ts'
 import { type PublishedDigest, verifySource } from './source-digest.ts'
 import { RECORD_BYTES, UploadState } from './upload-state.ts'
@@ -71,7 +72,7 @@ export async function addFile(options: AddFileOptions): Promise<Added> {
       const fields = {
         fileBytes: local.source.size,
         diskFormat: local.diskFormat,
-        image: withHints(options.fields, local.hints),
+        image: withHints(options.fields, local),
         source: {
           format: local.sourceFormat,
           bytes: local.fileBytes,
@@ -113,11 +114,16 @@ export async function addFile(options: AddFileOptions): Promise<Added> {
 
 /** What tells whether a file is still the one that was begun with. */
 /** What an OVA says of its machine, where the person who adds it says nothing else. */
-function withHints(fields: Readonly<Record<string, unknown>>, hints: ImageHints | undefined): Readonly<Record<string, unknown>> {
+function withHints(fields: Readonly<Record<string, unknown>>, { hints, source }: LocalImage): Readonly<Record<string, unknown>> {
   if (!hints) return fields
   const own = (fields.properties ?? {}) as Readonly<Record<string, string>>
   const { minRamMiB, properties } = startable(hints, own)
-  return { minDiskGb: hints.minDiskGiB, minRamMb: minRamMiB, ...fields, properties: { ...properties, ...own } }
+  return {
+    minDiskGb: Math.ceil(source.size / GiB),
+    minRamMb: minRamMiB,
+    ...fields,
+    properties: { ...properties, ...own },
+  }
 }
 
 async function fingerprint(path: string): Promise<string> {
