@@ -30,12 +30,12 @@ export const find = command({
     ['imprint find debian-12.qcow2 "/lib/modules/*/kernel/drivers/net/**/*.ko*"', 'its network drivers'],
   ],
   exits: [3],
-  async run({ file, pattern, below, kind, volume, from, snapshot, parent, part, spoolBytes }, { out, signal }) {
+  async run({ file, pattern, below, kind, volume, from, snapshot, parent, part, member, spoolBytes }, { out, signal }) {
     const progress = new Progress(out)
     try {
       const onProgress = (state: TransferState) => progress.show(state)
       const openFile = placesOf({ spoolBytes, signal, onProgress })
-      const wish = { source: file, from, snapshot, parents: parent, parts: part, volume }
+      const wish = { source: file, from, snapshot, parents: parent, parts: part, member, volume }
       await using files = await openGuestFiles(wish, openFile, onProgress)
       progress.end()
       for (const note of files.notes) out.note(safeText(note))

@@ -8,7 +8,8 @@ import { readLayout, type Volume } from '../../disk/guest/volumes/volumes.ts'
 import type { OptionSpec } from '../command.ts'
 import type { TransferState } from '../progress.ts'
 import { safeText } from '../safe-text.ts'
-import { type DiskWish, type OpenFile, openDisk } from './open-disk.ts'
+import { type DiskWish, openDisk } from './open-disk.ts'
+import type { OpenFile } from './open-file.ts'
 
 /** Of the commands that look at the files of a disk. */
 export const volumeOption = {
