@@ -166,7 +166,7 @@ async function fromUrl(options: Options, { out, connect, signal }: Context): Pro
     min_disk: options.minDisk,
     min_ram: options.minRam,
     tags: options.tag.length > 0 ? options.tag : undefined,
-    container_format: 'bare',
+    container_format: /\.ova(\.(gz|xz|bz2|zst))?$/i.test(file) ? 'ova' : 'bare',
     disk_format: options.diskFormat ?? formatByName(file),
   })
   const progress = new Progress(out)
@@ -195,6 +195,8 @@ function nameOf(path: string): string {
 }
 
 function formatByName(file: string): string {
-  const extension = /\.([a-z0-9]+)$/i.exec(file)?.[1]?.toLowerCase() ?? ''
+  const unpacked = file.replace(/\.(gz|bz2|xz|zst|zip|tgz|txz)$/i, '').replace(/\.tar$/i, '') // the service takes that off
+  const extension = /\.([a-z0-9]+)$/i.exec(unpacked)?.[1]?.toLowerCase() ?? ''
+  if (extension === 'ova') return 'vmdk' // what nearly all of them hold
   return ['qcow2', 'vmdk', 'vhd', 'vhdx', 'vdi', 'iso'].includes(extension) ? extension : 'raw'
 }

@@ -251,6 +251,32 @@ test('an address is fetched by the service itself', async () => {
   assert.match(absent.err, /could not import/)
 })
 
+test('of a package and of an archive on the web the service takes the disk', async () => {
+  const path = sparseFile(2 * MiB, [[MiB, randomBytes(100_000)]])
+  const added = await run(['image', 'add', path, '--min-ram', '768', '--property', 'hw_vif_model=e1000', '--json'], {
+    environment: admin,
+  })
+  await service.images.jobs.idle()
+  for (const [name, format] of [
+    ['box.ova', 'ova'],
+    ['box.qcow2.gz', 'qcow2'],
+  ] as const) {
+    const got = await run(['image', 'get', added.json.image.id, join(folder, name), '--format', format], { environment: admin })
+    assert.equal(got.status, 0, got.err)
+    const file = readFileSync(join(folder, name))
+    download.files.set(`/${name}`, format === 'ova' ? file : gzipSync(file))
+    const { status, err, json } = await run(['image', 'add', `http://127.0.0.1:${download.port}/${name}`, '--json'], {
+      environment: admin,
+    })
+    assert.equal(status, 0, err)
+    const { image } = json
+    assert.deepEqual([image.containerFormat, image.diskFormat, image.sizeBytes], ['bare', 'raw', 2 * MiB])
+    const ofPackage = format === 'ova' ? [768, 'e1000'] : [0, undefined]
+    assert.deepEqual([image.minRamMb, image.properties.hw_vif_model], ofPackage)
+    assert.equal(await download512(image.id), digestOf(path))
+  }
+})
+
 test('a terminal sees a bar with speed and time left', async () => {
   const path = sparseFile(8 * MiB, [[0, randomBytes(8 * MiB)]])
   const added = await run(['image', 'add', path], { environment: admin, isTerminal: true })
