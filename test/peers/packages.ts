@@ -30,6 +30,7 @@ export const packages: readonly DebianPackage[] = [
   { name: 'mmdebstrap', neededBy: 'a whole Debian as a guest' },
   { name: 'attr', neededBy: 'file systems: extended attributes, as the kernel gives them' },
   { name: 'acl', neededBy: 'the same: access lists' },
+  { name: 'btrfs-progs', neededBy: 'the same: btrfs' },
   { name: 'xfsprogs', neededBy: 'the same: XFS' },
   { name: 'fdisk', neededBy: 'the same: its partitions' },
   { name: 'openssh-client', neededBy: 'the same: who logs in' },

@@ -44,6 +44,11 @@ export interface FileSystem {
   readLink(link: FileNode): Promise<string>
   /** Extended attributes by their whole names, `security.selinux`; at most 64 KiB each. Empty where the file system has none. */
   attributes(node: FileNode): Promise<ReadonlyMap<string, Uint8Array>>
+  /**
+   * The same file system as the mount options `subvol=` (a path from its top) and `subvolid=` show it; undefined where there is no such
+   * subvolume. Only where a file system has subvolumes.
+   */
+  subvolume?(place: string | number): Promise<FileSystem | undefined>
 }
 
 export type NodeKind = 'file' | 'directory' | 'symlink' | 'character' | 'block' | 'fifo' | 'socket'

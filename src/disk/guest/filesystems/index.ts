@@ -1,13 +1,14 @@
 import { KiB, MiB } from '../../../base/units.ts'
 import type { BlockSource } from '../../block/block-source.ts'
 import { paged } from '../../filters/paged.ts'
+import { btrfs } from './btrfs/btrfs.ts'
 import { ext4 } from './ext4/ext4.ts'
 import { fat } from './fat/fat.ts'
 import type { FileSystem, FileSystemDriver } from './file-system.ts'
 import { xfs } from './xfs/xfs.ts'
 
 /** Every kind that can be read, in the order in which they are looked for. */
-export const fileSystems: readonly FileSystemDriver[] = [ext4, fat, xfs]
+export const fileSystems: readonly FileSystemDriver[] = [ext4, btrfs, fat, xfs]
 
 /** A store's chunk; what is kept of each volume. */
 const PAGES = { pageBytes: 64 * KiB, maxBytes: 8 * MiB }
