@@ -35,6 +35,7 @@ export const packages: readonly DebianPackage[] = [
   { name: 'fdisk', neededBy: 'the same: its partitions' },
   { name: 'openssh-client', neededBy: 'the same: who logs in' },
   { name: 'genisoimage', neededBy: "isoinfo, as a reader of cloud-init's seed" },
+  { name: 'xorriso', neededBy: 'file systems: ISO 9660, by another' },
   { name: 'libnbd-bin', neededBy: 'nbdinfo and nbdcopy against the NBD server' },
   { name: 'nbdkit', neededBy: 'its nbd plugin as a client of the NBD server, and the comparison of speed' },
   { name: 'fio', neededBy: 'verified random writes over NBD' },
