@@ -11,7 +11,7 @@ interface Clients {
   run(line: readonly string[], env: Environment): Promise<CommandResult>
 }
 
-const TIMEOUT_S = 120
+const TIMEOUT_S = 300 // a download of some GiB, on a busy machine
 const started = new Map<string, Clients>()
 
 /**
