@@ -46,7 +46,7 @@ class Attributes {
     this.#bytes += name.length + value.length
     if (this.#bytes > MAX_TOTAL_BYTES)
       throw refuse('too-many', `inode ${this.#id} has more than ${MAX_TOTAL_BYTES} bytes of attributes`, { inode: this.#id })
-    this.found.set(name, value.slice())
+    this.found.set(name, new Uint8Array(value))
   }
 
   readonly bad = (problem: string) =>

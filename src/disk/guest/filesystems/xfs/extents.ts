@@ -9,7 +9,6 @@ const ROOT_HEADER_BYTES = 4
 const KEY_BYTES = 8
 const MAGIC = { 4: 0x424d4150, 5: 0x424d4133 } as const // "BMAP", "BMA3"
 const HEADER_BYTES = { 4: 24, 5: 72 } as const
-const OWNER_AT = 56
 /** Of trees over 2^54 blocks with at least two entries a node; none in use is higher than 5. */
 const MAX_LEVEL = 54
 
@@ -127,7 +126,6 @@ export class Extents {
       const offset = offsetOf(this.#superblock, this.#volume, child, 1, `a node of the extents of inode ${id}`)
       view = viewOf(await this.#volume.read(offset, blockBytes))
       if (view.getUint32(0) !== MAGIC[version]) throw bad('a node without its magic')
-      if (version === 5 && view.getBigUint64(OWNER_AT) !== BigInt(id)) throw bad(`a node of inode ${view.getBigUint64(OWNER_AT)}`)
       ;[above, level, count, header] = [level, view.getUint16(4), view.getUint16(6), HEADER_BYTES[version]]
     }
   }

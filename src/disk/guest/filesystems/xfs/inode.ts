@@ -73,7 +73,7 @@ export async function readInode(volume: BlockSource, superblock: Superblock, id:
   const block = BigInt((id - inBlock) / raw.inodesPerBlock)
   const offset = offsetOf(superblock, volume, block, 1, `inode ${id}`)
   const input = await volume.read(offset + inBlock * inodeBytes, inodeBytes)
-  return parseInode(id, input.slice(), superblock) // nodes are kept for longer than pages
+  return parseInode(id, new Uint8Array(input), superblock) // nodes are kept for longer than pages
 }
 
 /** @throws ServiceError `invalid-image` where it is not in use, is another, or is none of the known kinds */

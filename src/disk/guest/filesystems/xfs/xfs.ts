@@ -6,18 +6,22 @@ import { attributesInBlocks, attributesInInode, forkBytes } from './attributes.t
 import { entriesInBlock, entriesInInode, folded, MAX_DATA_BYTES } from './directory.ts'
 import { Extents } from './extents.ts'
 import { type Inode, readInode } from './inode.ts'
+import { replayed } from './log-replay.ts'
 import { has, INCOMPATIBLE, labelOf, readSuperblock, refuse, type Superblock, viewOf } from './superblock.ts'
 
 /**
- * XFS of versions 4 and 5. Ids are inode numbers, which are below 2^53 where the volume has fewer bytes. Checksums of metadata are
+ * XFS of versions 4 and 5. A log that was not replayed is read as if it were. Ids are inode numbers, which are below 2^53 where the volume has fewer bytes. Checksums of metadata are
  * not verified: the store's digests vouch for the bytes. Source: "XFS Algorithms & Data Structures", 3rd edition.
  */
 export const xfs: FileSystemDriver = {
   name: 'xfs',
   async open(volume) {
-    const superblock = await readSuperblock(volume)
-    if (!superblock) return undefined
-    return new XfsFiles(volume, superblock).opened(oddities(superblock, volume.size))
+    const found = await readSuperblock(volume)
+    if (!found) return undefined
+    const { volume: recovered, notes, isClean } = await replayed(volume, found)
+    const superblock = recovered === volume ? found : ((await readSuperblock(recovered)) ?? found)
+    const files = new XfsFiles(recovered, isClean ? superblock : { ...superblock, freeBlocks: null }) // counted anew when mounted
+    return files.opened([...notes, ...oddities(superblock, volume.size)])
   },
 }
 
