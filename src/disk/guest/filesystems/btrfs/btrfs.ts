@@ -177,7 +177,7 @@ class BtrfsFiles {
     const root = await this.#subvolumes.get(node.subvolume)
     for await (const item of this.#trees.from(root, itemKey(node.inode, TYPES.attribute, 0))) {
       if (item.object !== node.inode || item.type !== TYPES.attribute) break
-      for (const { name, value } of namedIn(item)) found.set(nameOfBytes(name), value.slice())
+      for (const { name, value } of namedIn(item)) found.set(nameOfBytes(name), new Uint8Array(value))
     }
     return found
   }

@@ -130,7 +130,7 @@ export class Trees {
         if (offset + nodeBytes > this.#volume.size) {
           throw refuse('truncated', `the node at ${address} lies beyond the end of the volume`, { address, offset })
         }
-        const bytes = (await this.#volume.read(offset, nodeBytes)).slice() // no view: what is kept is what it costs
+        const bytes = new Uint8Array(await this.#volume.read(offset, nodeBytes)) // no view: what is kept is what it costs
         return asExpected(parseNode(bytes, address, this.#superblock), level, generation)
       } catch (error) {
         problem ??= error

@@ -151,7 +151,7 @@ function revokedIn(view: DataView, is64: boolean, tailBytes: number): number[] {
 
 /** Over the whole block with the checksum itself as zeros. */
 function commitChecksum(block: Uint8Array, seed: number): number {
-  const zeroed = block.slice()
+  const zeroed = new Uint8Array(block) // slice() of a Buffer copies nothing
   zeroed.fill(0, CHECKSUM_AT, CHECKSUM_AT + 4)
   return ~crc32c(zeroed, ~seed >>> 0) >>> 0
 }
@@ -210,7 +210,7 @@ function overlaid(
 }
 
 async function unescaped(journal: BlockSource, blockAt: number, start: number, length: number): Promise<Uint8Array> {
-  const whole = (await journal.read(blockAt, start + length)).slice()
+  const whole = new Uint8Array(await journal.read(blockAt, start + length))
   new DataView(whole.buffer).setUint32(0, MAGIC)
   return whole.subarray(start)
 }

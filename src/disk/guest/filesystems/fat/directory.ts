@@ -123,7 +123,7 @@ function shortNameOf(stored: Uint8Array, caseBits: number): string {
 
 function withFirst(name: Uint8Array): Uint8Array {
   if (name[0] !== STANDS_FOR_E5) return name
-  const real = name.slice()
+  const real = new Uint8Array(name)
   real[0] = DELETED
   return real
 }
