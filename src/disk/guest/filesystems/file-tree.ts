@@ -1,4 +1,4 @@
-import { ServiceError } from '../../../base/errors.ts'
+import { isServiceError, ServiceError } from '../../../base/errors.ts'
 import type { BlockSource } from '../../block/block-source.ts'
 import type { DirectoryEntry, FileNode, FileSystem } from './file-system.ts'
 
@@ -21,7 +21,7 @@ export interface WalkOptions {
   readonly signal?: AbortSignal | undefined
   /** Directories whose contents are left out, by their paths. */
   readonly prune?: (path: string) => boolean
-  /** Told of a directory that cannot be read; without it the walk throws. */
+  /** Told of a directory that cannot be read, and of an entry that leads to no node; without it the walk throws. */
   readonly onDamage?: (path: string, error: ServiceError) => void
   /** Of nodes; beyond it the walk throws `too-large`. */
   readonly maxNodes?: number
@@ -113,11 +113,16 @@ export class FileTree {
     const waiting: { readonly found: Found; readonly depth: number }[] = [{ found: start, depth: 0 }]
     const seen = new Map<FileSystem, Set<number>>()
     let nodes = 0
+    const tooMany = () => new ServiceError('too-large', `there are more than ${maxNodes} files`, { maxNodes })
+    const damaged = (path: string, error: unknown): void => {
+      if (!isServiceError(error) || error.code === 'too-large' || !onDamage) throw error
+      onDamage(path, error)
+    }
     while (waiting.length > 0) {
       signal?.throwIfAborted()
       const { found, depth } = waiting.pop()!
       nodes += 1
-      if (nodes > maxNodes) throw new ServiceError('too-large', `there are more than ${maxNodes} files`, { maxNodes })
+      if (nodes > maxNodes) throw tooMany()
       yield found
       if (found.node.kind !== 'directory' || prune(found.path)) continue
       const children: Found[] = []
@@ -127,10 +132,14 @@ export class FileTree {
         if (known.has(found.node.id)) throw refuse(`the directory ${found.path} is there by another name`)
         known.add(found.node.id)
         if (depth >= MAX_DEPTH) throw refuse(`directories more than ${MAX_DEPTH} deep`)
-        for await (const entry of found.fileSystem.list(found.node)) children.push(await this.#entered(found, entry))
+        for await (const entry of found.fileSystem.list(found.node)) {
+          const child = await this.#entered(found, entry).catch((error: unknown) => damaged(pathOf(found, entry), error))
+          if (child) children.push(child)
+          else nodes += 1
+          if (nodes + waiting.length + children.length > maxNodes) throw tooMany()
+        }
       } catch (error) {
-        if (!(error instanceof ServiceError) || !onDamage) throw error
-        onDamage(found.path, error)
+        damaged(found.path, error)
       }
       children.sort((a, b) => (a.path < b.path ? 1 : -1))
       for (const child of children) waiting.push({ found: child, depth: depth + 1 })
@@ -148,12 +157,14 @@ export class FileTree {
 
   /** What an entry leads to: what is mounted there, where something is. */
   async #entered(here: Found, entry: DirectoryEntry): Promise<Found> {
-    const path = here.path === '/' ? `/${entry.name}` : `${here.path}/${entry.name}`
+    const path = pathOf(here, entry)
     const mounted = this.#mounts.get(path)
     if (mounted) return { path, node: mounted.root, fileSystem: mounted }
     return { path, node: await here.fileSystem.node(entry.id), fileSystem: here.fileSystem }
   }
 }
+
+const pathOf = (here: Found, { name }: DirectoryEntry): string => (here.path === '/' ? `/${name}` : `${here.path}/${name}`)
 
 const namesOf = (path: string): string[] => path.split('/').filter((name) => name !== '' && name !== '.')
 
