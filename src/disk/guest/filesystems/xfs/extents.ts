@@ -77,6 +77,7 @@ export class Extents {
           const extent = extentAt(leaf.view, leaf.at + index * EXTENT_BYTES)
           if (next <= extent.start * blockBytes)
             throw refuse('malformed', `the extents of inode ${inode.id} do not ascend`, { inode: inode.id })
+          if (extent.blocks === 0) throw refuse('malformed', `an extent of inode ${inode.id} has no blocks`, { inode: inode.id })
           const extentEnd = Math.min(stop, (extent.start + extent.blocks) * blockBytes)
           if (extentEnd > at) {
             yield this.#segment(inode, extent, at, extentEnd - at)
