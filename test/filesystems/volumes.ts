@@ -40,6 +40,27 @@ export async function mounted<Result>(
   }
 }
 
+/** The same by a program of FUSE, `ntfs-3g` or `mount.exfat-fuse`; on a block device, since only of that an unmount waits for the program. */
+export async function mountedByFuse<Result>(
+  [program, ...words]: readonly [string, ...string[]],
+  path: string,
+  work: (folder: string) => Result | Promise<Result>,
+): Promise<Result> {
+  const folder = await mkdtemp(join(tmpdir(), 'imprint-mount-'))
+  const device = execFileSync('losetup', ['--find', '--show', path], { encoding: 'utf8', env: withSbin }).trim()
+  try {
+    execFileSync(program, [...words, device, folder], { stdio: ['ignore', 'ignore', 'pipe'], env: withSbin })
+    try {
+      return await work(folder)
+    } finally {
+      execFileSync('umount', [folder])
+    }
+  } finally {
+    execFileSync('losetup', ['--detach', device], { env: withSbin })
+    await rm(folder, { recursive: true })
+  }
+}
+
 /** Why the kernel cannot mount here, as the reason of a skip; `false` where it can. */
 export function cannotMount(...programs: string[]): string | false {
   if (process.getuid?.() !== 0) return 'mounting needs root'

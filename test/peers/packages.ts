@@ -35,6 +35,7 @@ export const packages: readonly DebianPackage[] = [
   { name: 'fdisk', neededBy: 'the same: its partitions' },
   { name: 'openssh-client', neededBy: 'the same: who logs in' },
   { name: 'genisoimage', neededBy: "isoinfo, as a reader of cloud-init's seed" },
+  { name: 'ntfs-3g', neededBy: 'the same: NTFS' },
   { name: 'xorriso', neededBy: 'file systems: ISO 9660, by another' },
   { name: 'rpm', neededBy: 'packages on a disk: its databases, and the order of its versions' },
   { name: 'db5.3-util', neededBy: 'the same: databases of its older versions' },

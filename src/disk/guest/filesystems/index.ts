@@ -6,10 +6,11 @@ import { ext4 } from './ext4/ext4.ts'
 import { fat } from './fat/fat.ts'
 import type { FileSystem, FileSystemDriver } from './file-system.ts'
 import { iso9660 } from './iso9660/iso9660.ts'
+import { ntfs } from './ntfs/ntfs.ts'
 import { xfs } from './xfs/xfs.ts'
 
 /** Every kind that can be read, in the order in which they are looked for. */
-export const fileSystems: readonly FileSystemDriver[] = [ext4, btrfs, fat, iso9660, xfs]
+export const fileSystems: readonly FileSystemDriver[] = [ext4, btrfs, fat, iso9660, ntfs, xfs]
 
 /** A store's chunk; what is kept of each volume. */
 const PAGES = { pageBytes: 64 * KiB, maxBytes: 8 * MiB }
