@@ -8,6 +8,8 @@ import { hashOfName } from '../../src/disk/guest/filesystems/btrfs/directory.ts'
 import type { FileSystem } from '../../src/disk/guest/filesystems/file-system.ts'
 import { FileTree } from '../../src/disk/guest/filesystems/file-tree.ts'
 import { openFileSystem } from '../../src/disk/guest/filesystems/index.ts'
+import { findSystems } from '../../src/disk/guest/system/systems.ts'
+import { readLayout } from '../../src/disk/guest/volumes/volumes.ts'
 import { fillAged, type TreeWish } from './aged-tree.ts'
 import { assertSameFacts, type Facts, factsOf, factsOfMounted } from './same-as-mounted.ts'
 import { cannotMount, mounted, newVolume } from './volumes.ts'
@@ -201,5 +203,32 @@ test('the names of a directory come in the order of readdir', { skip: cannotMoun
   const disk = await openFileSource(volume.path)
   const ours = (await Array.fromAsync(new FileTree((await openFileSystem(disk))!).list('/many'))).map(({ name }) => name)
   assert.deepEqual(ours, theirs)
+  await disk.close()
+})
+
+test('what fstab mounts by subvol= is found from the top, whatever the default is', {
+  skip: cannotMount('mkfs.btrfs'),
+}, async () => {
+  await using volume = await newVolume(256 * MiB, plain)
+  await mounted(volume.path, '', (root) => {
+    for (const path of ['@', '@/home', '@/root-1', '@logs']) btrfs('subvolume', 'create', `${root}/${path}`)
+    const system = `${root}/@/root-1`
+    for (const folder of ['etc', 'home', 'var', 'odd']) mkdirSync(`${system}/${folder}`)
+    writeFileSync(`${system}/etc/os-release`, 'ID=some\n')
+    const line = (path: string, option: string) => `LABEL=Volume\\040one ${path} btrfs defaults,${option} 0 0\n`
+    const [, number] = /ID (\d+) .* path @logs$/m.exec(btrfs('subvolume', 'list', root))!
+    writeFileSync(
+      `${system}/etc/fstab`,
+      line('/home', 'subvol=/@/home') + line('/var', `subvolid=${number}`) + line('/odd', 'subvol=absent'),
+    )
+    writeFileSync(`${root}/@/home/someone`, 'at home')
+    writeFileSync(`${root}/@logs/log`, 'a line')
+    btrfs('subvolume', 'set-default', system)
+  })
+  const disk = await openFileSource(volume.path)
+  const [system] = await findSystems(await readLayout(disk))
+  assert.equal(Buffer.from((await system!.tree.read('/home/someone', 100))!).toString(), 'at home')
+  assert.equal(Buffer.from((await system!.tree.read('/var/log', 100))!).toString(), 'a line')
+  assert.deepEqual(system!.notes, ['/odd is subvolume absent, which is not there'])
   await disk.close()
 })

@@ -113,14 +113,14 @@ async function readFstab(tree: FileTree, notes: string[]): Promise<string> {
   }
 }
 
-/** With `subvol=` the directory of that name at the top. */
+/** With `subvol=` or `subvolid=` that subvolume, which is named from the top of its file system, whatever is the default. */
 async function mountedRoot(files: FileSystem, { options, path }: FstabEntry, notes: string[]): Promise<FileSystem> {
-  const subvolume = options.find((option) => option.startsWith('subvol='))?.slice('subvol='.length)
-  if (subvolume === undefined || files.type !== 'btrfs') return files
-  const found = await new FileTree(files).find(`/${subvolume}`, false)
-  if (found?.node.kind === 'directory') return rootedAt(files, found.node)
-  notes.push(`${path} is subvolume ${subvolume}, which is not there`)
-  return files
+  const option = (name: string) => options.find((each) => each.startsWith(`${name}=`))?.slice(name.length + 1)
+  const place = option('subvol') ?? option('subvolid')
+  if (place === undefined || !files.subvolume) return files
+  const found = await files.subvolume(option('subvol') ?? Number(place))
+  if (!found) notes.push(`${path} is subvolume ${place}, which is not there`)
+  return found ?? files
 }
 
 const cleanPath = (path: string): string => `/${path.split('/').filter(Boolean).join('/')}`
