@@ -10,9 +10,9 @@ export interface Archive {
 export interface Member {
   /** Parts divided by `/`, none of them empty, `.` or `..`; no control characters. Names differ by more than upper and lower case. */
   readonly name: string
-  /** Unpacked. */
+  /** Unpacked, with its holes. */
   readonly bytes: number
-  /** Where its data begin in the archive, and how long they are there. */
+  /** Where its data begin in the archive, and how long they are there: shorter than the member where it is packed or sparse. */
   readonly offset: number
   readonly storedBytes: number
   readonly isPlain: boolean

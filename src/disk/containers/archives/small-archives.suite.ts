@@ -88,3 +88,66 @@ export function smallZip(members: readonly SmallMember[], defects: ZipDefects = 
   end.writeUInt32LE(defects.directoryOffset ?? at, 16)
   return Buffer.concat([...local, directory, end])
 }
+
+/** Of a sparse file: offset and length. */
+export type Run = readonly [offset: number, length: number]
+const field = (value: number): Buffer => {
+  if (value < 8 ** 11) return Buffer.from(`${value.toString(8).padStart(11, '0')}\0`)
+  const bytes = Buffer.alloc(12)
+  bytes.writeBigUInt64BE(BigInt(value), 4)
+  bytes[0] = 0x80
+  return bytes
+}
+const filledUp = (bytes: Uint8Array): Buffer => Buffer.concat([bytes, Buffer.alloc((512 - (bytes.length % 512)) % 512)])
+
+/** A sparse file as GNU tar's own format has it. */
+export function oldSparse(bytes: number, runs: readonly Run[], data: Uint8Array): Buffer {
+  const map = runs.map(([offset, length]) => Buffer.concat([field(offset), field(length)]))
+  const header = tarHeader('disk.raw', 'S', field(data.length))
+  header.write('ustar  \0', 257)
+  header.set(Buffer.concat(map.slice(0, 4)), 386)
+  header[482] = map.length > 4 ? 1 : 0
+  header.set(field(bytes), 483)
+  header.fill(' ', 148, 156)
+  const sum = header.reduce((total, byte) => total + byte, 0)
+  header.write(`${sum.toString(8).padStart(6, '0')}\0 `, 148)
+  const blocks = Array.from({ length: Math.max(0, Math.ceil((map.length - 4) / 21)) }, (_, index) => {
+    const block = Buffer.alloc(512)
+    block.set(Buffer.concat(map.slice(4 + index * 21, 25 + index * 21)))
+    block[504] = map.length > 25 + index * 21 ? 1 : 0
+    return block
+  })
+  return Buffer.concat([header, ...blocks, filledUp(data), Buffer.alloc(1024)])
+}
+
+/** A record of a pax header: its length counts its own digits. */
+export function sparseRecord(key: string, value: number | string): string {
+  const rest = ` GNU.sparse.${key}=${value}\n`
+  const digits = String(rest.length + String(rest.length).length).length
+  return `${rest.length + digits}${rest}`
+}
+
+/** A sparse file as pax headers say it. @param text of version 'records': what they say */
+export function paxSparse(
+  version: '0.0' | '0.1' | '1.0' | 'records',
+  bytes: number,
+  runs: readonly Run[],
+  data: Uint8Array,
+  text = '',
+  type = 'x',
+): Buffer {
+  const sized = () => sparseRecord('size', bytes) + sparseRecord('numblocks', runs.length)
+  const texts = {
+    '0.0': () =>
+      sized() + runs.map(([offset, length]) => sparseRecord('offset', offset) + sparseRecord('numbytes', length)).join(''),
+    '0.1': () => sized() + sparseRecord('name', 'disk.raw') + sparseRecord('map', runs.join(',')),
+    '1.0': () =>
+      sparseRecord('major', 1) + sparseRecord('minor', 0) + sparseRecord('name', 'disk.raw') + sparseRecord('realsize', bytes),
+    records: () => text,
+  }
+  const before = version === '1.0' ? filledUp(Buffer.from([runs.length, ...runs.flat(), ''].join('\n'))) : Buffer.alloc(0)
+  return smallTar([
+    { name: 'pax', type, body: texts[version]() },
+    { name: 'disk.raw', body: Buffer.concat([before, data]) },
+  ])
+}

@@ -1,5 +1,5 @@
 import { ServiceError } from '../../../base/errors.ts'
-import { BLOCK_BYTES } from './tar.ts'
+import { BLOCK_BYTES } from './tar-header.ts'
 
 /** A member to be written: its bytes are known before they come. */
 export interface NewMember {

@@ -96,6 +96,8 @@ const givenFile = (name: string, source: BlockSource): PackageFile => ({
 })
 
 async function openPackage(members: ReadonlyMap<string, PackageFile>, descriptorName: string): Promise<Appliance> {
+  const sparse = [...members.values()].find(({ isPlain, bytes, storedBytes }) => isPlain && bytes !== storedBytes)
+  if (sparse) throw refuseOvf('unsupported', `${shown(sparse.name)} is a sparse file of GNU tar, which no package has`)
   const others = [...members.keys()].filter((name) => name !== descriptorName)
   const second = others.find((name) => /\.ovf$/i.test(name))
   if (second !== undefined)
