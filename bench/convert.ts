@@ -23,7 +23,7 @@ const { values, positionals } = parseArgs({
   options: { disk: { type: 'string' }, rounds: { type: 'string', default: '5' } },
   allowPositionals: true,
 })
-const main = new URL('../src/main.ts', import.meta.url).pathname
+const program = new URL('../bin/imprint', import.meta.url).pathname
 const nameForQemu = (format: string) => (format === 'vhd' ? 'vpc' : format)
 const writable = formats.filter(({ name, writers }) => writers.length > 0 && name !== 'raw').map(({ name }) => name)
 const pairs = positionals.length > 0 ? positionals : writable.flatMap((name) => [`raw-${name}`, `${name}-raw`])
@@ -67,7 +67,7 @@ try {
     const source = from === 'raw' ? raw : path(`source.${from}`)
     if (from !== 'raw') await run('qemu-img', 'convert', '-f', 'raw', '-O', nameForQemu(from), raw, source)
     const theirs = ['qemu-img', 'convert', '-f', nameForQemu(from), '-O', nameForQemu(to)]
-    const ours = [process.execPath, main, 'convert', source, path('made'), '--to', to]
+    const ours = [program, 'convert', source, path('made'), '--to', to]
     const contenders: readonly (readonly string[])[] = [
       [...ours, '--no-sync'],
       [...theirs, source, path('made')],
