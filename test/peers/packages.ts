@@ -32,6 +32,7 @@ export const packages: readonly DebianPackage[] = [
   { name: 'acl', neededBy: 'the same: access lists' },
   { name: 'btrfs-progs', neededBy: 'the same: btrfs' },
   { name: 'xfsprogs', neededBy: 'the same: XFS' },
+  { name: 'squashfs-tools', neededBy: 'the same: squashfs' },
   { name: 'lvm2', neededBy: 'the same: logical volumes' },
   { name: 'cryptsetup-bin', neededBy: 'what is encrypted, and recognised' },
   { name: 'bcache-tools', neededBy: 'what is recognised' },

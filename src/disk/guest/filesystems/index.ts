@@ -7,10 +7,11 @@ import { fat } from './fat/fat.ts'
 import type { FileSystem, FileSystemDriver } from './file-system.ts'
 import { iso9660 } from './iso9660/iso9660.ts'
 import { ntfs } from './ntfs/ntfs.ts'
+import { squashfs } from './squashfs/squashfs.ts'
 import { xfs } from './xfs/xfs.ts'
 
 /** Every kind that can be read, in the order in which they are looked for. */
-export const fileSystems: readonly FileSystemDriver[] = [ext4, btrfs, fat, iso9660, ntfs, xfs]
+export const fileSystems: readonly FileSystemDriver[] = [ext4, btrfs, fat, iso9660, ntfs, squashfs, xfs]
 
 /** A store's chunk; what is kept of each volume. */
 const PAGES = { pageBytes: 64 * KiB, maxBytes: 8 * MiB }
