@@ -62,7 +62,7 @@ export async function readOperatingSystem(tree: FileTree): Promise<OperatingSyst
   if (old) evidence.push(old.path)
   const distro = release.get('ID')?.toLowerCase() ?? old?.distro ?? 'linux'
   const version = release.get('VERSION_ID') ?? old?.version ?? ''
-  const point = pointFiles[distro]
+  const point = Object.hasOwn(pointFiles, distro) ? pointFiles[distro] : undefined // the guest's word may be `constructor`
   const fullVersion = (point && numberIn(await firstLine(tree, point))) || version
   return {
     distro,
