@@ -56,6 +56,7 @@ export const commandLoaders: Readonly<Record<string, () => Promise<Command>>> = 
   ls: async () => (await import('./commands/ls.ts')).ls,
   cat: async () => (await import('./commands/cat.ts')).cat,
   find: async () => (await import('./commands/find.ts')).find,
+  packages: async () => (await import('./commands/packages.ts')).packages,
   'netboot build': async () => (await import('./commands/netboot-build.ts')).netbootBuild,
   'netboot allow': async () => (await import('./commands/netboot-allow.ts')).netbootAllow,
   'netboot list': async () => (await import('./commands/netboot-list.ts')).netbootList,
