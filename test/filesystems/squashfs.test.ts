@@ -14,6 +14,8 @@ import { cannotMount, mounted } from './volumes.ts'
 const skip = cannotMount('mksquashfs')
 const cases: readonly { readonly name: string; readonly words: readonly string[] }[] = [
   { name: 'zlib', words: ['-comp', 'gzip'] },
+  { name: 'xz', words: ['-comp', 'xz'] },
+  { name: 'lzo', words: ['-comp', 'lzo', '-b', '65536'] },
   { name: 'zstd in blocks of 1 MiB', words: ['-comp', 'zstd', '-b', '1M'] },
   { name: 'lz4 in blocks of 4 KiB', words: ['-comp', 'lz4', '-b', '4096'] },
   { name: 'lz4 as tight as it can be', words: ['-comp', 'lz4', '-Xhc'] },

@@ -1,7 +1,7 @@
 import { crc32 } from 'node:zlib'
 import type { ServiceError } from '../../../base/errors.ts'
-import type { ByteReader } from './byte-reader.ts'
-import { PartCount, refusePacked } from './damage.ts'
+import type { ByteReader } from '../../packed/byte-reader.ts'
+import { PartCount, refusePacked } from '../../packed/damage.ts'
 
 /**
  * bzip2 has no specification but its program; what is known of the format is written down in J. Tsai, "BZIP2: Format

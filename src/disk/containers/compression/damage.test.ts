@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { test } from 'node:test'
-import { ByteReader } from './byte-reader.ts'
+import { ByteReader } from '../../packed/byte-reader.ts'
+import { unpackXz } from '../../packed/xz.ts'
 import { unpackBzip2 } from './bzip2.ts'
 import { smallBzip2, smallXz } from './small-files.suite.ts'
-import { unpackXz } from './xz.ts'
 
 /** What a file of a kilobyte can honestly hold, and more; what has no end meets it. */
 const MAX_BYTES = 64 * 1024 * 1024

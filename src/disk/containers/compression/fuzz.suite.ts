@@ -1,10 +1,10 @@
 import { crc32, deflateRawSync, gzipSync, zstdCompressSync } from 'node:zlib'
 import { type FuzzBase, type FuzzTarget, fuzzTarget } from '../../../../test/fixtures/fuzz/target.ts'
-import { ByteReader } from './byte-reader.ts'
+import { ByteReader } from '../../packed/byte-reader.ts'
+import { unpackXz } from '../../packed/xz.ts'
 import { unpackBzip2 } from './bzip2.ts'
 import { smallBzip2, smallText, smallXz } from './small-files.suite.ts'
 import { unpacked } from './unpacked.ts'
-import { unpackXz } from './xz.ts'
 
 /** What a file of a kilobyte can honestly hold, and more; what has no end meets it. */
 const MAX_BYTES = 512 * 1024

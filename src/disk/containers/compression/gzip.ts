@@ -1,5 +1,5 @@
 import { createGunzip } from 'node:zlib'
-import { refusePacked } from './damage.ts'
+import { refusePacked } from '../../packed/damage.ts'
 import { throughZlib } from './through-zlib.ts'
 
 const OUTPUT_BYTES = 256 * 1024

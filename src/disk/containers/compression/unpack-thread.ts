@@ -1,10 +1,10 @@
 /** A worker thread that unpacks one stream: it waits for input, and for room for output, without giving the thread up. */
 import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads'
 import { isServiceError } from '../../../base/errors.ts'
-import { ByteReader } from './byte-reader.ts'
+import { ByteReader } from '../../packed/byte-reader.ts'
+import { unpackXz } from '../../packed/xz.ts'
 import { unpackBzip2 } from './bzip2.ts'
 import { MAX_PIECES, type ThreadInput, type ThreadMessage, type ThreadSettings } from './thread-messages.ts'
-import { unpackXz } from './xz.ts'
 
 const { compression, port, events } = workerData as ThreadSettings & { readonly port: MessagePort }
 const decoders = { bzip2: unpackBzip2, xz: unpackXz } as const

@@ -1,8 +1,8 @@
 import { pipeline, Readable } from 'node:stream'
 import { constants, createZstdDecompress } from 'node:zlib'
 import type { ServiceError } from '../../../base/errors.ts'
+import { PartCount, refusePacked } from '../../packed/damage.ts'
 import { ByteQueue } from './byte-queue.ts'
-import { PartCount, refusePacked } from './damage.ts'
 
 /**
  * zstd data is a row of frames, and tools that pack in parallel write many; Node's decompressor ends at the end of the first.

@@ -1,7 +1,7 @@
 import { promisify } from 'node:util'
 import { constants, inflate, type ZstdOptions, zstdDecompress } from 'node:zlib'
 import { KiB } from '../../../../base/units.ts'
-import { unpackLzo } from './lzo.ts'
+import { unpackLzo } from '../../../packed/lzo.ts'
 
 /** Packed extents. Source: btrfs documentation, "Compression"; Linux fs/btrfs/compression.h, lzo.c and zstd.c. */
 export const COMPRESSION = { none: 0, zlib: 1, lzo: 2, zstd: 3 } as const

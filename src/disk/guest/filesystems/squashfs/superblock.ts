@@ -92,13 +92,13 @@ export async function readSuperblock(volume: BlockSource): Promise<Superblock | 
 }
 
 /** Source: fs/squashfs/squashfs_fs.h, ZLIB_COMPRESSION and the others. */
-const compressions: Readonly<Record<number, Compression>> = { 1: 'zlib', 5: 'lz4', 6: 'zstd' }
-const others: Readonly<Record<number, string>> = { 2: 'lzma', 3: 'lzo', 4: 'xz' }
+const compressions: Readonly<Record<number, Compression>> = { 1: 'zlib', 3: 'lzo', 4: 'xz', 5: 'lz4', 6: 'zstd' }
+const LZMA = 2 // which Linux never unpacked
 
 function compressionOf(number: number): Compression {
   const known = compressions[number]
   if (known === undefined)
-    throw refuse('unknown-feature', `its compression is ${others[number] ?? number}, which is not unpacked here`)
+    throw refuse('unknown-feature', `its compression is ${number === LZMA ? 'lzma' : number}, which is not unpacked here`)
   return known
 }
 

@@ -1,4 +1,4 @@
-import { type ErrorDetails, ServiceError } from '../../../base/errors.ts'
+import { type ErrorDetails, ServiceError } from '../../base/errors.ts'
 
 /** Why compressed data were refused: stable words for clients, in `details.reason`. */
 export type PackedRefusal = 'malformed' | 'truncated' | 'unsupported' | 'amplification' | 'nested'
