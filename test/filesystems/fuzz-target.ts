@@ -2,6 +2,7 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { isServiceError, ServiceError } from '../../src/base/errors.ts'
 import { KiB } from '../../src/base/units.ts'
+import type { BlockSource } from '../../src/disk/block/block-source.ts'
 import { checked } from '../../src/disk/block/checked.ts'
 import type { FileSystem } from '../../src/disk/guest/filesystems/file-system.ts'
 import { FileTree } from '../../src/disk/guest/filesystems/file-tree.ts'
@@ -18,6 +19,10 @@ const SECTOR_BYTES = 512
 const { searchParams } = new URL(import.meta.url)
 const driver = fileSystems.find(({ name }) => name === searchParams.get('driver'))!
 const path = searchParams.get('path')!
+const summedBy = searchParams.get('summedBy')
+const { summed }: { summed: (volume: BlockSource) => Promise<BlockSource> } = summedBy
+  ? await import(summedBy)
+  : { summed: async (volume: BlockSource) => volume }
 const bytes = new Uint8Array(readFileSync(path))
 const chosen: readonly number[] | undefined = existsSync(`${path}.sectors`)
   ? JSON.parse(readFileSync(`${path}.sectors`, 'utf8'))
@@ -35,7 +40,7 @@ export const targets = [
     ],
     leastTaken: 0,
     async use(volume) {
-      const files = await driver.open(volume)
+      const files = await driver.open(await summed(volume))
       if (!files) throw new ServiceError('invalid-image', 'it is no file system any more')
       await readAll(files)
     },

@@ -12,19 +12,24 @@ export interface FuzzWish {
   readonly sectors?: readonly number[]
   readonly runs: number
   readonly seed?: number
+  /** A module whose `summed` makes the checksums of a volume right again, so that what was changed is looked at. */
+  readonly summedBy?: URL
 }
 
 /**
  * Pokes at a volume and reads everything of it: all answers are files, or typed errors; no read is outside the volume, and none goes on
  * for ever. @returns how many mutants still opened
  */
-export async function fuzzFileSystem({ name }: FileSystemDriver, { volume, sectors, runs, seed = 1 }: FuzzWish): Promise<number> {
+export async function fuzzFileSystem(
+  { name }: FileSystemDriver,
+  { volume, sectors, runs, seed = 1, summedBy }: FuzzWish,
+): Promise<number> {
   const folder = await mkdtemp(join(tmpdir(), 'imprint-fuzz-'))
   const path = join(folder, 'volume')
   await writeFile(path, volume)
   if (sectors) await writeFile(`${path}.sectors`, JSON.stringify(sectors))
   const url = new URL('./fuzz-target.ts', import.meta.url)
-  url.search = new URLSearchParams({ driver: name, path }).toString()
+  url.search = new URLSearchParams({ driver: name, path, ...(summedBy ? { summedBy: summedBy.href } : {}) }).toString()
   try {
     const { taken, find } = await fuzzInThread({ url: url.href, name, seed, first: 0, runs: Math.ceil(runs) })
     if (find) assert.fail(await described(name, seed, find))

@@ -209,6 +209,18 @@ test('an index that goes in a circle, or names another block, ends in an error a
   }
 })
 
+test('an entry whose key goes on beyond its node', { skip }, async () => {
+  const bytes = whole.slice()
+  const view = viewOf(bytes)
+  const root = attributeAt(bytes, await recordOf('/many'), TYPE.root)
+  const value = root + view.getUint16(root + 20, true)
+  const only = value + 16 + view.getUint32(value + 16, true)
+  view.setUint16(only + 10, 1000, true)
+  view.setUint16(only + 12, 1, true) // not the last any more
+  const all = async () => Array.fromAsync((await opened(bytes)).list('/many'))
+  await assert.rejects(all, { code: 'invalid-image', message: /with a key of 1000/ })
+})
+
 test('an entry for a file that is another by now leads nowhere', { skip }, async () => {
   const bytes = whole.slice()
   const record = await recordOf('/data')

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { bytesOfName, nameOfBytes, nameOfUnits } from './file-name.ts'
+import { bytesOfName, nameOfBytes, nameOfUnits, unitsOfName } from './file-name.ts'
 
 test('every name of bytes has one text, which turns back into it', () => {
   const piece = fc.oneof(
@@ -27,8 +27,11 @@ test('names of 16-bit units differ where the units do, and are bytes like any ot
       const units = Uint16Array.of(...odd, ...Array.from(plain.toWellFormed(), (each) => each.charCodeAt(0)))
       const name = nameOfUnits(units)
       assert.equal(nameOfBytes(bytesOfName(name)), name)
+      assert.deepEqual(unitsOfName(name), units)
       assert.equal(name === String.fromCharCode(...units), String.fromCharCode(...units).isWellFormed())
     }),
   )
   assert.equal(nameOfUnits(Uint16Array.of(0xd83d, 0xdc27, 0xd83d)), '🐧\udced\udca0\udcbd')
+  const odd = Uint16Array.of(0xd83d, 0xdced, 0xdca0, 0xdcbd, 0xdced, 0xdca0, 0xdcbd)
+  assert.deepEqual(unitsOfName(nameOfUnits(odd)), odd)
 })

@@ -58,6 +58,19 @@ export function nameOfUnits(units: Uint16Array): string {
 
 const LONE_SURROGATE = /\p{Surrogate}/gu // with `u` a pair is one character, and none of these
 
+/** The units that `nameOfUnits` made a text of. */
+export function unitsOfName(name: string): Uint16Array {
+  const whole = name.isWellFormed()
+    ? name
+    : name.replace(ESCAPED_SURROGATE, (three) => {
+        const [, second = 0, third = 0] = Array.from(three, (unit) => unit.charCodeAt(0) - ESCAPE)
+        return String.fromCharCode(0xd000 | ((second & 0x3f) << 6) | (third & 0x3f))
+      })
+  return Uint16Array.from({ length: whole.length }, (_, at) => whole.charCodeAt(at))
+}
+
+const ESCAPED_SURROGATE = /(?<![\ud800-\udbff])\udced[\udca0-\udcbf][\udc80-\udcbf]/g
+
 /** The bytes that `nameOfBytes` made a text of. */
 export function bytesOfName(name: string): Uint8Array {
   const parts: Uint8Array[] = []

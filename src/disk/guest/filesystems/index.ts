@@ -2,6 +2,7 @@ import { KiB, MiB } from '../../../base/units.ts'
 import type { BlockSource } from '../../block/block-source.ts'
 import { paged } from '../../filters/paged.ts'
 import { btrfs } from './btrfs/btrfs.ts'
+import { exfat } from './exfat/exfat.ts'
 import { ext4 } from './ext4/ext4.ts'
 import { fat } from './fat/fat.ts'
 import type { FileSystem, FileSystemDriver } from './file-system.ts'
@@ -11,7 +12,7 @@ import { squashfs } from './squashfs/squashfs.ts'
 import { xfs } from './xfs/xfs.ts'
 
 /** Every kind that can be read, in the order in which they are looked for. */
-export const fileSystems: readonly FileSystemDriver[] = [ext4, btrfs, fat, iso9660, ntfs, squashfs, xfs]
+export const fileSystems: readonly FileSystemDriver[] = [ext4, btrfs, exfat, fat, iso9660, ntfs, squashfs, xfs]
 
 /** A store's chunk; what is kept of each volume. */
 const PAGES = { pageBytes: 64 * KiB, maxBytes: 8 * MiB }

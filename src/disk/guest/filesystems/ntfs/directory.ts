@@ -128,9 +128,9 @@ function slotsOf(node: Uint8Array, headerAt: number, bad: (problem: string) => E
       slots.push({ entry: undefined, child })
       return slots
     }
-    const units = keyBytes >= NAME_BYTES ? view.getUint8(at + ENTRY_BYTES + 64) : 0
-    if (NAME_BYTES + units * 2 > keyBytes || ENTRY_BYTES + keyBytes > bytes || keyBytes < NAME_BYTES)
-      throw bad(`an entry of ${bytes} bytes with a key of ${keyBytes}`)
+    const isWhole = keyBytes >= NAME_BYTES && ENTRY_BYTES + keyBytes <= bytes
+    const units = isWhole ? view.getUint8(at + ENTRY_BYTES + 64) : 0
+    if (!isWhole || NAME_BYTES + units * 2 > keyBytes) throw bad(`an entry of ${bytes} bytes with a key of ${keyBytes}`)
     const key = at + ENTRY_BYTES
     const { number, sequence } = referenceAt(view, at)
     slots.push({

@@ -1,7 +1,7 @@
 import { isServiceError } from '../../../../base/errors.ts'
 import { KiB, MiB } from '../../../../base/units.ts'
 import type { BlockSource } from '../../../block/block-source.ts'
-import { nameOfUnits } from '../file-name.ts'
+import { nameOfUnits, unitsOfName } from '../file-name.ts'
 import type { DirectoryEntry, FileNode, FileSystem, FileSystemDriver, NodeKind } from '../file-system.ts'
 import { type BootSector, readBootSector, refuse } from './boot-sector.ts'
 import { compareNames, DOS_NAMES, type IndexEntry, isSameName, type NameIndex, nameIndex, textOf } from './directory.ts'
@@ -186,7 +186,7 @@ class NtfsFiles {
   /** By the volume's own table of capitals; one that is the same in every letter goes before the others. DOS names count, and so do files of the system. */
   async #find(directory: NtfsNode, name: string): Promise<DirectoryEntry | undefined> {
     if (!isPossible(name)) return undefined
-    const wanted = Uint16Array.from({ length: name.length }, (_, at) => name.charCodeAt(at))
+    const wanted = unitsOfName(name)
     const capitals = await this.#capitalsOf()
     let found: DirectoryEntry | undefined
     for await (const entry of (await this.#index(directory)).way((units) => compareNames(wanted, units, capitals))) {
