@@ -4,6 +4,7 @@ import { type Appliance, startable } from '../../disk/containers/index.ts'
 import type { Fact, Found } from '../../disk/formats/index.ts'
 import { command } from '../command.ts'
 import { type Allocation, drawn } from '../disk-file/allocation.ts'
+import { printSystems, usedText } from '../disk-file/anatomy-text.ts'
 import { endedBy } from '../disk-file/convert-file.ts'
 import { type InspectedDisk, type InspectedTable, type Inspection, inspectFile } from '../disk-file/inspect-file.ts'
 import { layersText } from '../disk-file/look-into.ts'
@@ -19,6 +20,7 @@ export const inspect = command({
   description: [
     'Looks at every table of the file, never at another file that it names, and never trusts what it says of itself. Compression and',
     'archives around the disk are taken off; of an OVA, the machine is told as well, and what an image made of it should say.',
+    'Of the systems on the disk: what they are, who can log in, what they start, where packages come from, and which configuration was changed.',
     'Status 1: it would be refused; the report says why.',
   ].join('\n'),
   arguments: { file: { help: PLACE, completes: 'file' } },
@@ -100,7 +102,8 @@ function print(path: string, found: Inspection, out: Output): void {
   ])
   if (disk) {
     printMap(disk.allocation, out)
-    if (disk.partitions) printPartitions(disk.partitions, out)
+    if (disk.partitions) printPartitions(disk.partitions, disk.volumes, out)
+    printAnatomy(disk, out)
     if (disk.snapshots.length > 0) printSnapshots(disk, out)
   }
   if (appliance) printMachine(appliance, out)
@@ -131,7 +134,12 @@ function printMap({ shares }: Allocation, out: Output): void {
   out.line(out.tone(` 0 %${' '.repeat(shares.length / 2 - 5)}50 %${' '.repeat(shares.length / 2 - end.length - 2)}${end}`, 'dim'))
 }
 
-function printPartitions({ scheme, sectorBytes, partitions, notes }: InspectedTable, out: Output): void {
+function printPartitions(
+  { scheme, sectorBytes, partitions, notes }: InspectedTable,
+  volumes: InspectedDisk['volumes'],
+  out: Output,
+): void {
+  const volumeOf = (number: number) => volumes.find(({ partition }) => partition === number)
   out.line()
   out.line(`${out.tone('partitions', 'strong')}  ${scheme}, sectors of ${sectorBytes} bytes`)
   const hasNames = partitions.some(({ name }) => name !== '')
@@ -142,10 +150,30 @@ function printPartitions({ scheme, sectorBytes, partitions, notes }: InspectedTa
       { title: 'size', value: ({ length }) => formatBytes(length), align: 'right' },
       { title: 'type', value: ({ typeName, type }) => typeName ?? type },
       ...(hasNames ? [{ title: 'name', value: ({ name }: { readonly name: string }) => name || null }] : []),
-      { title: 'holds', value: ({ holds }) => holds.join(', ') || null },
+      { title: 'holds', value: ({ number, holds }) => volumeOf(number)?.type ?? (holds.join(', ') || null) },
+      { title: 'label', value: ({ number }) => volumeOf(number)?.label || null },
+      { title: 'used', value: ({ number }) => usedText(volumeOf(number)) },
     ])
   }
   for (const note of notes) out.line(out.tone(`! ${safeText(note)}`, 'bad'))
+}
+
+/** Volumes that are no partitions, and the systems. */
+function printAnatomy({ volumes, systems }: InspectedDisk, out: Output): void {
+  const others = volumes.filter(({ partition, type }) => partition === null && type !== null)
+  if (others.length > 0) {
+    out.line()
+    out.line(out.tone('volumes', 'strong'))
+    out.table(others, [
+      { title: 'name', value: ({ name }) => name },
+      { title: 'size', value: ({ bytes }) => formatBytes(bytes), align: 'right' },
+      { title: 'holds', value: ({ type }) => type },
+      { title: 'label', value: ({ label }) => label || null },
+      { title: 'used', value: (volume) => usedText(volume) },
+    ])
+  }
+  for (const { name, notes } of volumes) for (const note of notes) out.line(out.tone(`! ${safeText(`${name}: ${note}`)}`, 'bad'))
+  printSystems(systems, out)
 }
 
 function printSnapshots({ snapshots }: InspectedDisk, out: Output): void {

@@ -11,7 +11,8 @@ import {
   recognise,
   suggestedFormat,
 } from '../../disk/formats/index.ts'
-import { type Partition, type PartitionTable, readPartitions } from '../../disk/guest/partitions/list.ts'
+import { type Anatomy, readAnatomy } from '../../disk/guest/anatomy.ts'
+import type { Partition, PartitionTable } from '../../disk/guest/partitions/list.ts'
 import type { TransferState } from '../progress.ts'
 import { type Allocation, allocationOf } from './allocation.ts'
 import { formatWord } from './format-words.ts'
@@ -48,6 +49,9 @@ export interface InspectedDisk {
   readonly partitions: InspectedTable | null
   /** Signatures at the beginning of the disk, as `ext`. */
   readonly holds: readonly string[]
+  /** What its partitions hold, and which systems. */
+  readonly volumes: Anatomy['volumes']
+  readonly systems: Anatomy['systems']
   readonly notes: readonly string[]
 }
 export interface InspectedTable extends Omit<PartitionTable, 'partitions'> {
@@ -84,13 +88,16 @@ export async function inspectFile(
     if (layers.length > 0) about = { ...about, layers, appliance, ...(await recognised(inside.file, wish.from)) }
     const { disk, format, notes } = await openDiskIn(inside, wish, openFile, onProgress)
     whole.close = () => disk.close() // which closes the file
+    const { table, volumes, systems } = await readAnatomy(checked(disk, 'disk'), { signal })
     const inspected: InspectedDisk = {
       format,
       virtualBytes: disk.size,
       allocation: await allocationOf(disk, MAP_PARTS, signal),
       snapshots: (await driverOf(format).snapshots?.(checked(inside.file, 'file'))) ?? [],
-      partitions: await inspectedTable(disk),
+      partitions: table && (await inspectedTable(disk, table)),
       holds: await contentOf(disk),
+      volumes,
+      systems,
       notes,
     }
     return { ...about, refusal: null, disk: inspected }
@@ -125,9 +132,7 @@ async function insideOf(file: OpenedFile, wish: DiskWish, whole: { close: () => 
   return inside
 }
 
-async function inspectedTable(disk: BlockSource): Promise<InspectedTable | null> {
-  const table = await readPartitions(disk)
-  if (!table) return null
+async function inspectedTable(disk: BlockSource, table: PartitionTable): Promise<InspectedTable> {
   const partitions = []
   for (const [index, partition] of table.partitions.entries()) {
     const { offset, length } = partition
