@@ -116,7 +116,7 @@ test('a directory that is the root, or in itself, is met once', async () => {
   const damaged: string[] = []
   let nodes = 0
   for await (const _ of (await opened(disc({ folder }))).walk('/', { onDamage: (path) => damaged.push(path) })) nodes += 1
-  assert.deepEqual(damaged, ['/folder/up', '/folder/self', '/folder/moved'])
+  assert.deepEqual(damaged, ['/folder/moved', '/folder/self', '/folder/up'])
   assert.equal(nodes, 6)
 })
 
@@ -234,4 +234,13 @@ test('a boot catalogue that says more than it has', async () => {
   assert.deepEqual(await bootImages(bytesSource(disc())), [])
   const broken = withCatalog([validation.with(28, 0xab), bootEntry])
   await assert.rejects(bootImages(bytesSource(broken)), { code: 'invalid-image', message: /validation entry/ })
+})
+
+test('a disc that is one of UDF as well says so', async () => {
+  const change = (bytes: Uint8Array) => {
+    bytes.set([0, ...Buffer.from('BEA01'), 1], 18 * SECTOR)
+    bytes.set([0, ...Buffer.from('NSR02'), 1], 19 * SECTOR)
+  }
+  assert.match((await opened(disc({ change }))).root.notes.join(), /UDF/)
+  assert.deepEqual((await opened(disc())).root.notes, [])
 })

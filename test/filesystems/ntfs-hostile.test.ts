@@ -239,6 +239,14 @@ test('a damaged $MFT is read by its mirror, and says so', { skip }, async () => 
   await assert.rejects(ntfs.open(bytesSource(bytes)), { code: 'invalid-image', message: /begin with FILE/ })
 })
 
+test('a volume whose $Volume is damaged still has its files', { skip }, async () => {
+  const bytes = whole.slice()
+  bytes.fill(0, mftOffset(bytes) + 3 * RECORD, mftOffset(bytes) + 3 * RECORD + 4)
+  const tree = await opened(bytes)
+  assert.match(tree.root.notes.join(), /\$Volume cannot be read/)
+  assert.equal(String(Buffer.from((await tree.read('/other.txt', 10))!)), 'other')
+})
+
 test('without $UpCase names are found as Unicode has capitals', { skip }, async () => {
   const bytes = whole.slice()
   bytes.fill(0, mftOffset(bytes) + 10 * RECORD, mftOffset(bytes) + 10 * RECORD + 4)

@@ -89,7 +89,7 @@ class FatFiles {
   /** Of FAT32 what FSInfo says, which is right where it was unmounted. */
   async #freeBytes(isClean: boolean): Promise<number | null> {
     const { kind, clusters, clusterBytes, infoOffset } = this.#boot
-    if (kind !== 32) return (await countFree(this.#volume, this.#boot)) * clusterBytes
+    if (kind !== 32) return countFree(this.#volume, this.#boot)
     if (!isClean || infoOffset === 0 || infoOffset + INFO.bytes > this.#volume.size) return null
     const bytes = await this.#volume.read(infoOffset, INFO.bytes)
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)

@@ -1,3 +1,4 @@
+import { isServiceError } from '../../../../base/errors.ts'
 import { KiB } from '../../../../base/units.ts'
 import type { BlockSource } from '../../../block/block-source.ts'
 import type { LinkTable, LinkWindow } from '../../../block/linked-clusters.ts'
@@ -74,13 +75,18 @@ export function numbersOf(volume: BlockSource, boot: BootSector): (cluster: numb
   }
 }
 
-/** How many clusters are free, where the table is short: that of FAT12 or FAT16. */
-export async function countFree(volume: BlockSource, boot: BootSector): Promise<number> {
+/** Free bytes, where the table is short: that of FAT12 or FAT16. Null where it is cut off. */
+export async function countFree(volume: BlockSource, boot: BootSector): Promise<number | null> {
   const numbersAt = numbersOf(volume, boot)
   let free = 0
-  for (let cluster = FIRST_CLUSTER; cluster < boot.clusters + FIRST_CLUSTER; ) {
-    const { last, at } = await numbersAt(cluster)
-    for (; cluster <= last; cluster += 1) if (at(cluster) === 0) free += 1
+  try {
+    for (let cluster = FIRST_CLUSTER; cluster < boot.clusters + FIRST_CLUSTER; ) {
+      const { last, at } = await numbersAt(cluster)
+      for (; cluster <= last; cluster += 1) if (at(cluster) === 0) free += 1
+    }
+  } catch (error) {
+    if (isServiceError(error)) return null
+    throw error
   }
-  return free
+  return free * boot.clusterBytes
 }

@@ -24,6 +24,8 @@ const MAX_DESCRIPTORS = 84 // the kernel looks as far as sector 100
 const TYPE = { boot: 0, primary: 1, supplementary: 2, end: 255 } as const
 /** Source: Joliet Specification, "SVD Escape Sequences": UCS-2 levels 1 to 3. */
 const JOLIET: readonly string[] = ['%/@', '%/C', '%/E']
+/** What follows the descriptors of a disc that is both. Source: ECMA-167, part 2, section 9, and part 3, section 9.1. */
+const UDF_IDS: readonly string[] = ['BEA01', 'NSR02', 'NSR03']
 const BOOT_ID = 'EL TORITO SPECIFICATION'
 const BOOT_CATALOG_AT = 71
 
@@ -45,6 +47,8 @@ export interface Descriptors {
   readonly uuid: string
   /** Sector of the boot catalogue. */
   readonly bootCatalog: number | undefined
+  /** The disc is one of UDF as well, which may have other files. */
+  readonly hasUdf: boolean
 }
 
 export type Refusal = 'malformed' | 'truncated' | 'unknown-feature'
@@ -61,13 +65,15 @@ export async function readDescriptors(volume: BlockSource): Promise<Descriptors 
   let primary: ReturnType<typeof record.parse> | undefined
   let joliet: ReturnType<typeof record.parse> | undefined
   let bootCatalog: number | undefined
+  let hasUdf = false
   for (let index = 0; index < MAX_DESCRIPTORS; index += 1) {
     const offset = (FIRST_SECTOR + index) * SECTOR_BYTES
     if (offset + SECTOR_BYTES > volume.size) break
     const sector = await volume.read(offset, SECTOR_BYTES)
-    if (Buffer.from(sector.subarray(1, 6)).toString('latin1') !== 'CD001') break
-    const type = sector[0]
-    if (type === TYPE.end) break
+    const id = Buffer.from(sector.subarray(1, 6)).toString('latin1')
+    if (id !== 'CD001' && !UDF_IDS.includes(id)) break
+    hasUdf ||= UDF_IDS.indexOf(id) > 0
+    const type = id === 'CD001' ? sector[0] : TYPE.end
     if (type === TYPE.primary) primary ??= record.parse(sector)
     else if (type === TYPE.boot && textOf(sector.subarray(7, 39)) === BOOT_ID) {
       bootCatalog ??= new DataView(sector.buffer, sector.byteOffset).getUint32(BOOT_CATALOG_AT, true)
@@ -83,6 +89,7 @@ export async function readDescriptors(volume: BlockSource): Promise<Descriptors 
     label: labelOf(primary.label, joliet?.label),
     uuid: uuidOf(primary.modified) ?? uuidOf(primary.created) ?? '',
     bootCatalog,
+    hasUdf,
   }
 }
 

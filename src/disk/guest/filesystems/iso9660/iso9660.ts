@@ -18,11 +18,14 @@ export const iso9660: FileSystemDriver = {
   },
 }
 
-async function opened(volume: BlockSource, { primary, joliet, label, uuid }: Descriptors): Promise<FileSystem> {
+async function opened(volume: BlockSource, { primary, joliet, label, uuid, hasUdf }: Descriptors): Promise<FileSystem> {
   const skipped = await skippedOf(volume, primary)
   const tree = skipped === undefined ? (joliet ?? primary) : primary
   const files = new IsoFiles(volume, tree, skipped)
   const totalBytes = primary.blocks * primary.blockBytes
+  const notes: string[] = []
+  if (hasUdf) notes.push('it is a disc of UDF as well, which is not read: it may have more files')
+  if (totalBytes > volume.size) notes.push(`it has ${totalBytes} bytes, and its volume ${volume.size}: it was cut off`)
   return {
     type: 'iso9660',
     label,
@@ -30,7 +33,7 @@ async function opened(volume: BlockSource, { primary, joliet, label, uuid }: Des
     blockBytes: tree.blockBytes,
     totalBytes,
     freeBytes: 0,
-    notes: totalBytes > volume.size ? [`it has ${totalBytes} bytes, and its volume ${volume.size}: it was cut off`] : [],
+    notes,
     root: await files.node(tree.rootOffset * 2 + 1),
     node: (id) => files.node(id),
     list: (directory) => files.list(asIso(directory)),

@@ -82,9 +82,14 @@ export class Mft {
       segments: (from, length) => this.#segments(from, length),
     })
     this.#table = { ...table, close: async () => {} }
-    for (const entry of await this.#listed(record)) {
-      if (entry.type !== TYPE.data || entry.name !== '' || entry.firstVcn === 0) continue
-      add(await this.#part(record, entry))
+    try {
+      for (const entry of await this.#listed(record)) {
+        if (entry.type !== TYPE.data || entry.name !== '' || entry.firstVcn === 0) continue
+        add(await this.#part(record, entry))
+      }
+    } catch (error) {
+      if (!isServiceError(error)) throw error
+      this.notes.push(`a part of $MFT cannot be read, and so cannot the files in it (${error.message}): run chkdsk`)
     }
   }
 

@@ -14,7 +14,7 @@ import { openStream } from './stream.ts'
 
 /**
  * NTFS 1.2 to 3.1. Its journal is not replayed: where it should be, a note says so. Streams beside a file's data are attributes,
- * `user.NAME`, as far as they have 64 KiB. Access lists are not shown as permissions. Source: the Linux-NTFS project, "NTFS Documentation".
+ * `user.NAME`: the first 256 of those that have 64 KiB or less. Access lists are not shown as permissions. Source: the Linux-NTFS project, "NTFS Documentation".
  */
 export const ntfs: FileSystemDriver = {
   name: 'ntfs',
@@ -81,22 +81,37 @@ class NtfsFiles {
     }
   }
 
-  /** Source: "NTFS Documentation", $Volume. */
+  /** Where $Volume is damaged the files can still be read, and a note says so. */
   async #volumeFacts(): Promise<{ label: string; notes: readonly string[] }> {
+    const notes: string[] = []
+    let label = ''
+    try {
+      const { name, isDirty } = await this.#volumeRecord()
+      label = name
+      if (isDirty) notes.push('it is marked as dirty: run chkdsk')
+    } catch (error) {
+      if (!isServiceError(error, 'invalid-image')) throw error
+      notes.push(`$Volume cannot be read (${error.message}): run chkdsk`)
+    }
+    if (!(await this.#isLogClean()))
+      notes.push('it was not unmounted, and its journal ($LogFile) is not replayed: what was written last may be missing')
+    const { totalBytes } = this.#boot
+    if (totalBytes > this.#volume.size)
+      notes.push(`it has ${totalBytes} bytes, and its volume ${this.#volume.size}: it was cut off`)
+    return { label, notes }
+  }
+
+  /** Source: "NTFS Documentation", $Volume. */
+  async #volumeRecord(): Promise<{ name: string; isDirty: boolean }> {
     const record = await this.#mft.record(RECORD.volume)
     const information = await this.#value(record, TYPE.volumeInformation)
     if (!information || information.length < 12) throw refuse('malformed', '$Volume has no $VOLUME_INFORMATION')
     const view = viewOf(information)
     const version = `${view.getUint8(8)}.${view.getUint8(9)}`
     if (!versions.includes(version)) throw refuse('unknown-feature', `version ${version}; ${versions.join(', ')} are known`)
-    const name = (await this.#value(record, TYPE.volumeName)) ?? new Uint8Array(0)
-    const notes: string[] = []
-    if ((view.getUint16(10, true) & VOLUME_DIRTY) !== 0) notes.push('it is marked as dirty: run chkdsk')
-    if (!(await this.#isLogClean()))
-      notes.push('it was not unmounted, and its journal ($LogFile) is not replayed: what was written last may be missing')
-    const missing = this.#boot.totalBytes - this.#volume.size
-    if (missing > 0) notes.push(`it has ${this.#boot.totalBytes} bytes, and its volume ${this.#volume.size}: it was cut off`)
-    return { label: nameOfUnits(unitsAt(viewOf(name), 0, name.length >>> 1)), notes }
+    const stored = (await this.#value(record, TYPE.volumeName)) ?? new Uint8Array(0)
+    const name = nameOfUnits(unitsAt(viewOf(stored), 0, stored.length >>> 1))
+    return { name, isDirty: (view.getUint16(10, true) & VOLUME_DIRTY) !== 0 }
   }
 
   async #isLogClean(): Promise<boolean> {
@@ -168,7 +183,12 @@ class NtfsFiles {
       if (value) return parseReparse(value)
     }
     if ((flags & FLAG.system) === 0 || record.isDirectory || bytes < INTERIX.minBytes || bytes > INTERIX.maxBytes) return {}
-    return interixOf(await (await this.#open(record, TYPE.data)).read(0, bytes))
+    try {
+      return interixOf(await (await this.#open(record, TYPE.data)).read(0, bytes))
+    } catch (error) {
+      if (isServiceError(error)) return {} // whoever reads the file learns why
+      throw error
+    }
   }
 
   async *#list(directory: NtfsNode): AsyncGenerator<DirectoryEntry> {
