@@ -14,6 +14,10 @@ export function fillXfs(root: string, blockBytes: number, pieces: number): void 
   const partly = openSync(at('never written'), 'r+')
   writeSync(partly, Buffer.from('but here'), 0, undefined, 999_999)
   closeSync(partly)
+  execFileSync('cp', ['--reflink=auto', at('of many pieces'), at('a copy that shares')])
+  const shared = openSync(at('a copy that shares'), 'r+')
+  writeSync(shared, Buffer.from('but not here'), 0, undefined, 5 * blockBytes)
+  closeSync(shared)
   symlinkSync('far/'.repeat(255), at('a long link'))
   for (const [count, bytes] of [
     [3, 20],

@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict'
+import { closeSync, openSync, readSync, writeSync } from 'node:fs'
 import { test } from 'node:test'
+import { crc32c } from '../../src/base/crc32c.ts'
 import { MiB, TiB } from '../../src/base/units.ts'
 import { openFileSource } from '../../src/disk/block/file-source.ts'
 import { openFileSystem } from '../../src/disk/guest/filesystems/index.ts'
@@ -12,6 +14,8 @@ interface Case {
   readonly name: string
   readonly words: readonly string[]
   readonly bytes?: number
+  /** Incompatible features beyond what mkfs.xfs knows, which kernels do. */
+  readonly flags?: number
   /** Of the file of many pieces. */
   readonly pieces?: number
 }
@@ -27,13 +31,15 @@ const cases: readonly Case[] = [
     name: 'what version 5 began with',
     words: ['-m', 'finobt=0,reflink=0,bigtime=0,inobtcount=0', '-i', 'sparse=0', '-s', 'size=4096'],
   },
+  { name: 'attributes that name the parents, which are hidden', words: ['-l', 'size=16m'], flags: 0xc0 },
   { name: 'numbers of inodes beyond 32 bits', words: [], bytes: 8 * TiB },
 ]
 const mkfs = ['mkfs.xfs', '-q', '-f', '-L', 'Volume one', '--unsupported'] // smaller than its users should have them
 
-for (const [index, { name, words, bytes = 192 * MiB, pieces = 1000 }] of cases.entries()) {
+for (const [index, { name, words, bytes = 192 * MiB, pieces = 1000, flags }] of cases.entries()) {
   test(`${name}: every fact is what the kernel says`, { skip: cannotMount('mkfs.xfs') }, async () => {
     await using volume = await newVolume(bytes, [...mkfs, ...words])
+    if (flags) addFlags(volume.path, flags)
     const disk = await openFileSource(volume.path)
     const { blockBytes } = (await openFileSystem(disk))!
     await disk.close()
@@ -50,4 +56,15 @@ for (const [index, { name, words, bytes = 192 * MiB, pieces = 1000 }] of cases.e
     assertSameFacts(await factsOf(files), theirs)
     await aged.close()
   })
+}
+
+function addFlags(path: string, flags: number): void {
+  const file = openSync(path, 'r+')
+  const superblock = Buffer.alloc(512)
+  readSync(file, superblock, 0, 512, 0)
+  superblock.writeUInt32BE(superblock.readUInt32BE(216) | flags, 216)
+  superblock.writeUInt32LE(0, 224)
+  superblock.writeUInt32LE(crc32c(superblock), 224)
+  writeSync(file, superblock, 0, 512, 0)
+  closeSync(file)
 }

@@ -94,13 +94,14 @@ export class Cursor {
     for (let done = 0; done < length; ) {
       const { bytes, next } = await this.#metadata.block(this.#block, this.#what)
       if (this.#byte > bytes.length)
-        throw refuse('malformed', `${this.#what} begins at byte ${this.#byte} of a block of ${bytes.length}`)
+        throw refuse('malformed', `${this.#what}: it begins at byte ${this.#byte} of a block of ${bytes.length}`)
       const part = bytes.subarray(this.#byte, this.#byte + length - done)
       answer.set(part, done)
       done += part.length
       this.#byte += part.length
       if (this.#byte < bytes.length) continue
-      if (bytes.length < METADATA_BYTES && done < length) throw refuse('malformed', `${this.#what} goes on behind the last block`)
+      if (bytes.length < METADATA_BYTES && done < length)
+        throw refuse('malformed', `${this.#what}: there is more than the last block has`)
       this.#block = next
       this.#byte = 0
     }
