@@ -1,14 +1,17 @@
+import { ServiceError } from '../../../../base/errors.ts'
 import { KiB } from '../../../../base/units.ts'
 import type { BlockSource } from '../../../block/block-source.ts'
 import { mappedDisk } from '../../../block/mapped-disk.ts'
 import { bytesOfName, nameOfBytes } from '../file-name.ts'
 import type { DirectoryEntry, FileNode, FileSystem, FileSystemDriver } from '../file-system.ts'
+import type { Changes } from './changes.ts'
 import { type ChunkMap, chunksOf, systemChunks } from './chunks.ts'
 import { fileNameOf, hashOfName, type NamedItem, namedIn } from './directory.ts'
 import { FileExtents } from './extents.ts'
 import { freeBytesOf } from './free-space.ts'
 import { type Inode, parseInode } from './inode.ts'
 import { itemKey, TREE, TYPES } from './keys.ts'
+import { replayedLog } from './log-replay.ts'
 import { EmptyDirectories, idOf, partsOf } from './node-ids.ts'
 import { isSubvolume, type Subvolume, Subvolumes } from './subvolumes.ts'
 import { readSuperblock, refuse, type Superblock } from './superblock.ts'
@@ -27,20 +30,39 @@ export const btrfs: FileSystemDriver = {
     const systemTrees = new Trees(volume, superblock, systemChunks(superblock).locate)
     const chunks = chunksOf(systemTrees, superblock)
     const trees = new Trees(volume, superblock, chunks.locate)
-    const subvolumes = new Subvolumes(trees, superblock)
+    const { changes, notes } = await withLog(superblock, trees)
+    const subvolumes = new Subvolumes(trees, superblock, changes)
     const files = new BtrfsFiles(volume, superblock, trees, chunks, subvolumes)
     const freeBytes = await freeBytesOf(superblock, trees, chunks, subvolumes)
-    return files.opened(await subvolumes.default(), { freeBytes, notes: oddities(superblock, volume.size) })
+    return files.opened(await subvolumes.default(), { freeBytes, notes: [...oddities(superblock, volume.size), ...notes] })
   },
+}
+
+/** A log that cannot be replayed leaves what was committed, which is whole by itself. */
+async function withLog(
+  superblock: Superblock,
+  trees: Trees,
+): Promise<{ changes: ReadonlyMap<number, Changes>; notes: readonly string[] }> {
+  if (superblock.raw.logRoot === 0) return { changes: new Map(), notes: [] }
+  try {
+    const changes = await replayedLog(superblock, trees, new Subvolumes(trees, superblock))
+    const many = changes.size === 1 ? 'one subvolume' : `${changes.size} subvolumes`
+    return { changes, notes: [`it was not unmounted: its log of what was synced last, of ${many}, is read as if replayed`] }
+  } catch (error) {
+    if (!(error instanceof ServiceError)) throw error
+    const why = error.message.replace(/^btrfs: /, '')
+    return {
+      changes: new Map(),
+      notes: [
+        `it was not unmounted, and its log of what was synced last could not be read (${why}): files that were just written may be missing or old`,
+      ],
+    }
+  }
 }
 
 function oddities({ notes, hasErrors, raw }: Superblock, volumeBytes: number): string[] {
   const found = [...notes]
   if (hasErrors) found.push('the kernel found errors in it: run btrfs check')
-  if (raw.logRoot !== 0)
-    found.push(
-      'it was not unmounted: its log of what was synced last is not read, so that files that were just written may be missing or old',
-    )
   if (raw.totalBytes > volumeBytes) found.push(`it has ${raw.totalBytes} bytes, and its volume ${volumeBytes}: it was cut off`)
   return found
 }

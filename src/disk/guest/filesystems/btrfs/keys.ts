@@ -3,7 +3,10 @@ import type { Key } from './node.ts'
 /** What items are. Source: Linux include/uapi/linux/btrfs_tree.h. */
 export const TYPES = {
   inode: 1,
+  inodeReference: 12,
+  extendedReference: 13,
   attribute: 24,
+  directoryLogIndex: 72, // of a log: a range of entries that it has all of
   directoryItem: 84, // by the hash of its name
   directoryIndex: 96, // in the order of making
   extentData: 108,

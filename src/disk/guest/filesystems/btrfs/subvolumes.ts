@@ -1,4 +1,5 @@
 import { bytes, struct, u8, u32le, u64le } from '../../../../base/struct.ts'
+import type { Changes } from './changes.ts'
 import { hashOfName, namedIn } from './directory.ts'
 import { INODE_BYTES } from './inode.ts'
 import { itemKey, TREE, TYPES } from './keys.ts'
@@ -31,11 +32,13 @@ export const isSubvolume = (number: number): boolean => number === TREE.files ||
 export class Subvolumes {
   readonly #trees: Trees
   readonly #superblock: Superblock
+  readonly #changes: ReadonlyMap<number, Changes>
   readonly #kept = new Map<number, Subvolume>()
 
-  constructor(trees: Trees, superblock: Superblock) {
+  constructor(trees: Trees, superblock: Superblock, changes: ReadonlyMap<number, Changes> = new Map()) {
     this.#trees = trees
     this.#superblock = superblock
+    this.#changes = changes
   }
 
   /** The tree of a number, a subvolume or another; undefined where there is none, or it is being deleted. @throws ServiceError `invalid-image` */
@@ -46,7 +49,8 @@ export class Subvolumes {
     if (item?.object !== number || item.type !== TYPES.root) return undefined
     const { generation, rootDirectory, address, references, level } = record.parse(item.data)
     if (references === 0) return undefined
-    const found = { number, address, level, generation, rootDirectory }
+    const changes = this.#changes.get(number)
+    const found = { number, address, level, generation, rootDirectory, ...(changes ? { changes } : {}) }
     this.#kept.set(number, found)
     for (const oldest of this.#kept.keys()) {
       if (this.#kept.size <= MAX_KEPT) break

@@ -1,5 +1,6 @@
 import { MiB } from '../../../../base/units.ts'
 import type { BlockSource } from '../../../block/block-source.ts'
+import { type Changes, changed, firstFrom } from './changes.ts'
 import { compareKeys, type Item, itemOf, type Key, lastNotAfter, type Node, parseNode, pointerOf } from './node.ts'
 import { refuse, type Superblock } from './superblock.ts'
 
@@ -11,6 +12,8 @@ export interface TreeRoot {
   readonly address: number
   readonly level: number
   readonly generation: number
+  /** What a log that was not replayed makes of it. */
+  readonly changes?: Changes
 }
 
 /** Where logical bytes are on the volume: each copy of them. @throws ServiceError `invalid-image` | `unsupported` */
@@ -48,18 +51,40 @@ export class Trees {
   }
 
   async find(root: TreeRoot, key: Key): Promise<Item | undefined> {
-    const item = await this.floor(root, key)
+    const group = root.changes?.of(key.object, key.type) ?? []
+    const change = group[firstFrom(group, key.offset)]
+    if (change?.offset === key.offset) return change.data ? { ...key, data: change.data } : undefined
+    const item = await this.#floor(root, key)
     return item && isSame(item, key) ? item : undefined
   }
 
-  /** The last item that is not behind `key`. */
+  /** The last item that is not behind `key`; of a tree with changes, at least where that has the same object and type. */
   async floor(root: TreeRoot, key: Key): Promise<Item | undefined> {
+    const group = root.changes?.of(key.object, key.type) ?? []
+    let item = await this.#floor(root, key)
+    if (group.length === 0) return item
+    let at = firstFrom(group, key.offset + 1) - 1
+    while (group[at]?.data === null) at -= 1
+    const last = group[at]
+    const isOf = (each: Item | undefined): each is Item => each?.object === key.object && each.type === key.type
+    while (isOf(item) && item.offset > (last?.offset ?? -1) && group[firstFrom(group, item.offset)]?.offset === item.offset) {
+      item = await this.#floor(root, { ...key, offset: item.offset - 1 })
+    }
+    return last?.data && !(isOf(item) && item.offset > last.offset) ? { ...key, offset: last.offset, data: last.data } : item
+  }
+
+  async #floor(root: TreeRoot, key: Key): Promise<Item | undefined> {
     const { node, index } = (await this.#path(root, key)).at(-1)!
     return index < 0 ? undefined : itemOf(node, index)
   }
 
-  /** Every item from `key` on. */
-  async *from(root: TreeRoot, key: Key): AsyncGenerator<Item> {
+  /** Every item from `key` on; of a tree with changes those of the same object and type. */
+  from(root: TreeRoot, key: Key): AsyncIterable<Item> {
+    const items = this.#from(root, key)
+    return root.changes ? changed(items, root.changes, key) : items
+  }
+
+  async *#from(root: TreeRoot, key: Key): AsyncGenerator<Item> {
     const path = await this.#path(root, key)
     const { node, index } = path.at(-1)!
     const isHere = index >= 0 && isSame(itemOf(node, index), key)
