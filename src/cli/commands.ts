@@ -55,6 +55,7 @@ export const commandLoaders: Readonly<Record<string, () => Promise<Command>>> = 
   compare: async () => (await import('./commands/compare.ts')).compare,
   ls: async () => (await import('./commands/ls.ts')).ls,
   cat: async () => (await import('./commands/cat.ts')).cat,
+  check: async () => (await import('./commands/check.ts')).check,
   find: async () => (await import('./commands/find.ts')).find,
   packages: async () => (await import('./commands/packages.ts')).packages,
   'netboot build': async () => (await import('./commands/netboot-build.ts')).netbootBuild,

@@ -1,10 +1,11 @@
 import { ServiceError } from '../../base/errors.ts'
 import { KiB, MiB } from '../../base/units.ts'
+import type { BlockSource } from '../../disk/block/block-source.ts'
 import { paged } from '../../disk/filters/paged.ts'
 import type { FileNode } from '../../disk/guest/filesystems/file-system.ts'
 import { FileTree, type Found } from '../../disk/guest/filesystems/file-tree.ts'
 import { findSystems } from '../../disk/guest/system/systems.ts'
-import { readLayout, type Volume } from '../../disk/guest/volumes/volumes.ts'
+import { type DiskLayout, readLayout, type Volume } from '../../disk/guest/volumes/volumes.ts'
 import type { OptionSpec } from '../command.ts'
 import type { TransferState } from '../progress.ts'
 import { safeText } from '../safe-text.ts'
@@ -20,11 +21,20 @@ export const volumeOption = {
   },
 } as const satisfies Record<string, OptionSpec>
 
+type Family = 'linux' | 'windows'
+
 /** The files on a disk. */
 export interface GuestFiles extends AsyncDisposable {
   readonly tree: FileTree
   /** What could not be read or found, for people. */
   readonly notes: readonly string[]
+  readonly family: Family
+  /** File systems of the same disk that the tree does not show. */
+  readonly others: readonly { readonly name: string; readonly tree: FileTree; readonly family: Family }[]
+  /** Parts of the disk that hold something and have no files that can be read, a sentence each. */
+  readonly unseen: readonly string[]
+  /** Parts that are used as swap. */
+  readonly swap: readonly { readonly name: string; readonly data: BlockSource }[]
 }
 
 /**
@@ -40,36 +50,72 @@ export async function openGuestFiles(
   const { disk, notes } = await openDisk(wish, openFile, onProgress)
   try {
     const layout = await readLayout(paged({ pageBytes: 64 * KiB, maxBytes: 4 * MiB })(disk))
-    const opened =
-      wish.volume === undefined
-        ? await wholeTree(layout.volumes, layout)
-        : { tree: treeOf(volumeOf(wish.volume, layout.volumes)), notes: [] }
-    return { tree: opened.tree, notes: [...notes, ...opened.notes], [Symbol.asyncDispose]: () => disk.close() }
+    const opened = wish.volume === undefined ? await wholeTree(layout) : oneVolume(volumeOf(wish.volume, layout.volumes))
+    const others = wish.volume === undefined ? layout.volumes.filter((volume) => !opened.shown.includes(volume)) : []
+    return {
+      tree: opened.tree,
+      family: opened.family,
+      notes: [...notes, ...opened.notes],
+      others: others.filter(hasFiles).map((volume) => ({ name: volume.name, ...oneVolume(volume) })),
+      unseen: others.flatMap(unseenIn),
+      swap: others.flatMap(swapIn),
+      [Symbol.asyncDispose]: () => disk.close(),
+    }
   } catch (error) {
     await disk.close()
     throw error
   }
 }
 
-async function wholeTree(
-  volumes: readonly Volume[],
-  layout: Parameters<typeof findSystems>[0],
-): Promise<{ tree: FileTree; notes: readonly string[] }> {
+interface OpenedTree {
+  readonly tree: FileTree
+  readonly family: Family
+  readonly notes: readonly string[]
+  readonly shown: readonly Volume[]
+}
+
+async function wholeTree(layout: DiskLayout): Promise<OpenedTree> {
   const [system, ...others] = await findSystems(layout)
   if (system) {
     const more = others.map(
       ({ volume }) => `there is another system on ${volume.name}: look at it with --volume "${volume.name}"`,
     )
-    return { tree: system.tree, notes: [...system.notes, ...more] }
+    const mounted = system.mounts.flatMap(({ volume }) => (volume && hasFiles(volume) ? [volume] : []))
+    const { tree, family, notes, volume } = system
+    return { tree, family, notes: [...notes, ...more], shown: [volume, ...mounted] }
   }
-  const withFiles = volumes.filter(({ content }) => content.kind === 'files')
-  if (withFiles.length === 1) return { tree: treeOf(withFiles[0]!), notes: [] }
+  const withFiles = layout.volumes.filter(({ content }) => content.kind === 'files')
+  if (withFiles.length === 1) return oneVolume(withFiles[0]!)
   throw new ServiceError(
     'not-found',
     withFiles.length === 0
-      ? `there are no files that can be read: the disk has ${volumes.map(describe).join(', ') || 'no volumes'}`
+      ? `there are no files that can be read: the disk has ${layout.volumes.map(describe).join(', ') || 'no volumes'}`
       : `there is no operating system, and more than one file system; choose one with --volume: ${withFiles.map(describe).join(', ')}`,
   )
+}
+
+const oneVolume = (volume: Volume): OpenedTree => {
+  const { content } = volume
+  const family = content.kind === 'files' && content.files.type === 'ntfs' ? 'windows' : 'linux'
+  return { tree: treeOf(volume), family, notes: [], shown: [volume] }
+}
+
+const hasFiles = ({ content }: Volume): boolean => content.kind === 'files'
+
+/** Without files, and without what is of a machine: GRUB's own (BIOS boot), and what Windows keeps free. */
+const emptyTypes: readonly string[] = ['21686148-6449-6e6f-744e-656564454649', 'e3c9e316-0b5c-4db8-817d-f92df00215ae']
+/** Looked at by what they hold: as volumes of their own, or for what was swapped out. */
+const followed: readonly string[] = ['LVM2_member', 'swap']
+
+function unseenIn(volume: Volume): string[] {
+  const { content, partition } = volume
+  if (hasFiles(volume) || (content.kind === 'other' && followed.includes(content.type))) return []
+  if (content.kind === 'unknown' && emptyTypes.includes(partition?.type.toLowerCase() ?? '')) return []
+  return [`${describe(volume)} has no files that can be read, and was not looked at`]
+}
+
+function swapIn({ name, content, data }: Volume): GuestFiles['swap'] {
+  return content.kind === 'other' && content.type === 'swap' && data ? [{ name, data }] : []
 }
 
 function volumeOf(name: string, volumes: readonly Volume[]): Volume {

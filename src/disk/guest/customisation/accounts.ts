@@ -15,6 +15,8 @@ export interface Account {
   readonly passwordScheme: string | null
   /** Who may log in by SSH. */
   readonly keys: readonly AuthorizedKey[]
+  /** Whether its shell is one that goes on. */
+  readonly hasShell: boolean
   /** Whether somebody can log in to it: by a shell, and a password or a key. */
   readonly canLogIn: boolean
 }
@@ -69,6 +71,7 @@ export async function readAccounts(tree: FileTree): Promise<readonly Account[]> 
       password,
       passwordScheme: password === 'set' ? (schemes[/^\$([^$]+)\$/.exec(hash)?.[1] ?? ''] ?? 'des') : null,
       keys,
+      hasShell,
       canLogIn: hasShell && (password !== 'locked' || keys.length > 0),
     })
   }
@@ -87,16 +90,20 @@ const KEY = /(?:^|\s)((?:ssh|ecdsa|sk-ssh|sk-ecdsa)-[a-z0-9@.-]+)\s+([A-Za-z0-9+
 
 async function keysOf(tree: FileTree, home: string): Promise<AuthorizedKey[]> {
   const keys: AuthorizedKey[] = []
-  for (const name of keyFiles) {
-    const path = `${home === '/' ? '' : home}/${name}`
-    const file = await tree.open(path)
-    if (!file) continue
-    for await (const line of linesOf(file, { path, maxBytes: MAX_FILE_BYTES })) {
-      const [, type, bytes, comment = ''] = (line.startsWith('#') ? undefined : KEY.exec(line)) ?? []
-      if (type === undefined || bytes === undefined || keys.length >= MAX_KEYS) continue
-      const digest = createHash('sha256').update(Buffer.from(bytes, 'base64')).digest('base64').replace(/=+$/, '')
-      keys.push({ type, fingerprint: `SHA256:${digest}`, comment: comment.trim().slice(0, 256), path })
-    }
+  for (const name of keyFiles) keys.push(...(await readAuthorizedKeys(tree, `${home === '/' ? '' : home}/${name}`)))
+  return keys
+}
+
+/** The keys in a file, at most 1,000; none where there is no such file. Source: sshd(8), "AUTHORIZED_KEYS FILE FORMAT". @throws ServiceError where it is damaged or beyond a limit */
+export async function readAuthorizedKeys(tree: FileTree, path: string): Promise<readonly AuthorizedKey[]> {
+  const file = await tree.open(path)
+  if (!file) return []
+  const keys: AuthorizedKey[] = []
+  for await (const line of linesOf(file, { path, maxBytes: MAX_FILE_BYTES })) {
+    const [, type, bytes, comment = ''] = (line.startsWith('#') ? undefined : KEY.exec(line)) ?? []
+    if (type === undefined || bytes === undefined || keys.length >= MAX_KEYS) continue
+    const digest = createHash('sha256').update(Buffer.from(bytes, 'base64')).digest('base64').replace(/=+$/, '')
+    keys.push({ type, fingerprint: `SHA256:${digest}`, comment: comment.trim().slice(0, 256), path })
   }
   return keys
 }

@@ -18,6 +18,8 @@ export interface Volume {
   /** Null where it is none. */
   readonly partition: Partition | null
   readonly content: VolumeContent
+  /** Null where it cannot be read. Who has the disk closes it. */
+  readonly data: BlockSource | null
 }
 export type VolumeContent =
   | { readonly kind: 'files'; readonly files: FileSystem }
@@ -53,7 +55,14 @@ export async function readLayout(disk: BlockSource): Promise<DiskLayout> {
   const table = await readPartitions(disk)
   const physical: FoundVolume[] = []
   if (!table) {
-    const whole: Volume = { name: 'disk', offset: 0, bytes: disk.size, partition: null, content: await contentOf(disk, physical) }
+    const whole: Volume = {
+      name: 'disk',
+      offset: 0,
+      bytes: disk.size,
+      partition: null,
+      content: await contentOf(disk, physical),
+      data: disk,
+    }
     return { table, volumes: [whole, ...(await logicalOf(physical, MAX_VOLUMES - 1))] }
   }
   const volumes: Volume[] = []
@@ -61,8 +70,9 @@ export async function readLayout(disk: BlockSource): Promise<DiskLayout> {
     const { number, offset } = partition
     const bytes = Math.min(partition.length, disk.size - offset)
     if (containers.includes(partition.type) || bytes <= 0 || volumes.length >= MAX_VOLUMES) continue
-    const content = await contentOf(stack(disk, [window(offset, bytes)]), physical)
-    volumes.push({ name: `partition ${number}`, offset, bytes, partition, content })
+    const data = stack(disk, [window(offset, bytes)])
+    const content = await contentOf(data, physical)
+    volumes.push({ name: `partition ${number}`, offset, bytes, partition, content, data })
   }
   return { table, volumes: [...volumes, ...(await logicalOf(physical, MAX_VOLUMES - volumes.length))] }
 }
@@ -71,9 +81,10 @@ export async function readLayout(disk: BlockSource): Promise<DiskLayout> {
 async function logicalOf(physical: readonly FoundVolume[], most: number): Promise<Volume[]> {
   const volumes: Volume[] = []
   for (const { name, bytes, source } of logicalVolumesOf(physical).slice(0, most)) {
+    const data = source instanceof ServiceError ? null : source
     const content: VolumeContent =
       source instanceof ServiceError ? { kind: 'damaged', error: source } : await contentOf(source, [])
-    volumes.push({ name, offset: null, bytes, partition: null, content })
+    volumes.push({ name, offset: null, bytes, partition: null, content, data })
   }
   return volumes
 }
