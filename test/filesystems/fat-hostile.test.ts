@@ -139,6 +139,31 @@ for (const [cluster, says] of roots) {
   })
 }
 
+test('FAT32 with few clusters is read as the kernel does, and says so', async () => {
+  const { bytes, view } = volume()
+  bytes.fill(0, 17, 19)
+  bytes.fill(0, 22, 24)
+  bytes.fill(0, 36, 90)
+  bytes.fill(0, TABLE, ROOT + SECTOR)
+  view.setUint32(36, 17, true)
+  view.setUint32(44, 2, true)
+  bytes.set([0x29, 0x34, 0x12, 0xcd, 0xab, ...Buffer.from('NO NAME    FAT32   ')], 66)
+  for (const [cluster, next] of [
+    [1, 0x0fff_ffff],
+    [2, 0xf000_0004],
+    [4, 0x0fff_fff8],
+    [3, 0x0fff_ffff],
+  ] as const)
+    view.setUint32(TABLE + cluster * 4, next, true)
+  const first = TABLE + 17 * SECTOR // where cluster 2 begins, without a root before it
+  for (let at = 0; at < SECTOR; at += 32) record(bytes, first + at, { name: `F${at}`.padEnd(11), cluster: 3, size: 5 })
+  record(bytes, first + 2 * SECTOR, { name: 'LAST       ', cluster: 3, size: 5 })
+  const files = await opened(bytes)
+  assert.deepEqual([files.uuid, files.label, files.freeBytes], ['ABCD-1234', '', null])
+  assert.match(files.notes.join(), /fields of FAT32 and \d+ clusters/)
+  assert.equal((await namesIn(bytes)).at(-1), 'LAST')
+})
+
 const broken: readonly [name: string, change: (view: DataView, bytes: Uint8Array) => void, says: RegExp][] = [
   ['a chain that returns to itself', (view) => link(view, 3, 3), /returns to cluster 3/],
   ['a chain of two that goes in a circle', (view) => link(view, 3, 2), /returns to cluster/],
