@@ -257,7 +257,7 @@ LABEL two
 })
 
 test('scripts made to cost are cut short', () => {
-  const bomb = `set a=x\n${'set a="$a$a$a$a"\n`.repeat(50)}${`menuentry $a { linux $a $a $a; }\n'.repeat(5_000)}`
+  const bomb = `set a=x\n${'set a="$a$a$a$a"\n'.repeat(50)}${'menuentry $a { linux $a $a $a; }\n'.repeat(5_000)}`
   assert.ok(grub(bomb).notes.length > 0)
   const calls = `${Array.from({ length: 50 }, (_, i) => `function f${i} { ${'f0; f1; f2; f3; '.repeat(5)} }\n`).join('')}f0\nmenuentry a { linux /a; }`
   assert.ok(grub(calls).entries.length <= 1)
