@@ -24,12 +24,18 @@ const status =
   'Package: php8.2-fpm\nStatus: install ok installed\nVersion: 8.2.7-1\nArchitecture: amd64\nSource: php8.2\n\nPackage: evil\nStatus: install ok installed\nVersion: \x1b[2J\n'
 
 test('packages are listed, for people, programs and scanners', { skip }, async (t) => {
-  const disk = await diskOf(t, { 'etc/os-release': debian, 'var/lib/dpkg/status': status })
+  const express = '{"name":"express","version":"4.19.2"}'
+  const disk = await diskOf(t, {
+    'etc/os-release': debian,
+    'var/lib/dpkg/status': status,
+    'srv/node_modules/express/package.json': express,
+  })
   const said = await imprint(['packages', disk])
   assert.equal(said.code, 0, said.stderr)
   assert.match(said.stdout, /^deb +php8\.2-fpm +8\.2\.7-1 +amd64 +php8\.2$/m)
   assert.match(said.stdout, /\\x1b\[2J/)
-  const found = await answer('packages', disk)
+  assert.match(said.stdout, /^npm +express +4\.19\.2/m)
+  const found = await answer('packages', disk, '--distribution-only')
   assert.deepEqual([found.packages.length, found.notes, found.failures], [2, [], []])
   const bill = await imprint(['packages', disk, '--sbom', 'cyclonedx'])
   assert.equal(
@@ -38,7 +44,7 @@ test('packages are listed, for people, programs and scanners', { skip }, async (
   )
   assert.equal(bill.stdout, (await imprint(['packages', disk, '--sbom', 'cyclonedx'])).stdout)
   const other = JSON.parse((await imprint(['packages', disk, '--sbom', 'spdx'])).stdout)
-  assert.deepEqual([other.spdxVersion, other.packages.length, other.name], ['SPDX-2.3', 3, 'disk.raw'])
+  assert.deepEqual([other.spdxVersion, other.packages.length, other.name], ['SPDX-2.3', 4, 'disk.raw'])
 })
 
 test('a list that is not what is installed fails, with what it has', { skip }, async (t) => {

@@ -1,5 +1,6 @@
 import { cycloneDx, spdx } from '../../disk/guest/software/bill-of-materials/documents.ts'
 import { readSoftware } from '../../disk/guest/software/index.ts'
+import { languagePackages } from '../../disk/guest/software/languages/languages.ts'
 import { command } from '../command.ts'
 import { endedBy } from '../disk-file/convert-file.ts'
 import { openGuestFiles, volumeOption } from '../disk-file/guest-files.ts'
@@ -15,13 +16,14 @@ export const packages = command({
   name: 'packages',
   summary: 'List the software on the disk in an image file, without starting it',
   description: [
-    'What dpkg, rpm, apk and pacman have installed, by their own databases, with what packages were built from.',
+    'What dpkg, rpm, apk and pacman have installed, by their own databases, with what packages were built from; and packages of Python, Node, Ruby and Java, and what programs of Go and Rust were built of, wherever they are on the disk.',
     'A database that cannot be read is an error (status 1), and so is a known distribution without a package: what could be read is printed all the same.',
     'The same disk gives the same CycloneDX 1.6 or SPDX 2.3 document, so it has no date.',
   ].join('\n'),
   arguments: { file: { help: PLACE, completes: 'file' } },
   options: {
     sbom: { type: 'choice', choices: ['cyclonedx', 'spdx'], help: 'as a bill of materials, in JSON' },
+    distributionOnly: { type: 'flag', help: "the distribution's packages alone, without a look at every file" },
     ...volumeOption,
     ...diskOptions,
     ...spoolOption,
@@ -32,7 +34,7 @@ export const packages = command({
     ['imprint packages disk.vmdk --sbom cyclonedx > disk.cdx.json', 'for scanners'],
   ],
   exits: [1, 3],
-  async run({ file, sbom, volume, from, snapshot, parent, part, member, spoolBytes }, { out, signal }) {
+  async run({ file, sbom, distributionOnly, volume, from, snapshot, parent, part, member, spoolBytes }, { out, signal }) {
     const progress = new Progress(out)
     try {
       const onProgress = (state: TransferState) => progress.show(state)
@@ -40,7 +42,9 @@ export const packages = command({
       const wish = { source: file, from, snapshot, parents: parent, parts: part, member, volume }
       await using files = await openGuestFiles(wish, openFile, onProgress)
       progress.end()
-      const { packages: found, notes, failures, operatingSystem } = await readSoftware(files)
+      const { packages: installed, notes: said, failures, operatingSystem } = await readSoftware(files)
+      const languages = distributionOnly ? { packages: [], notes: [] } : await languagePackages(files.tree, { signal })
+      const [found, notes] = [installed.concat(languages.packages), said.concat(languages.notes)]
       for (const note of [...files.notes, ...notes]) out.note(safeText(note))
       if (sbom) {
         const missing = [...notes, ...failures.map(({ message }) => message)]
