@@ -31,7 +31,7 @@ before(() => {
   folder = mkdtempSync(join(tmpdir(), 'imprint-squashfs-'))
   const tree = join(folder, 'tree')
   mkdirSync(tree)
-  fillAged(tree, { seed: 5, names: 300, maxBytes: 3 * MiB, without: ['acl'] })
+  fillAged(tree, { seed: 5, names: 200, maxBytes: MiB, without: ['acl'] })
   const path = join(tree, 'with attributes')
   writeFileSync(path, Buffer.alloc(300_000, 'text that goes on '))
   const value = `0x${'ab'.repeat(900)}`

@@ -30,9 +30,7 @@ const fields = {
   logDirectoryBlocks: u8(192),
   features2: u32be(200),
   badFeatures2: u32be(204),
-  incompatible: u32be(216), // this and what follows only in version 5
-  logIncompatible: u32be(220),
-  metaUuid: bytes(248, 16), // to byte 264
+  incompatible: u32be(216), // in version 5
 }
 const record = struct('XFS superblock', fields)
 const MAGIC = 0x58465342 // "XFSB"
