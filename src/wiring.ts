@@ -15,6 +15,7 @@ import { sweepBootRecords } from './images/boot-records/boot-records.ts'
 import { sweepDeployments } from './images/deployments/deployments.ts'
 import { createExaminer } from './images/examine/examiner.ts'
 import { createDialer } from './images/import/dialer.ts'
+import { sweepInspections } from './images/inspect/inspections.ts'
 import { DiskLeases } from './images/leases/disk-leases.ts'
 import { sweepExports } from './images/leases/exports.ts'
 import { getLease } from './images/leases/lease.ts'
@@ -163,6 +164,7 @@ async function openService(
   const endUnused = async () => {
     await endExpired()
     await sweepBootRecords(catalog)
+    await sweepInspections(catalog)
   }
   const jobs = new StoreJobs(images.ports, { blobs, open: (folder) => openBackupFolder(folder, data) }, endUnused)
   const collect = async () => {

@@ -1,4 +1,5 @@
 import type { BlockSource } from '../disk/block/block-source.ts'
+import type { Anatomy } from '../disk/guest/anatomy.ts'
 import type { Catalog } from '../store/catalog/catalog.ts'
 import type { ChunkStore } from '../store/chunks/chunk-store.ts'
 import type { ConvertedFiles } from './converted-files.ts'
@@ -12,6 +13,7 @@ export interface ImagePorts {
   readonly catalog: Catalog
   readonly chunks: ChunkStore
   readonly examine: Examine
+  readonly inspect: Inspect
   readonly limits: Limits
   readonly protections: PropertyProtections
   readonly source: ImportSource
@@ -62,6 +64,13 @@ export interface Examined {
   /** For people, one sentence each. */
   readonly warnings: readonly string[]
 }
+
+/**
+ * Looks into the disk in a file that was examined, in a worker with a memory limit and a deadline. It closes `file`.
+ * @param format Glance `disk_format` of it
+ * @throws ServiceError `invalid-image` | `unsupported` where that cannot be done
+ */
+export type Inspect = (file: BlockSource, format: string, signal?: AbortSignal) => Promise<Anatomy>
 
 /** Where `web-download` gets its bytes. */
 export interface ImportSource {

@@ -66,6 +66,13 @@ export async function openImages(options: ImageServiceOptions): Promise<ImageSer
         await file.close()
       }
     },
+    inspect: async (file, format, signal) => {
+      try {
+        return await examiner.inspect(file, format, { signal })
+      } finally {
+        await file.close()
+      }
+    },
     limits,
     protections,
     source: {

@@ -8,6 +8,8 @@ import { type Repository, readRepositories } from './customisation/repositories.
 import { type EnabledService, readServices } from './customisation/services.ts'
 import type { FileTree } from './filesystems/file-tree.ts'
 import type { PartitionTable } from './partitions/list.ts'
+import { readSoftware } from './software/index.ts'
+import type { Package } from './software/package.ts'
 import { type OperatingSystem, readOperatingSystem } from './system/operating-system.ts'
 import { findSystems, type GuestSystem } from './system/systems.ts'
 import { readLayout, type Volume } from './volumes/volumes.ts'
@@ -52,7 +54,14 @@ export interface SystemFacts {
   readonly repositories: readonly Repository[] | null
   /** Null also where no packaging system keeps digests of them. */
   readonly changedFiles: ChangedFiles | null
+  readonly software: InstalledSoftware | null
   readonly notes: readonly string[]
+}
+
+export interface InstalledSoftware {
+  readonly packages: readonly Package[]
+  /** Why it is not all that is installed, a sentence each; none: it is. */
+  readonly failures: readonly string[]
 }
 
 /** What is read at a time and kept of it: 64 KiB are a chunk of a store. */
@@ -103,13 +112,15 @@ async function factsOf(system: GuestSystem, signal: AbortSignal | undefined): Pr
   }
   if (family === 'windows') {
     notes.push('it is a Windows, whose registry is not read: what is known is its volume alone')
-    return { ...about, os: null, accounts: null, services: null, repositories: null, changedFiles: null, notes }
+    return { ...about, os: null, accounts: null, services: null, repositories: null, changedFiles: null, software: null, notes }
   }
   const os = await part('the release of the system', readOperatingSystem)
   const accounts = await part('accounts', readAccounts)
   const services = await part('enabled services', readServices)
   const repositories = await part('repositories', readRepositories)
   const changedFiles = (await part('changed configuration files', readChangedFiles)) ?? null
-  notes.push(...(changedFiles?.notes ?? []))
-  return { ...about, os, accounts, services, repositories, changedFiles, notes }
+  const found = await part('what is installed', (tree) => readSoftware({ tree }))
+  notes.push(...(changedFiles?.notes ?? []), ...(found?.notes ?? []))
+  const software = found && { packages: found.packages, failures: found.failures.map(({ message }) => message) }
+  return { ...about, os, accounts, services, repositories, changedFiles, software, notes }
 }

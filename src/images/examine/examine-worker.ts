@@ -3,8 +3,10 @@ import { parentPort } from 'node:worker_threads'
 import { ServiceError } from '../../base/errors.ts'
 import type { BlockSource } from '../../disk/block/block-source.ts'
 import { checked } from '../../disk/block/checked.ts'
+import { openImage } from '../../disk/formats/index.ts'
+import { readAnatomy } from '../../disk/guest/anatomy.ts'
 import { examination } from './examination.ts'
-import type { FromWorker, ToWorker } from './messages.ts'
+import type { FromWorker, Task, ToWorker } from './messages.ts'
 
 const port = parentPort
 if (!port) throw new Error('examine-worker runs as a worker thread only')
@@ -19,14 +21,16 @@ port.on('message', (message: ToWorker) => {
     waiting.delete(message.id)
     return
   }
-  const { job, fileBytes, declared, as } = message
+  const { job, fileBytes, task } = message
   waiting = new Map()
   const file = checked(sourceOf(job, fileBytes), 'file')
-  examination(file, declared, as).then(
-    (result) => send({ kind: 'examined', job, result }),
-    (error: unknown) => send(failureOf(job, error)),
-  )
+  done(job, file, task).then(send, (error: unknown) => send(failureOf(job, error)))
 })
+
+async function done(job: number, file: BlockSource, task: Task): Promise<FromWorker> {
+  if (task.kind === 'examine') return { kind: 'examined', job, result: await examination(file, task.declared, task.as) }
+  return { kind: 'inspected', job, result: await readAnatomy(await openImage(task.format, file)) }
+}
 
 const sourceOf = (job: number, fileBytes: number): BlockSource => ({
   size: fileBytes,

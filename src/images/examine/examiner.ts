@@ -2,15 +2,19 @@ import { Worker } from 'node:worker_threads'
 import { ServiceError } from '../../base/errors.ts'
 import { GiB, TiB } from '../../base/units.ts'
 import type { BlockSource } from '../../disk/block/block-source.ts'
+import type { Anatomy } from '../../disk/guest/anatomy.ts'
 import type { Examined, ExaminedAs } from './examination.ts'
-import { cancelled, runOnWorker } from './run-on-worker.ts'
+import type { Task } from './messages.ts'
+import { cancelled, type Done, runOnWorker } from './run-on-worker.ts'
 
 export type { Examined } from './examination.ts'
 
 /** What one examination may cost. Each has a default that honest images of today stay far below. */
-export interface ExamineLimits extends ExaminedAs {
+export interface ExamineLimits extends ExaminedAs, WorkLimits {
   /** Largest virtual size; beyond it `too-large`. */
   readonly maxVirtualBytes?: number | undefined
+}
+export interface WorkLimits {
   /** Bytes and number of reads of the file. */
   readonly maxReadBytes?: number | undefined
   readonly maxReads?: number | undefined
@@ -26,6 +30,12 @@ export interface Examiner {
    *   limit is met or the worker dies; `too-large`; `cancelled`; errors of `file` pass through
    */
   examine(file: BlockSource, declared: string, limits?: ExamineLimits): Promise<Examined>
+  /**
+   * Looks into the disk of an image that was examined, on a worker thread. Does not close `file`.
+   * @param format Glance `disk_format` of `file`
+   * @throws ServiceError as `examine`
+   */
+  inspect(file: BlockSource, format: string, limits?: WorkLimits): Promise<Anatomy>
   /** Ends the threads; examinations under way fail as `cancelled`. */
   close(): Promise<void>
 }
@@ -96,22 +106,34 @@ export function createExaminer(options: ExaminerOptions = {}): Examiner {
     waiting.shift()?.()
   }
 
+  const work = async (file: BlockSource, task: Task, limits: WorkLimits, maxVirtualBytes: number): Promise<Done> => {
+    const worker = await take()
+    const { result, workerIsFree } = await runOnWorker(worker, {
+      number: ++jobs,
+      file,
+      task,
+      maxVirtualBytes,
+      maxReadBytes: limits.maxReadBytes ?? DEFAULT_MAX_READ_BYTES,
+      maxReads: limits.maxReads ?? DEFAULT_MAX_READS,
+      deadlineMs: limits.deadlineMs ?? DEFAULT_DEADLINE_MS,
+      signal: limits.signal ? AbortSignal.any([limits.signal, closing.signal]) : closing.signal,
+    })
+    giveBack(worker, workerIsFree)
+    if (result instanceof ServiceError) throw result
+    return result
+  }
+
   return {
     async examine(file, declared, limits = {}) {
-      const worker = await take()
-      const { result, workerIsFree } = await runOnWorker(worker, {
-        number: ++jobs,
-        file,
-        declared,
-        as: { containerFormat: limits.containerFormat, parentBytes: limits.parentBytes, package: limits.package },
-        maxVirtualBytes: limits.maxVirtualBytes ?? DEFAULT_MAX_VIRTUAL_BYTES,
-        maxReadBytes: limits.maxReadBytes ?? DEFAULT_MAX_READ_BYTES,
-        maxReads: limits.maxReads ?? DEFAULT_MAX_READS,
-        deadlineMs: limits.deadlineMs ?? DEFAULT_DEADLINE_MS,
-        signal: limits.signal ? AbortSignal.any([limits.signal, closing.signal]) : closing.signal,
-      })
-      giveBack(worker, workerIsFree)
-      if (result instanceof ServiceError) throw result
+      const { containerFormat, parentBytes, package: asPackage, maxVirtualBytes = DEFAULT_MAX_VIRTUAL_BYTES } = limits
+      const as = { containerFormat, parentBytes, package: asPackage }
+      const { result } = (await work(file, { kind: 'examine', declared, as }, limits, maxVirtualBytes)) as Done & {
+        kind: 'examined'
+      }
+      return result
+    },
+    async inspect(file, format, limits = {}) {
+      const { result } = (await work(file, { kind: 'inspect', format }, limits, Infinity)) as Done & { kind: 'inspected' }
       return result
     },
     async close() {

@@ -2,15 +2,13 @@ import type { Worker } from 'node:worker_threads'
 import { ServiceError } from '../../base/errors.ts'
 import { MiB } from '../../base/units.ts'
 import type { BlockSource } from '../../disk/block/block-source.ts'
-import type { Examined, ExaminedAs } from './examination.ts'
-import type { FromWorker, ToWorker } from './messages.ts'
+import type { FromWorker, Task, ToWorker } from './messages.ts'
 
-/** One upload to examine, and what that may cost. */
+/** What to do with an upload, and what that may cost. */
 export interface Job {
   readonly number: number
   readonly file: BlockSource
-  readonly declared: string
-  readonly as: ExaminedAs
+  readonly task: Task
   readonly maxVirtualBytes: number
   readonly maxReadBytes: number
   readonly maxReads: number
@@ -18,8 +16,10 @@ export interface Job {
   readonly signal: AbortSignal
 }
 
+export type Done = Exclude<FromWorker, { kind: 'read' | 'refused' | 'failed' }>
+
 export interface Outcome {
-  readonly result: Examined | ServiceError
+  readonly result: Done | ServiceError
   /** False when the worker may still be at it, or is gone: it must be ended and replaced. */
   readonly workerIsFree: boolean
 }
@@ -27,10 +27,11 @@ export interface Outcome {
 /** No table that a format may have is read in larger pieces: the L1 table of qcow2 has 32 MiB at most. */
 const MAX_READ_BYTES_AT_ONCE = 32 * MiB
 
-/** Examines one upload on an idle worker. Never rejects. */
+/** Does it on an idle worker. Never rejects. */
 export async function runOnWorker(worker: Worker, job: Job): Promise<Outcome> {
   const { promise, resolve } = Promise.withResolvers<Outcome>()
   const stop = (error: ServiceError) => resolve({ result: error, workerIsFree: false })
+  const overBudget = tooMuchFor(job.task)
   const answer = fileReader(worker, job, stop)
 
   const onMessage = (message: FromWorker) => {
@@ -46,8 +47,8 @@ export async function runOnWorker(worker: Worker, job: Job): Promise<Outcome> {
   job.signal.addEventListener('abort', onAbort)
   try {
     if (job.signal.aborted) return { result: cancelled(), workerIsFree: true }
-    const { number, file, declared, as } = job
-    post(worker, { kind: 'examine', job: number, fileBytes: file.size, declared, as })
+    const { number, file, task } = job
+    post(worker, { kind: 'task', job: number, fileBytes: file.size, task })
     return await promise
   } finally {
     clearTimeout(deadline)
@@ -59,7 +60,8 @@ export async function runOnWorker(worker: Worker, job: Job): Promise<Outcome> {
 const post = (worker: Worker, message: ToWorker, transfer: ArrayBuffer[] = []) => worker.postMessage(message, transfer)
 
 /** Answers the worker's reads within the budget. What goes wrong ends the job by way of `stop`. */
-function fileReader(worker: Worker, { number, file, maxReadBytes, maxReads }: Job, stop: (error: ServiceError) => void) {
+function fileReader(worker: Worker, { number, file, task, maxReadBytes, maxReads }: Job, stop: (error: ServiceError) => void) {
+  const overBudget = tooMuchFor(task)
   let readBytes = 0
   let reads = 0
   return async ({ id, offset, length }: FromWorker & { kind: 'read' }): Promise<void> => {
@@ -78,26 +80,30 @@ function fileReader(worker: Worker, { number, file, maxReadBytes, maxReads }: Jo
   }
 }
 
-function outcomeOf(message: Exclude<FromWorker, { kind: 'read' }>, { maxVirtualBytes }: Job): Outcome {
+function outcomeOf(message: Exclude<FromWorker, { kind: 'read' }>, { task, maxVirtualBytes }: Job): Outcome {
   if (message.kind === 'failed') {
-    const result = overBudget('its bytes lead the parser astray', {}, new Error(message.message))
+    const result = tooMuchFor(task)('its bytes lead the parser astray', {}, new Error(message.message))
     return { result, workerIsFree: false }
   }
   if (message.kind === 'refused') {
     return { result: new ServiceError(message.code, message.message, message.details), workerIsFree: true }
   }
-  const { virtualBytes } = message.result
-  if (virtualBytes === null || virtualBytes <= maxVirtualBytes) return { result: message.result, workerIsFree: true }
+  const virtualBytes = message.kind === 'examined' ? message.result.virtualBytes : null
+  if (virtualBytes === null || virtualBytes <= maxVirtualBytes) return { result: message, workerIsFree: true }
   const problem = `the disk in the image has ${virtualBytes} bytes; at most ${maxVirtualBytes} are accepted`
   return { result: new ServiceError('too-large', problem, { virtualBytes, maxVirtualBytes }), workerIsFree: true }
 }
 
-const overBudget = (problem: string, details: Record<string, number> = {}, cause?: unknown): ServiceError =>
-  new ServiceError(
-    'invalid-image',
-    `the image cannot be checked: ${problem}; convert it with "imprint convert" and upload the result`,
-    { reason: 'over-budget', ...details },
-    cause === undefined ? {} : { cause },
-  )
+const tooMuchFor =
+  ({ kind }: Task) =>
+  (problem: string, details: Record<string, number> = {}, cause?: unknown): ServiceError =>
+    new ServiceError(
+      'invalid-image',
+      kind === 'examine'
+        ? `the image cannot be checked: ${problem}; convert it with "imprint convert" and upload the result`
+        : `the image cannot be looked into: ${problem}`,
+      { reason: 'over-budget', ...details },
+      cause === undefined ? {} : { cause },
+    )
 
 export const cancelled = (): ServiceError => new ServiceError('cancelled', 'the examination of the image was stopped')

@@ -5,6 +5,7 @@ import { deploymentRoutes } from './deployment-routes.ts'
 import { exportFileRoutes } from './export-file-routes.ts'
 import { exportRoutes } from './export-routes.ts'
 import { imageRoutes } from './image-routes.ts'
+import { inspectionRoutes } from './inspection-routes.ts'
 import { instanceRoutes } from './instance-routes.ts'
 import { openApiOf } from './openapi.ts'
 import { quotaRoutes } from './quota-routes.ts'
@@ -39,6 +40,7 @@ export function imprintRoutes(services: ImprintServices): readonly Route[] {
     ...statusRoutes(services),
     ...uploadRoutes(services),
     ...imageRoutes(services),
+    ...inspectionRoutes(services),
     ...exportRoutes(services),
     ...exportFileRoutes(services),
     ...bootRecordRoutes(services),

@@ -11,7 +11,7 @@ export const ErrorBody = Type.Object(
   { title: 'Error' },
 )
 
-const bytes = (description: string) => Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER, description })
+export const bytes = (description: string) => Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER, description })
 const MAX_NAME = 255
 /** As Glance: enough for every tool that we know, and a record stays small. */
 const MAX_PROPERTIES = 128
