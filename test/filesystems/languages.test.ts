@@ -186,6 +186,20 @@ test('jars, and jars in them', { skip: missingTool('zip') }, async () => {
   assert.match(notes.list.join(), /3 archives deep/)
 })
 
+test('a jar of jars that lie over each other ends', { skip: missingTool('zip') }, async () => {
+  const app = zipOf({ 'a.jar': zipOf(pom('org.a', 'one', '1.0')) }, '-0')
+  const end = app.length - 22
+  const [bytes, start] = [app.readUInt32LE(end + 12), app.readUInt32LE(end + 16)]
+  const member = app.subarray(start, start + bytes)
+  const count = 20_000
+  const tail = Buffer.from(app.subarray(end))
+  tail.writeUInt16LE(count, 8)
+  tail.writeUInt16LE(count, 10)
+  tail.writeUInt32LE(bytes * count, 12)
+  const many = Buffer.concat([app.subarray(0, start), ...Array.from({ length: count }, () => member), tail])
+  await assert.rejects(packagesOf(java, many, '/x.jar'), { code: 'too-large' })
+})
+
 test('texts that are made to be slow to search are read at once', async () => {
   const slow = [`Name: a${' '.repeat(60_000)}b`, '\n'.repeat(60_000), `${' '.repeat(30_000)}\nName:`.repeat(2)]
   for (const text of slow) await packagesOf(python, Buffer.from(text)).catch((error) => assert.equal(error.code, 'invalid-image'))

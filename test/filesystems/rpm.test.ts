@@ -173,6 +173,22 @@ test('pages that lead round in circles end', { skip: skipBerkeley }, async () =>
   assert.match(other!.notes.join(), /uses page \d+ twice/)
 })
 
+test('one row that many cells point at is one package', { skip }, async () => {
+  const small = changed('PRAGMA journal_mode=DELETE; DELETE FROM Packages WHERE hnum <> 5; VACUUM').after
+  const many = copy(small, (b) => {
+    for (let page = 1; page * 4096 < b.length; page += 1) {
+      const at = page * 4096
+      const isLeafOfOne = b[at] === 13 && b.readUInt16BE(at + 3) === 1
+      if (!isLeafOfOne) continue
+      b.writeUInt16BE(100, at + 3)
+      for (let cell = 1; cell < 100; cell += 1) b.writeUInt16BE(b.readUInt16BE(at + 8), at + 8 + cell * 2)
+    }
+  })
+  const found = await withTree({ 'var/lib/rpm/rpmdb.sqlite': many }, (tree) => rpm.read(tree))
+  assert.equal(found?.packages.length, 1)
+  assert.match(found.notes.join(), /has row 5 after row 5/)
+})
+
 test('headers that lie are refused, each with its reason', { skip }, async () => {
   const blob = databases().headers[0]!.blob
   const entryOf = (b: Buffer, tag: number) => {

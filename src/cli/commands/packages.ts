@@ -52,7 +52,7 @@ export const packages = command({
         out.raw(`${out.jsonText(documents[sbom](bill))}\n`)
       } else if (out.json) {
         const failed = failures.map(({ code, message }) => ({ code, message }))
-        out.result({ packages: found, notes, failures: failed }, () => undefined)
+        out.result({ packages: found, notes: [...files.notes, ...notes], failures: failed }, () => undefined)
       } else {
         out.table(found, [
           { title: 'KIND', value: ({ kind }) => kind },

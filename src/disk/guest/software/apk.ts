@@ -6,7 +6,7 @@ import type { Package, PackageReader } from './package.ts'
 /** Source: apk-tools, doc/apk-package.5 and src/database.c, apk_db_index_read. The second is that of apk 3 where /lib is a part of /usr. */
 const databases: readonly string[] = ['/lib/apk/db/installed', '/usr/lib/apk/db/installed']
 const MAX_BYTES = 256 * MiB
-const MAX_PACKAGES = 1_000_000
+const MAX_PACKAGES = 200_000
 /** Package, version, architecture, installed bytes, origin. Files follow in other letters. */
 const wanted = 'PVAIo'
 

@@ -14,7 +14,8 @@ const MAX_TEXT_BYTES = 256 * KiB
 const MAX_NAME_CHARACTERS = 255 // of a file on a disk; a member's may be of 64 KiB
 const MAX_DEPTH = 3 // a jar in a war in an ear
 /** Of one file on the disk, with all that is in it. */
-const budgetOfOne = () => ({ unpackedBytes: 256 * MiB, archives: 5000, poms: 20_000 })
+const budgetOfOne = () => ({ unpackedBytes: 256 * MiB, listBytes: 64 * MiB, archives: 5000 })
+const MAX_LIST_BYTES = 16 * MiB
 const MAX_INNER_BYTES = 16 * MiB
 const inPages = paged({ pageBytes: 64 * KiB, maxBytes: MiB })
 
@@ -42,19 +43,18 @@ async function readArchive(file: BlockSource, path: string, depth: number, readi
   const { packages, notes, left } = reading
   left.archives -= 1
   if (left.archives < 0) throw new ServiceError('too-large', 'it has too many archives in it')
-  const members = await membersOf(file)
+  const { members, listBytes } = await membersOf(file, Math.min(MAX_LIST_BYTES, left.listBytes))
+  left.listBytes -= listBytes
   const poms = members.filter(({ name }) => POM.test(name))
-  left.poms -= poms.length
-  if (left.poms < 0) throw new ServiceError('too-large', 'it has too many pom.properties in it')
   let count = 0
   for (const pom of poms) {
-    const found = pomPackage(await textOf(file, pom), path)
+    const found = pomPackage(await textOf(file, pom, left), path)
     if (!found) continue
     packages.push(found)
     count += 1
   }
   const manifest = members.find(({ name }) => name === MANIFEST)
-  const other = count > 0 ? undefined : namedPackage(manifest ? await textOf(file, manifest) : '', path)
+  const other = count > 0 ? undefined : namedPackage(manifest ? await textOf(file, manifest, left) : '', path)
   if (other) packages.push(other)
   for (const inner of members) {
     if (!ARCHIVE.test(inner.name)) continue
@@ -64,19 +64,26 @@ async function readArchive(file: BlockSource, path: string, depth: number, readi
       continue
     }
     try {
-      left.unpackedBytes -= inner.method === 0 ? 0 : inner.bytes
-      if (left.unpackedBytes < 0) throw new ServiceError('too-large', 'what is in it is too large when unpacked')
+      if (inner.method !== 0) spend(inner, left)
       await readArchive(await openMember(file, inner, MAX_INNER_BYTES), where, depth - 1, reading)
     } catch (error) {
       if (!(error instanceof ServiceError)) throw error
       notes.add(`${where} cannot be read: ${error.message}`)
-      if (left.archives < 0 || left.poms < 0 || left.unpackedBytes < 0) throw error
+      if (left.archives < 0 || left.listBytes <= 0 || left.unpackedBytes < 0) throw error
     }
   }
 }
 
-const textOf = async (file: BlockSource, member: Member): Promise<string> =>
-  (await bytesOf(await openMember(file, member, MAX_TEXT_BYTES), MAX_TEXT_BYTES)).toString('utf8')
+async function textOf(file: BlockSource, member: Member, left: Reading['left']): Promise<string> {
+  spend(member, left)
+  return (await bytesOf(await openMember(file, member, MAX_TEXT_BYTES), MAX_TEXT_BYTES)).toString('utf8')
+}
+
+/** Members may lie over each other: a small archive can ask for much. */
+function spend(member: Member, left: Reading['left']): void {
+  left.unpackedBytes -= member.bytes + member.storedBytes
+  if (left.unpackedBytes < 0) throw new ServiceError('too-large', 'what is in it is too large when unpacked')
+}
 
 function pomPackage(text: string, path: string): Package | undefined {
   const lines = text.split('\n')

@@ -14,7 +14,7 @@ export const languageReaders: readonly LanguageReader[] = [python, node, ruby, j
 
 /** What is not of the disk, or is gone at the next start. */
 const passing: readonly string[] = ['/proc', '/sys', '/dev', '/run']
-const MAX_PACKAGES = 1_000_000
+const MAX_PACKAGES = 500_000
 const MAX_LINKED = 100_000
 
 /** Gathers packages of languages from files that somebody walks over; `take` each, in any order. */

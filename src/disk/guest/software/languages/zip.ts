@@ -1,6 +1,6 @@
 import { inflateRawSync } from 'node:zlib'
 import { ServiceError } from '../../../../base/errors.ts'
-import { KiB, MiB } from '../../../../base/units.ts'
+import { KiB } from '../../../../base/units.ts'
 import type { BlockSource } from '../../../block/block-source.ts'
 import { bytesSource } from '../../../block/memory-source.ts'
 import { window } from '../../../filters/window.ts'
@@ -22,14 +22,16 @@ const END_BYTES = 22
 const MEMBER_BYTES = 46
 const LOCAL_BYTES = 30
 const MAX_COMMENT_BYTES = 64 * KiB
-const MAX_DIRECTORY_BYTES = 16 * MiB
 const methods = { stored: 0, deflated: 8 }
 
 /**
  * The list at the end of an archive; what stands before the archive, a script that starts it, is passed over.
- * @throws ServiceError `invalid-image` where there is none; `unsupported` for ZIP64; `too-large` for a list of more than 16 MiB
+ * @throws ServiceError `invalid-image` where there is none; `unsupported` for ZIP64; `too-large` for a list of more than `maxListBytes`
  */
-export async function membersOf(file: BlockSource): Promise<readonly Member[]> {
+export async function membersOf(
+  file: BlockSource,
+  maxListBytes: number,
+): Promise<{ readonly members: readonly Member[]; readonly listBytes: number }> {
   const tailBytes = Math.min(file.size, END_BYTES + MAX_COMMENT_BYTES)
   const tail = Buffer.from(await file.read(file.size - tailBytes, tailBytes))
   const at = tail.lastIndexOf(Buffer.from('PK\x05\x06', 'latin1'))
@@ -37,8 +39,8 @@ export async function membersOf(file: BlockSource): Promise<readonly Member[]> {
   const [count, bytes, offset] = [tail.readUInt16LE(at + 10), tail.readUInt32LE(at + 12), tail.readUInt32LE(at + 16)]
   if (count === 0xffff || offset === 0xffffffff)
     throw new ServiceError('unsupported', 'it is a ZIP64 archive', { reason: 'unknown-feature' })
-  if (bytes > MAX_DIRECTORY_BYTES)
-    throw new ServiceError('too-large', `the list of its files has ${bytes} bytes, more than ${MAX_DIRECTORY_BYTES}`)
+  if (bytes > maxListBytes)
+    throw new ServiceError('too-large', `the list of its files has ${bytes} bytes, more than ${maxListBytes}`)
   const start = file.size - tailBytes + at - bytes
   const before = start - offset
   if (start < 0 || before < 0) throw refuse(`the list of its files is said to be at ${offset}, ${bytes} bytes long`)
@@ -57,7 +59,7 @@ export async function membersOf(file: BlockSource): Promise<readonly Member[]> {
     })
     from += MEMBER_BYTES + nameBytes + list.readUInt16LE(from + 30) + list.readUInt16LE(from + 32)
   }
-  return members
+  return { members, listBytes: bytes }
 }
 
 /** The bytes of a member: where they lie, or unpacked in memory. @throws ServiceError `too-large` beyond `maxBytes` in memory */

@@ -13,7 +13,7 @@ import { openSqlite } from './sqlite.ts'
 
 /** Where distributions keep it: most; Fedora from 36 and SUSE; systems of OSTree. */
 const folders: readonly string[] = ['/var/lib/rpm', '/usr/lib/sysimage/rpm', '/usr/share/rpm']
-const MAX_PACKAGES = 1_000_000
+const MAX_PACKAGES = 200_000 // of the largest distributions
 const inPages = paged({ pageBytes: 64 * KiB, maxBytes: 2 * MiB })
 
 interface Store {

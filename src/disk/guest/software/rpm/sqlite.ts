@@ -19,6 +19,9 @@ const MAGIC = 'SQLite format 3\0'
 const HEAD_BYTES = 100
 const pageTypes = { interior: 5, leaf: 13 }
 const MAX_DEPTH = 20 // BTCURSOR_MAX_DEPTH
+/** At least, with the pointer to it. */
+const LEAF_CELL_BYTES = 6
+const INTERIOR_CELL_BYTES = 7
 const MAX_PAGES = 2 ** 23 // 32 GiB of the usual pages
 const MAX_SCHEMA_ROWS = 1000
 const MAX_SCHEMA_BYTES = 65536
@@ -110,6 +113,7 @@ async function rootOfPackages(database: Database): Promise<number> {
 /** The rows of a table in the order of its b-tree; a page that is damaged is told, and the others read. */
 async function* rowsOf(database: Database, root: number, damaged: (problem: string) => void): AsyncGenerator<Row> {
   const once = new PagesOnce(1, database.pages + 1)
+  let last = -1 // ids ascend: a cell that is pointed at twice is one row
   const waiting: { page: number; depth: number }[] = [{ page: root, depth: 0 }]
   for (let next = waiting.pop(); next !== undefined; next = waiting.pop()) {
     try {
@@ -121,8 +125,8 @@ async function* rowsOf(database: Database, root: number, damaged: (problem: stri
       const [type, cells] = [data[start], view.getUint16(start + 3)]
       if (type !== pageTypes.leaf && type !== pageTypes.interior)
         throw refuse(`has page ${page} of type ${type} in a table, not of ${pageTypes.interior} or ${pageTypes.leaf}`)
-      const array = start + (type === pageTypes.leaf ? 8 : 12)
-      if (array + cells * 2 > database.usableBytes) throw refuse(`has page ${page} with ${cells} cells`)
+      const [array, leastBytes] = type === pageTypes.leaf ? [start + 8, LEAF_CELL_BYTES] : [start + 12, INTERIOR_CELL_BYTES]
+      if (array + cells * leastBytes > database.usableBytes) throw refuse(`has page ${page} with ${cells} cells`)
       const at = (cell: number): number => {
         const place = view.getUint16(array + cell * 2)
         if (place < array + cells * 2 || place + 4 > database.usableBytes)
@@ -138,6 +142,8 @@ async function* rowsOf(database: Database, root: number, damaged: (problem: stri
         let row: Row
         try {
           row = rowAt(database, once, data, at(cell))
+          if (row.id <= last) throw refuse(`has row ${row.id} after row ${last}`)
+          last = row.id
         } catch (error) {
           if (!(error instanceof ServiceError)) throw error
           damaged(error.message)

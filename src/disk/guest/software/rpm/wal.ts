@@ -40,12 +40,14 @@ export async function readWal(log: BlockSource): Promise<WriteAheadLog | undefin
   const committed = new Map<number, number>()
   let [waiting, pages]: [[page: number, at: number][], number] = [[], 0]
   const frameBytes = FRAME_HEAD_BYTES + pageBytes
-  for (let at = HEAD_BYTES, frames = 0; at + frameBytes <= log.size && frames < MAX_FRAMES; at += frameBytes, frames += 1) {
+  for (let at = HEAD_BYTES; at + frameBytes <= log.size; at += frameBytes) {
     const frame = await log.read(at, frameBytes)
     const view = viewOf(frame)
     if (view.getUint32(8) !== head.getUint32(16) || view.getUint32(12) !== head.getUint32(20)) break
     sums = checksum(frame.subarray(FRAME_HEAD_BYTES), isLittle, checksum(frame.subarray(0, 8), isLittle, sums))
     if (sums[0] !== view.getUint32(16) || sums[1] !== view.getUint32(20)) break
+    if (committed.size + waiting.length >= MAX_FRAMES)
+      throw new ServiceError('too-large', `the log of the rpm database has more than ${MAX_FRAMES} pages`)
     waiting.push([view.getUint32(0), at + FRAME_HEAD_BYTES])
     const after = view.getUint32(4)
     if (after === 0) continue
