@@ -36,7 +36,16 @@ test('everything that a dirty tree gives away is found, and of no secret more th
     }
   }
   const all = JSON.stringify(found)
-  for (const secret of [githubToken, 'hunter2', secrets.ssh.slice(60, 100), '$y$', '$6$', 'abcdefghij/', 'yAnz5TF'])
+  for (const secret of [
+    githubToken,
+    'hunter2',
+    secrets.ssh.slice(60, 100),
+    '0123456789abcdef',
+    '$y$',
+    '$6$',
+    'abcdefghij/',
+    'yAnz5TF',
+  ])
     assert.ok(!all.includes(secret), `${secret} is in an answer`)
   const keys = found.findings.filter(({ path }) => path === '/root/.ssh/id_ed25519' || path === '/etc/ssh/ssh_host_ed25519_key')
   for (const { what } of keys) assert.ok(what.includes(secrets.sshFingerprint), what)
@@ -106,6 +115,26 @@ test('Windows: answer files, Sysprep, hibernation, keys', { skip: skipMade }, as
   ])
   const sealed = { 'Windows/System32/ntoskrnl.exe': 'MZ', 'Windows/System32/Sysprep/Sysprep_succeeded.tag': '' }
   assert.deepEqual(short(await withTree(sealed, (tree) => checkFiles(tree, { family: 'windows' }))), [])
+})
+
+test('keys are found where sshd is told to look, and long names are cut', { skip: skipMade }, async () => {
+  const { sshPublic } = madeSecrets()
+  const name = 'n'.repeat(300_000) // its square is more than a buffer can hold
+  const files = {
+    'etc/passwd': `anna:!:1000:1::/home/anna:/bin/sh\n${name}::1001:1::/:/bin/sh\n${name}x:$5$a$${'b'.repeat(43)}:1002:1::/:/bin/sh\n`,
+    'etc/ssh/sshd_config': 'AuthorizedKeysFile /etc/ssh/Keys/%u .ssh/other none\nAuthorizedKeysFile /etc/ssh/no/%u\n',
+    'etc/ssh/Keys/anna': sshPublic,
+    'etc/ssh/no/anna': sshPublic,
+    'home/anna/.ssh/other': sshPublic,
+  }
+  const found = await withTree(files, (tree) => checkFiles(tree, linux))
+  assert.deepEqual(short(found), [
+    'authorized-key /etc/ssh/Keys/anna',
+    'authorized-key /home/anna/.ssh/other',
+    'password-empty /etc/passwd',
+    'password-set /etc/passwd',
+  ])
+  assert.ok(found.findings[2]!.what.length < 1100)
 })
 
 test('what cannot be looked at is said, and nothing is clean then', { skip }, async () => {
@@ -305,8 +334,9 @@ const texts: readonly string[] = [
 test('texts of the worst kind are read in time that grows with their length: not one hangs', { skip }, async () => {
   const lines = worst.flatMap((piece) => [piece.repeat(4096 / piece.length), `${piece.repeat(16_384 / piece.length)}!`])
   const files = Object.fromEntries(texts.map((path) => [path, `${lines.join('\n')}\n`]))
-  for (const family of ['linux', 'windows'] as const)
-    assert.deepEqual((await withTree(files, (tree) => checkFiles(tree, { family }))).notes, [])
+  assert.deepEqual((await withTree(files, (tree) => checkFiles(tree, linux))).notes, [])
+  const answers = { 'unattend.xml': files['unattend.xml']! }
+  assert.deepEqual((await withTree(answers, (tree) => checkFiles(tree, { family: 'windows' }))).notes, [])
   const long = worst.map((piece) => piece.repeat(2 ** 18 / piece.length))
   for (const text of long) assert.deepEqual([privateKeysIn(text), tokensIn(text)], [[], []])
 })

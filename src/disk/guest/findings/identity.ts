@@ -10,6 +10,7 @@ const seeds: readonly string[] = [
   '/boot/loader/random-seed',
   '/boot/efi/loader/random-seed',
   '/efi/loader/random-seed',
+  '/loader/random-seed',
 ]
 /** Names that installers and builders of general images give. */
 const generalNames: readonly string[] = [
@@ -50,13 +51,13 @@ async function isFilled(look: Look, path: string): Promise<boolean> {
   return found?.node.kind === 'file' && found.node.bytes > 0
 }
 
-/** Empty: made at the first start; `uninitialized`: the same, as a first start. Source: machine-id(5). */
+/** Empty: made at the first start; `uninitialized`: the same, as a first start. It is confidential, and not said. Source: machine-id(5). */
 async function machineId(look: Look): Promise<void> {
   for (const path of machineIds) {
     const found = await look.find(path, false)
     if (found?.node.kind !== 'file') continue
     const id = ((await look.text(path)) ?? '').trim()
-    if (id !== '' && id !== 'uninitialized') look.add('machine-id', path, /^[0-9a-f-]{32,36}$/i.test(id) ? `set to ${id}` : 'set')
+    if (id !== '' && id !== 'uninitialized') look.add('machine-id', path, 'an id is set')
   }
 }
 

@@ -8,6 +8,9 @@ import type { RuleId } from './rules.ts'
 /** Of one rule; a file of a million keys is one finding of many. */
 const MAX_FINDINGS_PER_RULE = 200
 const MAX_NOTES = 100
+/** Linux: PATH_MAX. Folders in folders make paths that are much longer. */
+const MAX_PATH_CHARACTERS = 4096
+const MAX_WORDS_CHARACTERS = 1024
 const MAX_NAMES = 10_000
 const MAX_TEXT_BYTES = MiB
 /** Of what files say, in all. */
@@ -63,7 +66,8 @@ export class Look {
   add(rule: RuleId, path: string | null, what: string, level?: Level): void {
     const count = (this.#perRule.get(rule) ?? 0) + 1
     this.#perRule.set(rule, count)
-    if (count <= MAX_FINDINGS_PER_RULE) this.findings.push(findingOf(rule, path, what, level))
+    const where = path && shortened(path, MAX_PATH_CHARACTERS)
+    if (count <= MAX_FINDINGS_PER_RULE) this.findings.push(findingOf(rule, where, shortened(what, MAX_WORDS_CHARACTERS), level))
     else if (count === MAX_FINDINGS_PER_RULE + 1)
       this.#note(`there are more than ${MAX_FINDINGS_PER_RULE} findings of ${rule}: the rest is left out`)
   }
@@ -155,7 +159,9 @@ export class Look {
   }
 
   #note(note: string): void {
-    if (this.notes.length < MAX_NOTES) this.notes.push(note)
+    if (this.notes.length < MAX_NOTES) this.notes.push(shortened(note, MAX_PATH_CHARACTERS))
     else if (this.notes.length === MAX_NOTES) this.notes.push('there is more that could not be looked at')
   }
 }
+
+const shortened = (text: string, most: number): string => (text.length > most ? `${text.slice(0, most)}…` : text)

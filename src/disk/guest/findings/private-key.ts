@@ -37,7 +37,7 @@ export function privateKeysIn(text: string): readonly PrivateKey[] {
 }
 
 function pemKey(algorithm: string, isPgp: boolean, after: string): PrivateKey | undefined {
-  const end = after.indexOf('-----END')
+  const end = after.indexOf('-----') // of no line within a key
   // a key inside JSON or YAML has its line ends as `\n`, or is indented and quoted
   const lines = (end < 0 ? after : after.slice(0, end)).replaceAll('\\r', '').replaceAll('\\n', '\n').split('\n')
   const isHeader = (line: string) => line.includes(': ')
