@@ -26,7 +26,15 @@ export function printSystems(systems: Anatomy['systems'], out: Output): void {
   }
 }
 
-function linesOf({ os, mounts, accounts, services, repositories, changedFiles }: SystemFacts): [string, string | null][] {
+function linesOf({
+  os,
+  mounts,
+  accounts,
+  services,
+  repositories,
+  changedFiles,
+  software,
+}: SystemFacts): [string, string | null][] {
   const lines: [string, string | null][] = []
   if (os) {
     const version = os.fullVersion !== '' && !os.name.includes(os.fullVersion) ? ` (${os.fullVersion})` : ''
@@ -37,6 +45,7 @@ function linesOf({ os, mounts, accounts, services, repositories, changedFiles }:
   if (mounted.length > 0) lines.push(['mounts', mounted.map(({ path, volume }) => `${path} from ${volume}`).join(', ')])
   if (accounts) lines.push(['log in', some(accounts.filter(({ canLogIn }) => canLogIn).map(accountText)) ?? 'nobody'])
   if (services) lines.push(['starts', some(services.map(({ unit }) => unit.replace(/\.service$/, ''))) ?? 'nothing of its own'])
+  if (software) lines.push(['software', [countsText(software.packages), ...software.failures].join('; ')])
   if (repositories) {
     lines.push([
       'packages from',
@@ -49,6 +58,13 @@ function linesOf({ os, mounts, accounts, services, repositories, changedFiles }:
     lines.push(['changed', `${names ?? 'nothing'}, of ${compared} configuration files`])
   }
   return lines
+}
+
+/** `246 deb`. */
+function countsText(packages: readonly { readonly kind: string }[]): string {
+  const counts = new Map<string, number>()
+  for (const { kind } of packages) counts.set(kind, (counts.get(kind) ?? 0) + 1)
+  return [...counts].map(([kind, count]) => `${count} ${kind} packages`).join(', ') || 'no packages'
 }
 
 function accountText({ name, password, keys }: Account): string {

@@ -73,7 +73,7 @@ export interface PackagePage {
   readonly total: number
   /** `after` of the next page; null: this was the last. */
   readonly next: number | null
-  /** Whether every database could be read. */
+  /** Whether there is a system, and every database of it could be read: only then is what is not listed not there. */
   readonly complete: boolean
 }
 
@@ -86,7 +86,7 @@ export async function listPackages(
 ): Promise<PackagePage> {
   const { systems } = (await inspectImage(ports, caller, imageId)).anatomy
   const all = systems.flatMap(({ volume, software }) => (software?.packages ?? []).map((each) => ({ ...each, volume })))
-  const complete = systems.every(({ software }) => software !== null && software.failures.length === 0)
+  const complete = systems.length > 0 && systems.every(({ software }) => software !== null && software.failures.length === 0)
   return {
     packages: all.slice(after, after + limit),
     total: all.length,

@@ -40,7 +40,7 @@ export const inspectionRoutes = ({ images }: ImprintServices): readonly Route[] 
     path: '/images/:id/packages',
     summary: 'What is installed in an image',
     description:
-      'In the order of its package databases. `complete` is false where something could not be read: then an absent package may be there.',
+      'In the order of its package databases. `complete` is false where something could not be read, or no system was found: then an absent package may be there.',
     who,
     params,
     query: page,
