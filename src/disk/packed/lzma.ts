@@ -1,4 +1,5 @@
 import { refusePacked } from './damage.ts'
+import { ZEROS } from './zeros.ts'
 
 /**
  * LZMA: an adaptive range coder over literals, matches and repeated matches. Source: I. Pavlov, "LZMA specification" (draft, 2015),
@@ -27,9 +28,16 @@ const MATCH_LENGTH = POS_ALIGN + 16
 const REP_LENGTH = MATCH_LENGTH + LENGTH_SIZE
 const LITERAL = REP_LENGTH + LENGTH_SIZE
 const LITERAL_SIZE = 0x300
+/** One symbol takes less: its bits are at most 50, of 11 bits of the range each. */
+export const SPARE_BYTES = 128
 const MAX_LITERAL_BITS = 4 // LZMA2: lc + lp is at most 4
 
-/** The last bytes that came out, in a ring that grows as they come, and those of them that were not taken yet. */
+const PAGE_BITS = 16
+
+/**
+ * The last bytes that came out, in a ring, and those of them that were not taken yet. The ring is as large as the dictionary once more than
+ * its first bytes have come: memory that nothing but zeros were written to is never touched, and costs nothing.
+ */
 export class Window {
   bytes: Uint8Array
   /** Where the next byte goes. */
@@ -38,11 +46,14 @@ export class Window {
   filled = 0
   #maxBytes: number
   #taken = 0
+  /** Of each 64 KiB, whether it may hold anything but zeros, as of the last `take`. */
+  #used: Uint8Array
 
   /** @param bytes at first, and at least */
   constructor(bytes: number) {
     this.bytes = new Uint8Array(bytes)
     this.#maxBytes = bytes
+    this.#used = new Uint8Array(Math.ceil(bytes / 2 ** PAGE_BITS))
   }
 
   /** What was before may not be referred to any more. */
@@ -61,10 +72,17 @@ export class Window {
     this.at += count
     this.filled = Math.min(this.bytes.length, this.filled + count)
   }
-  /** A copy of what came since the last call. */
+  /** Whether zeros are there before they are written; `count` is less than 64 KiB, and nothing was put there since the last `take`. */
+  isUnused(at: number, count: number): boolean {
+    return this.#used[at >>> PAGE_BITS] === 0 && this.#used[(at + count - 1) >>> PAGE_BITS] === 0
+  }
+  /** A copy of what came since the last call; of zeros, the same each time. */
   take(): Uint8Array {
-    const piece = this.bytes.slice(this.#taken, this.at)
-    if (this.at === this.bytes.length) this.#turn()
+    const [from, to] = [this.#taken, this.at]
+    const isZero = to - from <= ZEROS.length && Buffer.compare(this.bytes.subarray(from, to), ZEROS.subarray(0, to - from)) === 0
+    if (!isZero && to > from) this.#used.fill(1, from >>> PAGE_BITS, ((to - 1) >>> PAGE_BITS) + 1)
+    const piece = isZero ? ZEROS.subarray(0, to - from) : this.bytes.slice(from, to)
+    if (to === this.bytes.length) this.#turn()
     this.#taken = this.at
     return piece
   }
@@ -75,12 +93,15 @@ export class Window {
       this.at = 0
       return
     }
-    const larger = new Uint8Array(Math.min(this.#maxBytes, this.bytes.length * 4))
+    const larger = new Uint8Array(this.#maxBytes)
     larger.set(this.bytes)
+    const used = new Uint8Array(Math.ceil(this.#maxBytes / 2 ** PAGE_BITS))
+    used.set(this.#used)
+    used.fill(1, 0, this.#used.length)
     this.bytes = larger
+    this.#used = used
   }
 }
-
 /** Decodes the chunks of an LZMA2 stream, one after the other. */
 export class LzmaDecoder {
   readonly #probs = new Uint16Array(LITERAL + (LITERAL_SIZE << MAX_LITERAL_BITS))
@@ -95,6 +116,7 @@ export class LzmaDecoder {
   #rep3 = 0
   /** Of the chunk: what is read, the next byte of it. */
   #input: Uint8Array = new Uint8Array()
+  #inputBytes = 0
   #next = 0
   #range = 0
   #code = 0
@@ -130,9 +152,15 @@ export class LzmaDecoder {
     this.#position = (this.#position + count) & 0xff
   }
 
-  /** Begins a chunk. @param input from its first byte, which is 0, to its last */
-  begin(input: Uint8Array): void {
+  /**
+   * Begins a chunk.
+   * @param input the chunk, from its first byte, which is 0, and `SPARE_BYTES` behind: whether it was read beyond its end is looked at once
+   *   for each symbol
+   * @param inputBytes without those behind it
+   */
+  begin(input: Uint8Array, inputBytes: number): void {
     this.#input = input
+    this.#inputBytes = inputBytes
     this.#range = -1
     this.#code = new DataView(input.buffer, input.byteOffset, input.byteLength).getInt32(1)
     this.#next = 5
@@ -142,36 +170,92 @@ export class LzmaDecoder {
 
   /** Whether the chunk has been read to its very end. */
   isFinished(): boolean {
-    if ((this.#range & 0xff000000) === 0) this.#shift()
-    return this.#next === this.#input.length && this.#code === 0 && this.#owedLength === 0
+    if (this.#range >>> 24 === 0) this.#shift()
+    return this.#next === this.#inputBytes && this.#code === 0 && this.#owedLength === 0
   }
 
-  /** Puts exactly `count` bytes, for which there is room, into the window. @throws ServiceError `invalid-image` */
+  /**
+   * Puts exactly `count` bytes, for which there is room, into the window. Literals, most of what is read, are decoded here, with the state of
+   * the range coder in local variables: as calls they took twice the time.
+   * @throws ServiceError `invalid-image`
+   */
   decode(window: Window, count: number): void {
     const { bytes } = window
-    const end = window.at + count
     const start = window.at
+    const end = start + count
+    const probs = this.#probs
+    const input = this.#input
+    const contextShift = 8 - this.#literalContextBits
     let at = start
-    if (this.#owedLength > 0) at = this.#copy(bytes, at, end, this.#owedLength)
+    if (this.#owedLength > 0) at = this.#copy(window, at, end, this.#owedLength)
+    let [range, code, next, state] = [this.#range, this.#code, this.#next, this.#state]
     while (at < end) {
+      if (next > this.#inputBytes) break // `isFinished` says so
       const position = this.#position + at - start
       const posState = position & this.#posMask
-      const state = this.#state
-      if (this.#bit(IS_MATCH + state * POS_STATES_MAX + posState) === 0) {
-        const before = window.filled + at - start === 0 ? 0 : (bytes[at === 0 ? bytes.length - 1 : at - 1] as number)
-        const low = position & this.#literalPosMask
-        const context = (low << this.#literalContextBits) + (before >>> (8 - this.#literalContextBits))
-        const matched = state < 7 ? -1 : (bytes[this.#back(bytes, at, this.#rep0 + 1)] as number)
-        bytes[at] = this.#literal(LITERAL + LITERAL_SIZE * context, matched)
-        at += 1
-        this.#state = state < 4 ? 0 : state < 10 ? state - 3 : state - 6
+      if (range >>> 24 === 0) {
+        code = (code << 8) | (input[next++] as number)
+        range <<= 8
+      }
+      const choice = IS_MATCH + state * POS_STATES_MAX + posState
+      const matchProb = probs[choice] as number
+      const matchBound = Math.imul(range >>> 11, matchProb)
+      if (code >>> 0 >= matchBound >>> 0) {
+        probs[choice] = matchProb - (matchProb >>> 5)
+        this.#range = (range - matchBound) | 0
+        this.#code = (code - matchBound) | 0
+        this.#next = next
+        const length = this.#match(state, posState)
+        range = this.#range
+        code = this.#code
+        next = this.#next
+        state = this.#state
+        const known = Math.min(bytes.length, window.filled + at - start)
+        if (this.#rep0 >>> 0 >= known)
+          throw damaged(`a match goes back ${(this.#rep0 >>> 0) + 1} bytes, where ${known} are known`)
+        at = this.#copy(window, at, end, length)
         continue
       }
-      const known = Math.min(bytes.length, window.filled + at - start)
-      const length = this.#match(state, posState)
-      if (this.#rep0 >= known) throw damaged(`a match goes back ${this.#rep0 + 1} bytes, where ${known} are known`)
-      at = this.#copy(bytes, at, end, length)
+      range = matchBound
+      probs[choice] = matchProb + ((2048 - matchProb) >>> 5)
+      const before = window.filled + at - start === 0 ? 0 : (bytes[at === 0 ? bytes.length - 1 : at - 1] as number)
+      const context = ((position & this.#literalPosMask) << this.#literalContextBits) + (before >>> contextShift)
+      const base = LITERAL + LITERAL_SIZE * context
+      let symbol = 1
+      // behind a match, the byte that would have gone on with it says which probabilities are used, up to the first bit that differs
+      let matched = state < 7 ? 0 : (bytes[this.#back(bytes, at, this.#rep0 + 1)] as number)
+      let offset = state < 7 ? 0 : 0x100
+      do {
+        if (range >>> 24 === 0) {
+          code = (code << 8) | (input[next++] as number)
+          range <<= 8
+        }
+        matched <<= 1
+        const matchBit = matched & offset
+        const index = base + offset + matchBit + symbol
+        const prob = probs[index] as number
+        const bound = Math.imul(range >>> 11, prob)
+        if (code >>> 0 < bound >>> 0) {
+          range = bound
+          probs[index] = prob + ((2048 - prob) >>> 5)
+          symbol <<= 1
+          offset &= ~matchBit
+        } else {
+          range = (range - bound) | 0
+          code = (code - bound) | 0
+          probs[index] = prob - (prob >>> 5)
+          symbol = (symbol << 1) | 1
+          offset &= matchBit
+        }
+      } while (symbol < 0x100)
+      bytes[at] = symbol
+      at += 1
+      state = state < 4 ? 0 : state < 10 ? state - 3 : state - 6
     }
+    this.#range = range
+    this.#code = code
+    this.#next = next
+    this.#state = state
     this.skip(count)
     window.advance(count)
   }
@@ -215,24 +299,26 @@ export class LzmaDecoder {
     return MIN_MATCH + 16 + this.#tree(at + LENGTH_HIGH, 8)
   }
 
-  /** Less one, as the specification counts. The highest value, an end mark, is refused as every other that is too far. */
+  /** Less one, as the specification counts, of 32 bits without a sign in a signed number. The highest value, an end mark, is refused as every other that is too far. */
   #distance(length: number): number {
     const slot = this.#tree(POS_SLOT + Math.min(length - MIN_MATCH, 3) * 64, 6)
     if (slot < 4) return slot
     const directBits = (slot >>> 1) - 1
-    const high = (2 | (slot & 1)) * 2 ** directBits
+    const high = (2 | (slot & 1)) << directBits
     if (slot < 14) return high + this.#reverse(POS_SPECIAL + high - slot, directBits)
-    return high + this.#direct(directBits - 4) * 16 + this.#reverse(POS_ALIGN, 4)
+    return (high + (this.#direct(directBits - 4) << 4) + this.#reverse(POS_ALIGN, 4)) | 0
   }
 
   /** Copies as much of a match as there is room for; the rest is owed. @returns where the next byte goes */
-  #copy(bytes: Uint8Array, at: number, end: number, length: number): number {
+  #copy(window: Window, at: number, end: number, length: number): number {
+    const { bytes } = window
     const distance = this.#rep0 + 1
     const count = Math.min(length, end - at)
     this.#owedLength = length - count
     let from = this.#back(bytes, at, distance)
     if (distance === 1) {
-      bytes.fill(bytes[from] as number, at, at + count)
+      const byte = bytes[from] as number
+      if (byte !== 0 || !window.isUnused(at, count)) bytes.fill(byte, at, at + count)
       return at + count
     }
     const isApart = from < at ? distance >= count : from + count <= bytes.length
@@ -252,26 +338,33 @@ export class LzmaDecoder {
     return distance <= at ? at - distance : at - distance + bytes.length
   }
 
-  #literal(at: number, matched: number): number {
-    let symbol = 1
-    if (matched >= 0) {
-      let rest = matched
-      do {
-        const matchBit = (rest >>> 7) & 1
-        rest <<= 1
-        const bit = this.#bit(at + ((1 + matchBit) << 8) + symbol)
-        symbol = (symbol << 1) | bit
-        if (matchBit !== bit) break
-      } while (symbol < 0x100)
-    }
-    while (symbol < 0x100) symbol = (symbol << 1) | this.#bit(at + symbol)
-    return symbol & 0xff
-  }
-
   #tree(at: number, bits: number): number {
-    let symbol = 1
-    for (let left = bits; left > 0; left -= 1) symbol = (symbol << 1) | this.#bit(at + symbol)
-    return symbol - (1 << bits)
+    const probs = this.#probs
+    const input = this.#input
+    const limit = 1 << bits
+    let [range, code, next, symbol] = [this.#range, this.#code, this.#next, 1]
+    do {
+      if (range >>> 24 === 0) {
+        code = (code << 8) | (input[next++] as number)
+        range <<= 8
+      }
+      const prob = probs[at + symbol] as number
+      const bound = Math.imul(range >>> 11, prob)
+      if (code >>> 0 < bound >>> 0) {
+        range = bound
+        probs[at + symbol] = prob + ((2048 - prob) >>> 5)
+        symbol <<= 1
+      } else {
+        range = (range - bound) | 0
+        code = (code - bound) | 0
+        probs[at + symbol] = prob - (prob >>> 5)
+        symbol = (symbol << 1) | 1
+      }
+    } while (symbol < limit)
+    this.#range = range
+    this.#code = code
+    this.#next = next
+    return symbol - limit
   }
 
   #reverse(at: number, bits: number): number {
@@ -287,22 +380,22 @@ export class LzmaDecoder {
   #direct(bits: number): number {
     let value = 0
     for (let left = bits; left > 0; left -= 1) {
-      if ((this.#range & 0xff000000) === 0) this.#shift()
+      if (this.#range >>> 24 === 0) this.#shift()
       this.#range >>>= 1
-      const isBelow = (this.#code ^ 0x80000000) < (this.#range ^ 0x80000000)
+      const isBelow = this.#code >>> 0 < this.#range >>> 0
       if (!isBelow) this.#code = (this.#code - this.#range) | 0
-      value = value * 2 + (isBelow ? 0 : 1)
+      value = (value << 1) | (isBelow ? 0 : 1)
     }
     return value
   }
 
-  /** Range and code are unsigned numbers of 32 bits in signed ones: compared with their highest bits turned. */
+  /** Range and code are numbers of 32 bits without a sign, in signed ones. */
   #bit(at: number): number {
-    if ((this.#range & 0xff000000) === 0) this.#shift()
+    if (this.#range >>> 24 === 0) this.#shift()
     const probs = this.#probs
     const prob = probs[at] as number
     const bound = Math.imul(this.#range >>> 11, prob)
-    if ((this.#code ^ 0x80000000) < (bound ^ 0x80000000)) {
+    if (this.#code >>> 0 < bound >>> 0) {
       this.#range = bound
       probs[at] = prob + ((2048 - prob) >>> 5)
       return 0
@@ -313,11 +406,9 @@ export class LzmaDecoder {
     return 1
   }
 
-  /** Behind the end of the chunk come zeros; `isFinished` tells. */
   #shift(): void {
-    this.#code = (this.#code << 8) | (this.#next < this.#input.length ? (this.#input[this.#next] as number) : 0)
+    this.#code = (this.#code << 8) | (this.#input[this.#next++] as number)
     this.#range <<= 8
-    this.#next += 1
   }
 }
 

@@ -5,7 +5,7 @@ import { KiB, MiB } from '../../base/units.ts'
 import type { ByteReader } from './byte-reader.ts'
 import { Crc64 } from './crc64.ts'
 import { PartCount, refusePacked } from './damage.ts'
-import { LzmaDecoder, Window } from './lzma.ts'
+import { LzmaDecoder, SPARE_BYTES, Window } from './lzma.ts'
 
 /** Source: L. Collin, I. Pavlov, "The .xz File Format" 1.2.1; LZMA2 as in xz-embedded and liblzma. Numbers are little-endian. */
 const STREAM_MAGIC = Uint8Array.of(0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00)
@@ -129,7 +129,7 @@ class BlockDecoder {
   readonly #input: ByteReader
   readonly #parts: PartCount
   readonly #lzma = new LzmaDecoder()
-  readonly #chunk = new Uint8Array(MAX_CHUNK_BYTES)
+  readonly #chunk = new Uint8Array(MAX_CHUNK_BYTES + SPARE_BYTES)
   readonly #window = new Window(FIRST_WINDOW_BYTES)
 
   constructor(input: ByteReader, parts: PartCount) {
@@ -200,7 +200,8 @@ class BlockDecoder {
       } else if (isCoded && needsState) throw refuse('a chunk does not reset the state, and none before it does', input)
       if (isCoded) {
         if (packed < 5) throw refuse('a chunk has no room for its range coder', input)
-        this.#lzma.begin(input.fill(this.#chunk.subarray(0, packed)))
+        input.fill(this.#chunk.subarray(0, packed))
+        this.#lzma.begin(this.#chunk, packed)
       }
       for (let left = unpacked; left > 0; ) {
         const count = Math.min(left, window.room, OUTPUT_BYTES - waiting)

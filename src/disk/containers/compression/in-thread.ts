@@ -1,5 +1,6 @@
 import { MessageChannel, Worker } from 'node:worker_threads'
 import { ServiceError } from '../../../base/errors.ts'
+import { ZEROS } from '../../packed/zeros.ts'
 import type { ThreadInput, ThreadMessage, ThreadSettings } from './thread-messages.ts'
 
 type Heard = Exclude<ThreadMessage, { kind: 'hungry' }> | { readonly kind: 'broken'; readonly error: unknown }
@@ -65,6 +66,10 @@ export async function* unpackInThread(
         case 'piece':
           tell({ kind: 'taken' })
           yield message.bytes
+          break
+        case 'zeros':
+          tell({ kind: 'taken' })
+          yield ZEROS.subarray(0, message.bytes)
           break
         case 'done':
           return

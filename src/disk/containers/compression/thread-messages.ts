@@ -12,6 +12,7 @@ export type ThreadInput =
 export type ThreadMessage =
   | { readonly kind: 'hungry' } // one buffer of input is wanted
   | { readonly kind: 'piece'; readonly bytes: Uint8Array }
+  | { readonly kind: 'zeros'; readonly bytes: number } // a piece too
   | { readonly kind: 'done' }
   | { readonly kind: 'failed'; readonly code: ErrorCode; readonly message: string; readonly details: ErrorDetails }
 

@@ -3,6 +3,7 @@ import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from '
 import { isServiceError } from '../../../base/errors.ts'
 import { ByteReader } from '../../packed/byte-reader.ts'
 import { unpackXz } from '../../packed/xz.ts'
+import { ZEROS } from '../../packed/zeros.ts'
 import { unpackBzip2 } from './bzip2.ts'
 import { MAX_PIECES, type ThreadInput, type ThreadMessage, type ThreadSettings } from './thread-messages.ts'
 
@@ -43,6 +44,10 @@ try {
   for (const bytes of decoders[compression](new ByteReader(compression, nextInput))) {
     while (pieces === MAX_PIECES) hear()
     pieces += 1
+    if (bytes.buffer === ZEROS.buffer) {
+      say({ kind: 'zeros', bytes: bytes.length })
+      continue
+    }
     const whole = bytes.byteLength === bytes.buffer.byteLength ? bytes : bytes.slice()
     say({ kind: 'piece', bytes: whole }, [whole.buffer as ArrayBuffer])
   }
