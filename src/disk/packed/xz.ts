@@ -6,6 +6,7 @@ import type { ByteReader } from './byte-reader.ts'
 import { Crc64 } from './crc64.ts'
 import { PartCount, refusePacked } from './damage.ts'
 import { LzmaDecoder, SPARE_BYTES, Window } from './lzma.ts'
+import { branchFilter, branchFilters, deltaFilter, type XzFilter } from './xz-filters.ts'
 
 /** Source: L. Collin, I. Pavlov, "The .xz File Format" 1.2.1; LZMA2 as in xz-embedded and liblzma. Numbers are little-endian. */
 const STREAM_MAGIC = Uint8Array.of(0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00)
@@ -15,17 +16,7 @@ const FILTER_LZMA2 = 0x21
 const MAX_CHUNK_BYTES = 65536 // of packed bytes, LZMA2
 const OUTPUT_BYTES = 1 * MiB
 const FIRST_WINDOW_BYTES = 64 * KiB // most of a small file's time would go into a larger one
-const otherFilters: Readonly<Record<number, string>> = {
-  3: 'delta',
-  4: 'x86',
-  5: 'PowerPC',
-  6: 'IA-64',
-  7: 'ARM',
-  8: 'ARM-Thumb',
-  9: 'SPARC',
-  10: 'ARM64',
-  11: 'RISC-V',
-}
+const FILTER_DELTA = 3
 
 /** What of a block its index must say again. */
 interface BlockSizes {
@@ -40,7 +31,7 @@ interface Check {
 
 /**
  * What is in all streams of `input`, every check and index verified. Holds the dictionary, at most 64 MiB, and 2 MiB.
- * @throws ServiceError `invalid-image`; `unsupported` for larger dictionaries, other filters than LZMA2 and unknown checks
+ * @throws ServiceError `invalid-image`; `unsupported` for larger dictionaries, the filter of RISC-V and unknown ones, and unknown checks
  */
 export function* unpackXz(input: ByteReader): Generator<Uint8Array, void, undefined> {
   const parts = new PartCount('xz', 'streams and blocks')
@@ -146,13 +137,13 @@ class BlockDecoder {
     header[0] = first
     input.fill(header.subarray(1))
     assertCrc(input, 'block header', header)
-    const { packedBytes, unpackedBytes, dictionaryBytes } = parseBlockHeader(header, input)
+    const { packedBytes, unpackedBytes, dictionaryBytes, filters } = parseBlockHeader(header, input)
     this.#window.growTo(dictionaryBytes)
     this.#window.reset()
     const dataStart = input.position
     const running = check.begin()
     let unpacked = 0
-    for (const piece of this.#chunks()) {
+    for (const piece of filtered(this.#chunks(), filters)) {
       running.update(piece)
       unpacked += piece.length
       this.given += piece.length
@@ -230,11 +221,11 @@ function parseBlockHeader(header: Uint8Array, input: ByteReader) {
   if ((flags & 0x3c) !== 0) throw refusePacked('xz', 'unsupported', 'the flags of a block have reserved bits set')
   const packedBytes = (flags & 0x40) === 0 ? undefined : numbers.next()
   const unpackedBytes = (flags & 0x80) === 0 ? undefined : numbers.next()
+  const filters: XzFilter[] = []
+  for (let left = flags & 3; left > 0; left -= 1) filters.unshift(readFilter(numbers, input))
   const filter = numbers.next()
-  if ((flags & 3) !== 0 || filter !== FILTER_LZMA2) {
-    const name = filter === FILTER_LZMA2 ? 'several filters' : `the filter ${otherFilters[filter] ?? filter}`
-    throw refusePacked('xz', 'unsupported', `a block was made with ${name}; LZMA2 alone is read`)
-  }
+  if (filter !== FILTER_LZMA2)
+    throw refusePacked('xz', 'unsupported', `the last filter of a block is ${filter}; LZMA2, ${FILTER_LZMA2}, is read`)
   if (numbers.next() !== 1) throw refuse('the properties of LZMA2 are not one byte', input)
   const bits = numbers.byte()
   if (bits > 40) throw refuse('the dictionary size of LZMA2 is out of range', input)
@@ -244,7 +235,39 @@ function parseBlockHeader(header: Uint8Array, input: ByteReader) {
     throw refusePacked('xz', 'unsupported', problem, { dictionaryBytes, max: MAX_DICTIONARY_BYTES })
   }
   if (!numbers.restIsZero()) throw refuse('the padding of a block header is not zero', input)
-  return { packedBytes, unpackedBytes, dictionaryBytes }
+  return { packedBytes, unpackedBytes, dictionaryBytes, filters }
+}
+
+/** One that stands before LZMA2, by its id and properties. */
+function readFilter(numbers: HeaderNumbers, input: ByteReader): XzFilter {
+  const id = numbers.next()
+  const bytes = numbers.next()
+  if (id === FILTER_DELTA) {
+    if (bytes !== 1) throw refuse('the properties of the delta filter are not one byte', input)
+    return deltaFilter(numbers.byte() + 1)
+  }
+  const branch = branchFilters[id]
+  if (!branch) throw refusePacked('xz', 'unsupported', `a block was made with the filter ${id}, which is not known`)
+  if (bytes !== 0 && bytes !== 4) throw refuse(`the properties of the filter ${id} are not four bytes or none`, input)
+  const start = bytes === 0 ? 0 : u32(Uint8Array.of(numbers.byte(), numbers.byte(), numbers.byte(), numbers.byte()))
+  if (start % branch.alignment !== 0)
+    throw refuse(`the start offset of the filter ${id} is no multiple of ${branch.alignment}`, input)
+  return branchFilter(branch, start)
+}
+
+/** Pieces with the filters undone, the nearest to LZMA2 first. Of none, the pieces. */
+function* filtered(pieces: Iterable<Uint8Array>, filters: readonly XzFilter[]): Generator<Uint8Array, void, undefined> {
+  const [filter, ...rest] = filters
+  if (!filter) return yield* pieces
+  yield* filtered(through(pieces, filter), rest)
+}
+function* through(pieces: Iterable<Uint8Array>, filter: XzFilter): Generator<Uint8Array, void, undefined> {
+  for (const piece of pieces) {
+    const given = filter.push(piece)
+    if (given.length > 0) yield given
+  }
+  const given = filter.end()
+  if (given.length > 0) yield given
 }
 
 /** Numbers of variable length inside a block header, from its third byte on. */

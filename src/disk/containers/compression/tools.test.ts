@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { createReadStream } from 'node:fs'
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { buffer } from 'node:stream/consumers'
@@ -49,6 +49,8 @@ const lines: Readonly<Record<string, readonly string[]>> = {
     'xz --lzma2=preset=6,lc=0,lp=4,pb=4 -c',
     'xz --lzma2=preset=6,lc=4,lp=0,pb=0 -c',
     'xz --lzma2=preset=3,dict=4KiB,lc=1,lp=2,pb=1 -c',
+    'xz --delta=dist=1 --lzma2 -c',
+    'xz --delta=dist=256 --lzma2=preset=1 -c',
   ],
 }
 const unpack = async (path: string) => {
@@ -83,6 +85,34 @@ test('the small files of the other tests hold their text', async () => {
     assert.equal((await unpack(path)).bytes.toString(), smallText)
   }
 })
+
+/** Instructions of each kind at every place and with every target, between others: what a filter changes, and what it must not. */
+function program(): Buffer {
+  const words = randomBytes(600_000)
+  const bytes = [0xe8, 0xe9, 0xeb, 0x94, 0x97, 0x90, 0xb0, 0x48, 0x4b, 0x40, 0x7f, 0xf0, 0xf8, 0x12, 0x16, 0x00, 0xff]
+  for (let at = 0; at < words.length; at += 1) {
+    const choice = words[at] as number
+    if (choice < 150) words[at] = bytes[choice % bytes.length] as number
+  }
+  return words
+}
+const filters = ['x86', 'powerpc', 'ia64', 'arm', 'armthumb', 'sparc', 'arm64']
+const chains = [
+  ...filters.map((name) => `--${name}`),
+  ...filters.map((name) => `--${name}=start=4096`),
+  '--x86 --delta=dist=4',
+  '--delta=dist=3 --arm64 --x86',
+]
+for (const chain of chains) {
+  test(`xz ${chain} --lzma2: unpacked as it was`, { skip: missingTool('xz') }, async () => {
+    const code = await readFile(process.execPath).then((file) => file.subarray(2 ** 22, 2 ** 22 + 1_500_001))
+    const plain = Buffer.concat([program(), code, program().subarray(0, 7)])
+    const [from, to] = [join(folder, 'program'), join(folder, 'filtered')]
+    await writeFile(from, plain)
+    await must(['sh', '-c', `xz ${chain} --lzma2=preset=1 -c "$0" > "$1"`, from, to])
+    assert.ok(plain.equals((await unpack(to)).bytes))
+  })
+}
 
 test('xz: zeros by fours between streams are padding, others are not', async () => {
   const path = join(folder, 'padded')
