@@ -86,13 +86,24 @@ export async function openDiskIn(
   const given = await openGiven(wish, inside, openFile, opened, onProgress)
   const isGiven = given.parent !== undefined || given.parts !== undefined
   const { recognition, format, notes } = await recogniseFile(file, wish.from ?? declaredFormat ?? undefined, isGiven)
-  const driver = driverOf(format)
-  const warnings = await driver.audit(watched(checked(file, 'file'), onProgress), given)
-  const snapshot = wish.snapshot === undefined ? undefined : await snapshotOf(driver, file, wish.snapshot)
+  const warnings = await auditOf(file, format, given, onProgress)
+  const snapshot = wish.snapshot === undefined ? undefined : await snapshotOf(driverOf(format), file, wish.snapshot)
   const disk = await openImage(format, file, { ...given, snapshot })
   opened.move()
   return { inside, recognition, format, notes: [...new Set([...(appliance?.warnings ?? []), ...notes, ...warnings])], disk }
 }
+
+/**
+ * Looks at everything in the tables of a file, before its disk is opened.
+ * @returns what is odd and may be, one sentence each
+ * @throws ServiceError `invalid-image` | `unsupported`
+ */
+export const auditOf = (
+  file: BlockSource,
+  format: string,
+  given: OpenOptions,
+  onProgress?: OnProgress,
+): Promise<readonly string[]> => driverOf(format).audit(watched(checked(file, 'file'), onProgress), given)
 
 /** Tells of the bytes that are read to look at its tables: how many there are is known when all are read. */
 function watched(file: BlockSource, onProgress: OnProgress = () => undefined): BlockSource {

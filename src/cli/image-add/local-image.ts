@@ -3,7 +3,7 @@ import { openFileSource } from '../../disk/block/file-source.ts'
 import type { ImageHints, Layer } from '../../disk/containers/index.ts'
 import { formats, openImage } from '../../disk/formats/index.ts'
 import { type LookOptions, lookInto } from '../disk-file/look-into.ts'
-import { recogniseFile } from '../disk-file/open-disk.ts'
+import { auditOf, recogniseFile } from '../disk-file/open-disk.ts'
 
 /** A file here, as what will be sent of it. */
 export interface LocalImage {
@@ -25,7 +25,7 @@ export interface LocalOptions extends Omit<LookOptions, 'choosing'> {
 }
 
 /**
- * The disk in a file, whatever is around it.
+ * The disk in a file, whatever is around it, after everything in its tables was looked at, as the other commands do.
  * @throws ServiceError `invalid-image` for a file that refers to others, or is damaged; `not-found`
  */
 export async function openLocalImage(path: string, { asFile, ...options }: LocalOptions): Promise<LocalImage> {
@@ -41,6 +41,7 @@ export async function openLocalImage(path: string, { asFile, ...options }: Local
   return closedOnFailure(file, async () => {
     const { format: sourceFormat } = await recogniseFile(file, declaredFormat ?? undefined, parts !== undefined)
     const opens = formats.some(({ name }) => name === sourceFormat) && sourceFormat !== 'raw'
+    if (opens) await auditOf(file, sourceFormat, { parts }, options.onProgress)
     const source = opens ? await openImage(sourceFormat, file, { parts }) : file
     const hints = appliance?.hints
     return { ...about, source, diskFormat: opens ? 'raw' : sourceFormat, sourceFormat, layers, hints }
