@@ -39,10 +39,11 @@ for (let seed = 0; seed < SEEDS; seed += 1) {
     await using volume = await newVolume(192 * MiB, ['mkfs.btrfs', '-q', ...mkfs])
     const copy = `${volume.path}.crashed`
     await mounted(volume.path, mount === '' ? 'commit=300' : `commit=300,${mount}`, (root) => {
-      const life = new Life(root, seed)
-      life.live(120, false)
+      execFileSync('btrfs', ['subvolume', 'create', `${root}/inner`], { stdio: 'ignore' })
+      const lives = [new Life(root, seed), new Life(`${root}/inner`, seed + 1000)]
+      for (const life of lives) life.live(70, false)
       execFileSync('sync', ['-f', root])
-      life.live(25, true)
+      for (const life of lives) life.live(15, true)
       copyFileSync(volume.path, copy)
     })
     const crashedNs = BigInt(Date.now()) * 1_000_000n

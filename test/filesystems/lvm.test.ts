@@ -179,7 +179,14 @@ const texts: readonly { readonly name: string; readonly text: string; readonly s
   { name: 'a string of backslashes', text: `vg = "${'\\'.repeat(999_999)}`, says: /no word/ },
   { name: 'one } too many', text: '}', says: /too many/ },
   { name: 'a name twice', text: 'a = 1 a = 2', says: /not there yet/ },
-  { name: 'an array of a million', text: `a = [${'1,'.repeat(400_000)}]`, says: /array/ },
+  { name: 'an array of a million', text: `a = [${'1,'.repeat(400_000)}]`, says: /more than 50000/ },
+  {
+    name: 'a hundred thousand names',
+    text: Array.from({ length: 100_000 }, (_, index) => `a${index}=1\n`)
+      .join('')
+      .slice(0, 900_000),
+    says: /more than 50000/,
+  },
   { name: 'a value that is none', text: 'a = {', says: /value/ },
   { name: 'bytes that are no text', text: '\u0001', says: /no word/ },
 ]

@@ -47,6 +47,8 @@ export interface DiskLayout {
 
 /** Each is opened; a table of thousands is an attack. */
 const MAX_VOLUMES = 128
+/** Of LVM: each has a description of its group, which is kept until all are known. */
+const MAX_PHYSICAL = 16
 /** Of an MBR: it holds other partitions. */
 const containers: readonly string[] = ['0x05', '0x0f', '0x85']
 
@@ -108,6 +110,10 @@ async function lvmMember(volume: BlockSource, physical: FoundVolume[]): Promise<
   try {
     const found = await readPhysicalVolume(volume)
     if (!found) return undefined
+    if (physical.length >= MAX_PHYSICAL) {
+      const problem = `LVM2: more than ${MAX_PHYSICAL} physical volumes on one disk are not read`
+      return { kind: 'damaged', error: new ServiceError('unsupported', problem, { reason: 'unknown-feature' }) }
+    }
     physical.push({ physical: found, source: volume })
     if (found.problem) return { kind: 'damaged', error: found.problem }
     const [group] = found.description ? groupIn(found.description) : []

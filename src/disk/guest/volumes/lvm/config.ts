@@ -5,7 +5,8 @@ export type Section = ReadonlyMap<string, Value>
 export type Value = string | number | readonly (string | number)[] | Section
 
 const MAX_DEPTH = 8 // the format's own is 4
-const MAX_ARRAY = 65_536
+/** Names and values of all sections: a thousand logical volumes have 20,000. Bounds the memory that a text of few bytes each may ask for. */
+const MAX_VALUES = 50_000
 
 /**
  * Reads LVM's text: `name = value`, `name { … }`, `# …`; values are numbers, "strings" and [arrays] of them. Source: lvm.conf(5),
@@ -15,7 +16,7 @@ const MAX_ARRAY = 65_536
 export function parseConfig(text: string): Section {
   const root = new Map<string, Value>()
   const open: Map<string, Value>[] = [root]
-  let at = 0
+  let [at, values] = [0, 0]
   const bad = (problem: string) => refuse('malformed', `its description, byte ${at}: ${problem}`, { offset: at })
   /** One word: a name, a sign, a number, a string with its quotes. Empty at the end. */
   const next = (): string => {
@@ -25,6 +26,10 @@ export function parseConfig(text: string): Section {
     const word = text.slice(at, end)
     at = end
     return word
+  }
+  const counted = () => {
+    values += 1
+    if (values > MAX_VALUES) throw bad(`more than ${MAX_VALUES} names and values`)
   }
   const plain = (word: string): string | number => {
     if (word.startsWith('"')) return word.slice(1, -1).replace(/\\(["\\])/g, '$1')
@@ -40,6 +45,7 @@ export function parseConfig(text: string): Section {
       continue
     }
     if (!/^[\w.+@/-]+$/.test(name) || section.has(name)) throw bad('a name is expected, which is not there yet')
+    counted()
     const sign = next()
     if (sign === '{') {
       if (open.length >= MAX_DEPTH) throw bad(`more than ${MAX_DEPTH} sections in one another`)
@@ -57,7 +63,7 @@ export function parseConfig(text: string): Section {
     const list: (string | number)[] = []
     for (let each = next(); each !== ']'; each = next()) {
       if (each === ',') continue
-      if (list.length >= MAX_ARRAY) throw bad(`an array of more than ${MAX_ARRAY}`)
+      counted()
       list.push(plain(each))
     }
     section.set(name, list)
