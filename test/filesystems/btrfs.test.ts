@@ -232,3 +232,17 @@ test('what fstab mounts by subvol= is found from the top, whatever the default i
   assert.deepEqual(system!.notes, ['/odd is subvolume absent, which is not there'])
   await disk.close()
 })
+
+test('btrfs restore takes the same files out of it', { skip: cannotMount('mkfs.btrfs') }, async () => {
+  await using volume = await newVolume(192 * MiB, plain)
+  await mounted(volume.path, 'compress-force=lzo', (root) =>
+    fillAged(root, { seed: 5, names: 100, maxBytes: 400_000, without: ['devices', 'bytes'] }),
+  )
+  const folder = `${volume.path}.restored`
+  mkdirSync(folder)
+  btrfs('restore', '-mSi', volume.path, folder)
+  const disk = await openFileSource(volume.path)
+  const ours = await factsOf((await openFileSystem(disk))!, ['mode', 'owner'])
+  await disk.close()
+  assertSameFacts(ours, factsOfMounted(folder, ['mode', 'owner']))
+})
