@@ -10,6 +10,7 @@ const MAX_SECONDARY = 18
 export function sumBootRegions(bytes: Uint8Array): void {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   for (const start of [0, 12 * SECTOR]) {
+    if (start + 12 * SECTOR > bytes.length) return // a mutant may be cut off
     let sum = 0
     for (let at = 0; at < 11 * SECTOR; at += 1) {
       if (at === 106 || at === 107 || at === 112) continue
@@ -31,7 +32,8 @@ export function sumSet(bytes: Uint8Array, start: number): void {
 
 /** Of all that looks like one, from a byte on. */
 function sumSets(bytes: Uint8Array, from: number): void {
-  for (let at = from; at < bytes.length; at += ENTRY) if (bytes[at] === FILE && bytes[at + 1]! <= MAX_SECONDARY) sumSet(bytes, at)
+  for (let at = from; at < bytes.length; at += ENTRY)
+    if (bytes[at] === FILE && (bytes[at + 1] ?? 255) <= MAX_SECONDARY) sumSet(bytes, at)
 }
 
 export async function summed(volume: BlockSource): Promise<BlockSource> {
