@@ -330,6 +330,17 @@ for (const [what, changes, target, expected] of amiss) {
   })
 }
 
+test('Windows: that its drivers were not looked at', { skip }, async () => {
+  const esp = { 'EFI/BOOT/BOOTX64.EFI': peProgram(), 'EFI/Microsoft/Boot/bootmgfw.efi': peProgram() }
+  await withDisk({ root: {}, esp }, (subject) => {
+    assert.deepEqual(
+      subject.boot.efi.map(({ kind }) => kind),
+      ['unknown', 'windows'],
+    )
+    assert.deepEqual(codes(subject, { firmware: 'uefi' }), ['warn not-looked-at'])
+  })
+})
+
 test('no cloud-init at all, and no system', { skip }, async () => {
   const { 'usr/bin/cloud-init': _, ...root } = await rootFiles()
   await withDisk({ root, hasBootCode: true }, (subject) => assert.deepEqual(codes(subject), ['warn no-cloud-init']))

@@ -75,6 +75,8 @@ test('what of an initramfs cannot be read is said, and the rest counts', { skip:
   assert.match(cut.notes.join(), /^the cpio archive is damaged: it ends in /)
   const lzma = await readInitramfs(file(Buffer.concat([whole, Buffer.from([0x5d, 0, 0, 0x80, 0, 0xff])])))
   assert.deepEqual([lzma.modules.size, lzma.notes], [3, ['it is compressed with lzma, which is not read']])
+  const small = Buffer.concat([Buffer.from('02214c18', 'hex'), ...Array(1000).fill(Buffer.from([2, 0, 0, 0, 0x10, 0x41]))])
+  assert.match((await readInitramfs(file(small))).notes.join(), /^the lz4 data are damaged|^the cpio archive is damaged/)
   const junk = await readInitramfs(file(Buffer.from('no archive at all')))
   assert.deepEqual([junk.compression, junk.isWhole, junk.notes.length], ['unknown', false, 1])
   const header = (name: string) => Buffer.from(`070701${'0'.repeat(88)}${name}${'0'.repeat(8)}`)

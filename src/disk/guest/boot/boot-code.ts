@@ -1,7 +1,7 @@
 import type { BlockSource } from '../../block/block-source.ts'
 
 /** What a first sector starts. */
-export type BootCode = 'grub' | 'syslinux' | 'windows' | 'lilo' | 'active-partition' | 'none' | 'unknown'
+export type BootCode = 'grub' | 'syslinux' | 'windows' | 'lilo' | 'none' | 'unknown'
 
 const CODE_BYTES = 440 // UEFI 2.10, table 5.1
 const SECTOR_BYTES = 512

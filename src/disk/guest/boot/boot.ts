@@ -170,7 +170,7 @@ class BootReader {
     return found
   }
 
-  /** Where GRUB's own configuration may be: the system's, then those of volumes. */
+  /** Where GRUB's own configuration may be, on each volume. */
   #homes(): { volume: Volume; path: string }[] {
     const volumes = this.#layout.volumes.filter(({ content }) => content.kind === 'files')
     return volumes.flatMap((volume) => grubConfigs.map((path) => ({ volume, path })))

@@ -209,7 +209,16 @@ class Check {
       )
     else if (needsMenu && !entry)
       this.#warn('start-unknown', `what ${config} starts is known only when it starts`, 'start it once and see')
-    if (!kernel || !entry) return
+    if (!kernel || !entry) {
+      // never "yes" where nobody could look
+      if (this.reasons.every(({ code }) => !['file-missing', 'nothing-to-start', 'start-unknown'].includes(code)))
+        this.#warn(
+          'not-looked-at',
+          `${config ?? `the loader (${loader})`} starts what is not read here: whether it has the drivers is not known`,
+          'start it once and see',
+        )
+      return
+    }
     if (
       kernel.architecture !== null &&
       !runs(architecture, kernel.architecture) &&
@@ -284,7 +293,7 @@ class Check {
       const why = !modules?.isKnown
         ? `the modules of ${kernel!.version ?? kernel!.path} could not be read`
         : (initramfs?.notes[0] ?? 'its initramfs could not be read')
-      this.reasons.some((each) => each.code === 'not-looked-at') ||
+      if (this.reasons.every((each) => each.code !== 'not-looked-at'))
         this.#warn('not-looked-at', `${why}: whether it has ${names} for ${what} is not known`, 'start it once and see')
     } else if (isOnDisk)
       this.#wont(

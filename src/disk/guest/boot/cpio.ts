@@ -20,7 +20,6 @@ const TRAILER = 'TRAILER!!!'
 
 /**
  * The entries of one archive, up to its trailer; their contents are passed over.
- * @param position of its first byte, for what is said of damage
  * @throws ServiceError `invalid-image`
  */
 export async function* cpioEntries(input: Forward, maxEntries: number): AsyncGenerator<CpioEntry> {

@@ -57,7 +57,7 @@ export async function readInitramfs(file: BlockSource): Promise<Initramfs> {
       if (archives >= MAX_ARCHIVES) throw new ServiceError('too-large', `it has more than ${MAX_ARCHIVES} archives`)
       const head = Buffer.from(await file.read(input.at, Math.min(6, file.size - input.at)))
       if (/^07070[12]$/.test(head.toString('latin1'))) {
-        for await (const { path } of cpioEntries(input, MAX_ENTRIES)) found.add(path)
+        for await (const { path } of cpioEntries(input, found.entriesLeft)) found.add(path)
         continue
       }
       compression = await found.addPacked(input, head)
@@ -82,10 +82,13 @@ class Contents {
   readonly modules = new Set<string>()
   readonly kernels = new Set<string>()
   readonly notes: string[] = []
+  /** Of all archives together. */
+  entriesLeft = MAX_ENTRIES
   madeBy: Initramfs['madeBy'] = null
   hasInit = false
 
   add(path: string): void {
+    this.entriesLeft -= 1
     const [file, kernel] = [MODULE_PATH.exec(path)?.[1], KERNEL_FOLDER.exec(path)?.[1]]
     if (kernel !== undefined && this.kernels.size < MAX_KERNELS) this.kernels.add(kernel)
     if (file !== undefined) {
@@ -122,7 +125,7 @@ class Contents {
     const input = new StreamForward(bytes)
     try {
       for (let archives = 0; archives < MAX_ARCHIVES && (await input.skipZeros()); archives += 1)
-        for await (const { path } of cpioEntries(input, MAX_ENTRIES)) this.add(path)
+        for await (const { path } of cpioEntries(input, this.entriesLeft)) this.add(path)
     } finally {
       await input.close()
     }

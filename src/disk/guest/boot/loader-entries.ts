@@ -46,7 +46,7 @@ export function readLoaderEntries(files: readonly LoaderEntryFile[]): readonly M
         entry,
         sortKey: one('sort-key'),
         machine: one('machine-id'),
-        version: one('version'),
+        version: one('version').slice(0, 256),
         counted: /\+0(?:-\d+)?$/.test(entry.id),
       },
     ]
