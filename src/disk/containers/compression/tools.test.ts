@@ -114,6 +114,20 @@ for (const chain of chains) {
   })
 }
 
+for (const options of ['-1', '-6 --check=crc32', '-9']) {
+  test(`xz ${options}: zeros for longer than the dictionary and between data come out as such`, {
+    skip: missingTool('xz'),
+  }, async () => {
+    const noise = randomBytes(70_001)
+    const again = Buffer.alloc(3_000_001, noise)
+    const plain = Buffer.concat([Buffer.alloc(5_000_003), noise, Buffer.alloc(9_000_000), again, Buffer.alloc(7_000_000), noise])
+    const [from, to] = [join(folder, 'zeros'), join(folder, 'zeros.xz')]
+    await writeFile(from, plain)
+    await must(['sh', '-c', `xz ${options} -c "$0" > "$1"`, from, to])
+    assert.ok(plain.equals((await unpack(to)).bytes))
+  })
+}
+
 test('xz: zeros by fours between streams are padding, others are not', async () => {
   const path = join(folder, 'padded')
   const [one, two] = smallXz as [Uint8Array, Uint8Array]
