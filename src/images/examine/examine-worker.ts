@@ -4,7 +4,6 @@ import { ServiceError } from '../../base/errors.ts'
 import type { BlockSource } from '../../disk/block/block-source.ts'
 import { checked } from '../../disk/block/checked.ts'
 import { openImage } from '../../disk/formats/index.ts'
-import { readAnatomy } from '../../disk/guest/anatomy.ts'
 import { examination } from './examination.ts'
 import type { FromWorker, Task, ToWorker } from './messages.ts'
 
@@ -29,6 +28,7 @@ port.on('message', (message: ToWorker) => {
 
 async function done(job: number, file: BlockSource, task: Task): Promise<FromWorker> {
   if (task.kind === 'examine') return { kind: 'examined', job, result: await examination(file, task.declared, task.as) }
+  const { readAnatomy } = await import('../../disk/guest/anatomy.ts') // most threads examine alone
   return { kind: 'inspected', job, result: await readAnatomy(await openImage(task.format, file)) }
 }
 

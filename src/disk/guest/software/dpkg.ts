@@ -1,6 +1,7 @@
 import { KiB, MiB } from '../../../base/units.ts'
 import type { FileTree } from '../filesystems/file-tree.ts'
 import { linesOf } from './lines.ts'
+import { Notes } from './notes.ts'
 import type { Package, PackageReader } from './package.ts'
 
 /** Source: dpkg(1), deb-control(5), Debian Policy, chapter 5. */
@@ -25,7 +26,7 @@ export const dpkg: PackageReader = {
   name: 'dpkg',
   async read(tree) {
     const packages: Package[] = []
-    const notes: string[] = []
+    const notes = new Notes()
     let isThere = false
     for (const path of await statusFiles(tree)) {
       const file = await tree.open(path)
@@ -34,13 +35,14 @@ export const dpkg: PackageReader = {
       const isWhole = path === STATUS
       for await (const stanza of stanzasOf(linesOf(file, { path, maxBytes: MAX_STATUS_BYTES }))) {
         const found = packageOf(stanza, path, isWhole)
-        if (typeof found === 'string') notes.push(found)
+        if (typeof found === 'string') notes.add(found)
         else if (found) packages.push(found)
-        if (packages.length > MAX_PACKAGES)
-          return { packages, notes: [...notes, `${path} has more than ${MAX_PACKAGES} packages; the rest is left out`] }
+        if (packages.length <= MAX_PACKAGES) continue
+        notes.add(`${path} has more than ${MAX_PACKAGES} packages; the rest is left out`)
+        return { packages, notes: notes.list }
       }
     }
-    return isThere ? { packages, notes } : undefined
+    return isThere ? { packages, notes: notes.list } : undefined
   },
 }
 
