@@ -32,8 +32,7 @@ const whole = within('test/e2e', 'test/durability')
 const alone = within('test/differential', 'test/load', 'bench')
 const unit = files.filter((file) => !whole.includes(file) && !alone.includes(file))
 const phases = [
-  // one more than can run: a part of their time they wait for disks, guests and other programs
-  { title: 'Unit tests', files: only.e2e ? [] : unit, concurrency: processors + 1 },
+  { title: 'Unit tests', files: only.e2e ? [] : unit, concurrency: processors },
   { title: 'The whole service', files: only.unit ? [] : whole, concurrency: Math.min(2, processors) },
   { title: 'One at a time', files: only.unit ? [] : alone, concurrency: 1 },
 ]
